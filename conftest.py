@@ -1,0 +1,3 @@
+"""Lets the suite run pytest inside pytest."""
+
+pytest_plugins = ["pytester"]

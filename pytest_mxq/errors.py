@@ -1,0 +1,21 @@
+"""Errors that reach the user: each names the thing, the value, what is allowed and the next step."""
+
+
+class MxqError(Exception):
+    """Base of every error that pytest-mxq raises for a user to read."""
+
+
+class UnknownNameError(MxqError):
+    """A format, model, gate or setting that is not registered; the message lists the choices."""
+
+
+class CaseFaultError(MxqError):
+    """A fault of one test (marker, bound, workload); it fails that test alone, before anything is built."""
+
+
+class BaselineMissingError(MxqError):
+    """No stored baseline for this case on this kind of device."""
+
+
+class BaselineInvalidError(MxqError):
+    """A stored baseline that cannot be used: truncated, altered, newer schema, impossible number."""
