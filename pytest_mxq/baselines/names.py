@@ -1,0 +1,81 @@
+"""Names of models and cases, and the file names made of them."""
+
+import re
+from urllib.parse import quote
+
+from pytest_mxq.errors import CaseFaultError
+
+MAX_FILE_NAME = (
+    200  # characters after escaping: file systems allow 255 bytes, and `.json` and a temporary suffix follow
+)
+
+_CASE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\[\].+=, -]*")
+_MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*(/[A-Za-z0-9_][A-Za-z0-9_.+=-]*)?")
+
+_NAME_IT = 'name the case in its test: @pytest.mark.mxq(..., case="...")'
+
+
+def check_case_name(name: str) -> None:
+    """Accepts names such as `TestFlux.test_dev[b4-wide]`.
+
+    Raises:
+        CaseFaultError: the name is empty, begins with a dot, climbs (`..`), is too long, ends as a manifest does,
+            or holds a slash, a control character or another character that is not allowed.
+    """
+    if not _CASE.fullmatch(name) or ".." in name or name.endswith((" ", ".json")):
+        raise CaseFaultError(
+            f"case name {name!r} is not allowed: it begins with a letter, digit or _, goes on with these, spaces and "
+            f"[ ] . - + = , holds no '..' and ends in neither a space nor .json; {_NAME_IT}"
+        )
+    if len(_escape(name)) > MAX_FILE_NAME:
+        raise CaseFaultError(
+            f"case name {name!r} makes a file name of {len(_escape(name))} characters, at most {MAX_FILE_NAME} are "
+            f"allowed; {_NAME_IT}"
+        )
+
+
+def check_model_name(name: str) -> None:
+    """Accepts registered names and Hub ids: `flux.1-dev`, `black-forest-labs/FLUX.1-dev`.
+
+    Raises:
+        CaseFaultError: as for `check_case_name`; one slash is allowed.
+    """
+    if not _MODEL.fullmatch(name) or ".." in name or len(name) > MAX_FILE_NAME:
+        raise CaseFaultError(
+            f"model name {name!r} is not allowed: a registered name or a Hub id begins with a letter, digit or _, goes "
+            f"on with these and . - + =, holds no '..', at most one / and at most {MAX_FILE_NAME} characters"
+        )
+
+
+def case_file_name(case: str) -> str:
+    """The case's name on disk: what a shell, a glob or a URL would read otherwise is percent-escaped.
+
+    >>> case_file_name("test_dev[b4 wide]")
+    'test_dev%5Bb4%20wide%5D'
+    """
+    check_case_name(case)
+    return _escape(case)
+
+
+def model_folder_name(model: str) -> str:
+    """The model's name on disk.
+
+    >>> model_folder_name("black-forest-labs/FLUX.1-dev")
+    'black-forest-labs--FLUX.1-dev'
+    """
+    check_model_name(model)
+    return model.replace("/", "--")
+
+
+def picture_file_name(order: int, prompt: str, sha256: str) -> str:
+    """A picture's file name; unique by content, so that writing a new one never overwrites an old one.
+
+    >>> picture_file_name(0, "A large, striped red circle", "0123456789abcdef")
+    '00-a-large-striped-red-circle-01234567.png'
+    """
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].rstrip("-") or "prompt"
+    return f"{order:02}-{words}-{sha256[:8]}.png"
+
+
+def _escape(name: str) -> str:
+    return quote(name, safe="+=,")

@@ -1,0 +1,1 @@
+"""Gates decide: pure functions from (measurement, baseline, bound) to a verdict."""

@@ -1,0 +1,82 @@
+"""Deciding an accuracy gate: scores of all pictures against the bound of the mean and of the worst picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite, isnan, nan, sqrt
+from statistics import fmean, stdev
+
+from pytest_mxq.gates.bounds import Bound, GateKind
+from pytest_mxq.gates.statistics import student_t_quantile
+from pytest_mxq.gates.verdict import Outcome, Scores
+
+
+def summarize(values: Sequence[float], *, higher_is_better: bool) -> Scores:
+    """Mean, worst, 90th percentile and one-sided 95 % bound of the mean of one metric.
+
+    p90 is the value that 90 % of the pictures do not fall behind (nearest rank, in the direction of worse);
+    the 95 % bound of the mean is Student's, on the side of worse.
+
+    Args:
+        values: one value per picture; an infinite PSNR (identical pictures) counts as it is.
+        higher_is_better: direction.
+
+    >>> summarize([0.1, 0.2, 0.6], higher_is_better=False).worst_index
+    2
+    """
+    if not values:
+        raise ValueError("no values to summarize")
+    extreme = float("-inf") if higher_is_better else float("inf")  # a NaN counts as the worst picture
+    ordered = sorted((extreme if isnan(value) else value for value in values), reverse=higher_is_better)
+    worst = ordered[-1]
+    return Scores(
+        values=tuple(values),
+        mean=_mean(values),
+        worst=worst,
+        worst_index=next(i for i, value in enumerate(values) if value == worst or isnan(value)),
+        p90=ordered[-(-9 * len(ordered) // 10) - 1],
+        mean_bound_95=_mean_bound(values, higher_is_better=higher_is_better),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if not any(map(isnan, values)) else nan
+
+
+def _mean_bound(values: Sequence[float], *, higher_is_better: bool) -> float:
+    if len(values) < 2 or not all(map(isfinite, values)):
+        return nan
+    margin = student_t_quantile(0.95, len(values) - 1) * stdev(values) / sqrt(len(values))
+    return fmean(values) - margin if higher_is_better else fmean(values) + margin
+
+
+def decide(kind: GateKind, scores: Scores, bound: Bound) -> tuple[Outcome, str]:
+    """Pass or regression, and the sentence that says why.
+
+    A NaN never passes: what is compared must be a number. An infinite PSNR is a number: the pictures are equal.
+
+    >>> from pytest_mxq.gates.bounds import GATES
+    >>> decide(GATES["lpips"], summarize([0.1, 0.2], higher_is_better=False), Bound(mean=0.2, worst=0.3))
+    (<Outcome.PASS: 'pass'>, 'mean 0.1500 <= 0.2000, worst 0.2000 <= 0.3000')
+    """
+    mean_ok, mean_text = _compare(kind, "mean", scores.mean, bound.mean)
+    if bound.worst is None:
+        return (Outcome.PASS if mean_ok else Outcome.REGRESSION), mean_text
+    worst_ok, worst_text = _compare(kind, "worst", scores.worst, bound.worst)
+    texts = [mean_text, worst_text] if mean_ok or not worst_ok else [mean_text]
+    if mean_ok and not worst_ok:
+        texts.reverse()
+    return (Outcome.PASS if mean_ok and worst_ok else Outcome.REGRESSION), ", ".join(texts)
+
+
+def _compare(kind: GateKind, what: str, value: float, limit: float) -> tuple[bool, str]:
+    good = not isnan(value) and (value >= limit if kind.higher_is_better else value <= limit)
+    sign = {(True, True): ">=", (True, False): "<", (False, True): "<=", (False, False): ">"}[
+        kind.higher_is_better, good
+    ]
+    if isnan(value):
+        sign = "is not a number, bound"
+    value_text, limit_text = kind.show(value), kind.show(limit)
+    if not good and value_text == limit_text:
+        value_text, limit_text = repr(value), repr(limit)
+    return good, f"{what} {value_text} {sign} {limit_text}"

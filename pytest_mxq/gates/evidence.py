@@ -1,0 +1,53 @@
+"""Judging the evidence that quantization happened: a filter that matches nothing raises nothing by itself."""
+
+from typing import Protocol
+
+from pytest_mxq.gates.verdict import Evidence, Outcome
+
+
+class StoredSelection(Protocol):
+    """What a baseline recorded of the layers that a format quantizes."""
+
+    @property
+    def quantized(self) -> int:
+        """How many layers."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Digest of their sorted names."""
+        ...
+
+
+def judge_evidence(
+    evidence: Evidence, *, min_share: float, stored: StoredSelection | None
+) -> tuple[Outcome, str] | None:
+    """What is wrong with an arm's evidence; None if it is quantized as it should be.
+
+    Args:
+        evidence: what the arm holds.
+        min_share: smallest share of the Linear weights that must be quantized, 0 to 1.
+        stored: the selection that the baseline recorded for this format, if it did.
+    """
+    if not evidence.quantized:
+        return Outcome.NOT_QUANTIZED, (
+            f"none of {evidence.total} Linear layers is quantized: the model's rule keeps all in BF16, or "
+            "their shapes do not fit the format; register the model with a rule of its own (hook pytest_mxq_models)"
+        )
+    if evidence.quantized != evidence.chosen:
+        return Outcome.NOT_QUANTIZED, (
+            f"{evidence.quantized} Linear layers are quantized, and the model's rule chose {evidence.chosen}"
+        )
+    if evidence.weight_share < min_share:
+        return Outcome.NOT_QUANTIZED, (
+            f"only {evidence.weight_share:.1%} of the Linear weights are quantized, {min_share:.0%} are wanted; "
+            "if that is meant, say mxq(min_share=...)"
+        )
+    if stored is not None and stored.sha256 != evidence.layers_sha256:
+        fewer = evidence.quantized < stored.quantized
+        return (Outcome.NOT_QUANTIZED if fewer else Outcome.STALE), (
+            f"{evidence.quantized} layers are quantized, and the baseline recorded {stored.quantized}"
+            f"{' others' if evidence.quantized == stored.quantized else ''}; "
+            "if that is meant, refresh it: pytest --mxq-refresh"
+        )
+    return None

@@ -1,0 +1,172 @@
+"""What a gate says in the end: one record for every requested (case, format, gate)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from math import isfinite
+
+
+class Outcome(StrEnum):
+    """The kinds of verdict; every requested cell ends in exactly one of them."""
+
+    PASS = "pass"
+    MARGINAL = "marginal"
+    REGRESSION = "regression"
+    INCONCLUSIVE = "inconclusive"
+    STALE = "stale"
+    MISSING = "missing"
+    NOT_QUANTIZED = "not-quantized"
+    DEGENERATE = "degenerate"
+    ENVIRONMENT = "environment"
+    SKIPPED = "skipped"
+    ERROR = "error"
+    NOT_RUN = "not-run"
+    REFRESHED = "refreshed"
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the gate let the model through (a skip is neither good nor a failure)."""
+        return self in {Outcome.PASS, Outcome.MARGINAL, Outcome.REFRESHED}
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the test fails."""
+        return not self.is_good and self is not Outcome.SKIPPED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One planned gate of one case in one format: what a verdict belongs to."""
+
+    nodeid: str
+    model: str
+    case: str
+    format: str
+    gate: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """One metric's values, a value for every picture, in the order of the prompts."""
+
+    values: tuple[float, ...]
+    mean: float
+    worst: float
+    worst_index: int
+    p90: float
+    mean_bound_95: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Proof that quantization took place in an arm.
+
+    Attributes:
+        quantized: number of Linear layers whose weight is a torchao tensor.
+        chosen: number of Linear layers that the model's rule chose and the format's shapes fit.
+        total: number of all Linear layers of the denoiser.
+        weight_share: share of the Linear weights that are quantized, 0 to 1.
+        weight_bytes: bytes that the quantized weights occupy in the native format.
+        bf16_bytes: bytes of the same weights in BF16.
+        layers_sha256: digest of the sorted names of the quantized layers.
+        unfit: names of layers that the rule chose and whose shape the format does not take.
+    """
+
+    quantized: int
+    chosen: int
+    total: int
+    weight_share: float
+    weight_bytes: int
+    bf16_bytes: int
+    layers_sha256: str
+    unfit: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """One line for people."""
+        ratio = self.weight_bytes / self.bf16_bytes if self.bf16_bytes else 1.0
+        text = (
+            f"{self.quantized} of {self.total} Linear layers quantized, {self.weight_share:.1%} of their weights, "
+            f"{ratio:.3f} of the bytes"
+        )
+        return f"{text}; {len(self.unfit)} of unfit shape stay in BF16" if self.unfit else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceNote:
+    """Which BF16 pictures a verdict was made against, and why these.
+
+    Attributes:
+        mode: "stored" or "live".
+        reason: one sentence.
+        manifest: path of the stored baseline's manifest, where there is one.
+        sentinel: largest LPIPS between a stored picture and the same picture drawn again in this run.
+        noise_repeat: LPIPS of BF16 against BF16 repeated, as stored at refresh.
+        noise_compiled: LPIPS of BF16 eager against BF16 compiled, as stored at refresh.
+    """
+
+    mode: str
+    reason: str
+    manifest: str = ""
+    sentinel: float | None = None
+    noise_repeat: float | None = None
+    noise_compiled: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The record of one cell.
+
+    Attributes:
+        sentence: one line that a stranger understands.
+        observed: the number that was compared, in the gate's unit.
+        bound: the number it was compared with.
+        worst_bound: the bound of the worst picture, where the gate has one.
+        worst_prompt: the prompt of the worst picture.
+        emulated: whether the format's numerics were emulated.
+        pictures: paths of the comparison pictures, worst first.
+        next_command: the command that runs this one item again.
+        seconds: wall time of the cell.
+        fingerprint: the hard fields of the machine and software that judged.
+    """
+
+    cell: Cell
+    outcome: Outcome
+    sentence: str
+    observed: float | None = None
+    bound: float | None = None
+    worst_bound: float | None = None
+    worst_prompt: str = ""
+    scores: Scores | None = None
+    evidence: Evidence | None = None
+    reference: ReferenceNote | None = None
+    emulated: bool = False
+    pictures: tuple[str, ...] = ()
+    next_command: str = ""
+    seconds: float = 0.0
+    fingerprint: dict[str, str] | None = None
+
+    def because(self, outcome: Outcome, sentence: str) -> Verdict:
+        """The same record with another outcome and sentence."""
+        return replace(self, outcome=outcome, sentence=sentence)
+
+
+def to_record(verdict: Verdict) -> dict[str, object]:
+    """A verdict as JSON types only (it crosses xdist): enums as text, an infinite number as the text "inf"."""
+    plain = _plain(asdict(verdict))
+    if not isinstance(plain, dict):
+        raise TypeError(f"not a record: {type(plain).__name__}")
+    return plain
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Outcome):
+        return value.value
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,31 @@
+"""Log lines and warnings of other packages that mean nothing here, and would stand under every failed gate."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_HARMLESS = (
+    "torch.utils._pytree",  # torchao 0.18 registers its enums in a way that torch 2.15 deprecates
+    "diffusers.quantizers.torchao.torchao_quantizer",  # asks torchao for NF4 and uintx, which 0.18 no longer has
+)
+
+
+@contextmanager
+def known_noise_silenced() -> Iterator[None]:
+    """Let these loggers speak only of errors meanwhile, and let no SyntaxWarning of an import become an error.
+
+    torchao 0.18 has an invalid escape in a docstring; where it is compiled at first import, under Python 3.12 or newer
+    and ``filterwarnings = error``, the import would fail.
+    """
+    loggers = [logging.getLogger(name) for name in _HARMLESS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,47 @@
+import math
+
+import pytest
+
+from pytest_mxq.errors import CaseFaultError
+from pytest_mxq.gates.bounds import GATES, Bound, default_worst, read_bound
+
+LPIPS, SSIM = GATES["lpips"], GATES["ssim"]
+
+
+def read(emulated: bool = False, kind: str = "lpips", **arguments: object) -> Bound:
+    return read_bound(GATES[kind], (), arguments, format_name="nvfp4", emulated=emulated)
+
+
+def test_a_number_serves_every_format_and_the_worst_bound_has_its_default() -> None:
+    assert read(max=0.1) == Bound(mean=0.1, worst=0.25)
+    assert read(kind="ssim", min=0.9) == Bound(mean=0.9, worst=None)
+
+
+@pytest.mark.parametrize(("mean", "worst"), [(0.01, 0.16), (0.15, 0.30), (0.3, 0.6), (0.47, 0.80), (0.8, 0.8)])
+def test_the_default_of_the_worst_picture(mean: float, worst: float) -> None:
+    assert default_worst(mean) == pytest.approx(worst)
+
+
+def test_an_emulated_arm_takes_its_own_key_before_the_native_one() -> None:
+    bounds = {"nvfp4": 0.4, "nvfp4-emulated": 0.5}
+    assert read(max=bounds).mean == 0.4
+    assert read(emulated=True, max=bounds).mean == 0.5
+    assert read(emulated=True, max={"nvfp4": 0.4}).mean == 0.4
+    with pytest.raises(CaseFaultError, match="states no bound for format 'nvfp4'"):
+        read(max={"nvfp4-emulated": 0.5})
+
+
+@pytest.mark.parametrize("bad", [0, -0.1, math.nan, math.inf, True, "0.1", None, [0.1]])
+def test_a_bound_that_decides_nothing_is_refused(bad: object) -> None:
+    with pytest.raises(CaseFaultError, match="must be"):
+        read(max=bad)
+    with pytest.raises(CaseFaultError, match="must be"):
+        read(max={"nvfp4": bad})
+
+
+def test_the_worst_picture_cannot_be_bounded_more_strictly_than_the_mean() -> None:
+    with pytest.raises(CaseFaultError, match="stricter"):
+        read(max=0.2, worst=0.1)
+    with pytest.raises(CaseFaultError, match="stricter"):
+        read(kind="ssim", min=0.8, worst=0.9)
+    assert read(kind="ssim", min=0.8, worst=0.7) == Bound(mean=0.8, worst=0.7)

@@ -1,0 +1,48 @@
+from dataclasses import dataclass, replace
+
+import pytest
+
+from pytest_mxq.gates.evidence import judge_evidence
+from pytest_mxq.gates.verdict import Evidence, Outcome
+
+GOOD = Evidence(
+    quantized=30, chosen=30, total=38, weight_share=0.9, weight_bytes=28, bf16_bytes=100, layers_sha256="a" * 64
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    quantized: int
+    sha256: str
+
+
+def test_a_quantized_arm_has_nothing_wrong() -> None:
+    assert judge_evidence(GOOD, min_share=0.5, stored=None) is None
+    assert judge_evidence(GOOD, min_share=0.5, stored=Stored(30, "a" * 64)) is None
+
+
+@pytest.mark.parametrize(
+    ("evidence", "said"),
+    [
+        (replace(GOOD, quantized=0, chosen=0), "none of 38"),
+        (replace(GOOD, quantized=29), "29 Linear layers are quantized, and the model's rule chose 30"),
+        (replace(GOOD, weight_share=0.49), "only 49.0% of the Linear weights"),
+    ],
+)
+def test_too_little_quantization_is_named(evidence: Evidence, said: str) -> None:
+    wrong = judge_evidence(evidence, min_share=0.5, stored=None)
+    assert wrong is not None
+    assert wrong[0] is Outcome.NOT_QUANTIZED
+    assert said in wrong[1]
+
+
+@pytest.mark.parametrize(("stored", "outcome"), [(31, Outcome.NOT_QUANTIZED), (30, Outcome.STALE), (29, Outcome.STALE)])
+def test_other_layers_than_the_baseline_recorded(stored: int, outcome: Outcome) -> None:
+    wrong = judge_evidence(GOOD, min_share=0.5, stored=Stored(stored, "b" * 64))
+    assert wrong is not None
+    assert wrong[0] is outcome
+    assert "--mxq-refresh" in wrong[1]
+
+
+def test_unfit_layers_are_listed_not_dropped_in_silence() -> None:
+    assert "2 of unfit shape stay in BF16" in replace(GOOD, unfit=("a", "b")).sentence
