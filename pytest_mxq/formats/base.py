@@ -1,0 +1,127 @@
+"""What a format is, and the registry of formats."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pytest_mxq.errors import MxqError
+from pytest_mxq.settings import check_name
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A number format of the quantized arm.
+
+    An outsider registers one by the hook, in a plugin or in the root ``conftest.py``, with no less rights than the
+    built-in ones. The builders are called only when an arm is built, so their imports belong inside them:
+
+        def int8_configuration() -> object:
+            from torchao.quantization import Int8DynamicActivationInt8WeightConfig
+
+            return Int8DynamicActivationInt8WeightConfig()
+
+        def pytest_mxq_formats():
+            return [
+                Format(
+                    name="int8",
+                    summary="INT8, one scale for a row",
+                    capability=(8, 0),
+                    in_multiple=16,
+                    out_multiple=16,
+                    native=int8_configuration,
+                    emulation=None,
+                )
+            ]
+
+    Attributes:
+        name: what ``--mxq-formats``, bounds and test ids call it: lower-case letters, digits, dots and underscores.
+            No hyphen: an id is ``<format>-<gate>``, a bound's key may be ``<format>-emulated``. Not "bf16".
+        summary: one line, for lists of the formats.
+        capability: the lowest CUDA compute capability (major, minor) that runs it natively.
+        in_multiple: a Linear's in_features must be a multiple of this, otherwise the layer stays in BF16 and is listed.
+        out_multiple: the same for out_features.
+        native: builds the configuration for torchao's ``quantize_``. It must not change global state: both arms of a
+            comparison compile under one Inductor configuration.
+        emulation: builds the configuration that has the same numerics on any device; None: cannot be emulated.
+    """
+
+    name: str
+    summary: str
+    capability: tuple[int, int]
+    in_multiple: int
+    out_multiple: int
+    native: Callable[[], object]
+    emulation: Callable[[], object] | None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise MxqError(
+                f"format name {self.name!r} is not allowed: lower-case letters, digits, '.' and '_', a letter or digit"
+                " first (no hyphen: test ids are '<format>-<gate>')"
+            )
+        if self.name == "bf16":
+            raise MxqError("format name 'bf16' is not allowed: it is the baseline's; choose another name")
+        for field in ("in_multiple", "out_multiple"):
+            if getattr(self, field) < 1:
+                raise MxqError(f"format {self.name!r}: {field} is {getattr(self, field)}; it must be 1 or more")
+
+    def fits(self, in_features: int, out_features: int) -> bool:
+        """Whether a Linear of this shape can be quantized."""
+        return in_features % self.in_multiple == 0 and out_features % self.out_multiple == 0
+
+
+class FormatRegistry:
+    """The registered formats, in the order of registration."""
+
+    def __init__(self) -> None:
+        self._formats: dict[str, Format] = {}
+
+    def register(self, number_format: Format) -> None:
+        """Add a format.
+
+        Raises:
+            MxqError: the name is taken.
+        """
+        name = number_format.name
+        if name in self._formats:
+            raise MxqError(f"format {name!r} is registered twice; formats: {', '.join(self._formats)}")
+        self._formats[name] = number_format
+
+    def get(self, name: str) -> Format:
+        """The format of this name.
+
+        Raises:
+            UnknownNameError: no such format; lists the choices and the closest one.
+        """
+        check_name("format", name, self._formats)
+        return self._formats[name]
+
+    def names(self) -> tuple[str, ...]:
+        """Registered names."""
+        return tuple(self._formats)
+
+    def __iter__(self) -> Iterator[Format]:
+        return iter(self._formats.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emulation:
+    """Builder of a built-in format's emulation, for `Format.emulation`.
+
+    Attributes:
+        number_format: value of the `pytest_mxq.arms.numerics.NumberFormat` to emulate.
+    """
+
+    number_format: str
+
+    def __call__(self) -> object:
+        """Build the configuration for torchao's ``quantize_``."""
+        # Resolved by name at the call: formats are a layer under arms, and must cost no import of torch.
+        configuration = pkgutil.resolve_name("pytest_mxq.arms.emulate:EmulationConfig")
+        number_format = pkgutil.resolve_name("pytest_mxq.arms.numerics:NumberFormat")
+        return configuration(number_format=number_format(self.number_format))
