@@ -1,0 +1,210 @@
+"""Running a workload for pictures: chunks of prompts, one generator a picture, the call observed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pytest_mxq.errors import CaseFaultError
+
+OURS = ("generator", "output_type")
+Workload = Callable[["BoundPipeline", str | list[str]], object]
+
+
+@dataclass(slots=True, kw_only=True)
+class BoundPipeline:
+    """What a workload gets as ``mxq_pipeline``: the pipeline with the recipe's arguments and our noise bound.
+
+    Attributes:
+        pipe: the pipeline itself.
+        arguments: the recipe's call arguments.
+        seeds: seed of the first picture of each prompt of this chunk.
+        calls: what was really called, one entry a call, without prompt, generator and output type.
+    """
+
+    pipe: Any
+    arguments: Mapping[str, Any]
+    prompts: tuple[str, ...]
+    first_index: int
+    seed: int
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    images_per_prompt: int = 1
+
+    def __call__(self, prompt: str | Sequence[str], **overrides: Any) -> Any:
+        """Call the pipeline; any argument may be overridden but ``generator`` and ``output_type``.
+
+        Raises:
+            CaseFaultError: an argument that is not the workload's to give.
+        """
+        for name in OURS:
+            if name in overrides:
+                raise CaseFaultError(
+                    f"mxq_pipeline(...): {name}= is the plugin's own (one generator a picture, tensors for probes); "
+                    f"leave it out; the seed is set by mxq(seed=...)"
+                )
+        arguments = {**self.arguments, **overrides}
+        self.images_per_prompt = int(arguments.get("num_images_per_prompt") or 1)
+        self.calls.append(_observe(prompt, self.prompts, arguments))
+        texts = prompt if isinstance(prompt, str) else list(prompt)
+        return self.pipe(texts, **arguments, generator=self._generators(), output_type="pt")
+
+    def _generators(self) -> list[torch.Generator]:
+        first = self.seed + self.first_index * self.images_per_prompt
+        count = len(self.prompts) * self.images_per_prompt
+        return [torch.Generator("cpu").manual_seed(first + offset) for offset in range(count)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """The pictures of a workload.
+
+    Attributes:
+        images: float32 tensor (N, 3, H, W) on the CPU, about 0 to 1, in the order of the prompts.
+        indices: index of each picture's prompt among the case's prompts.
+        seeds: seed of each picture.
+        images_per_prompt: pictures of each prompt.
+        calls: what was really called: each distinct call once, in order.
+    """
+
+    images: torch.Tensor
+    indices: tuple[int, ...]
+    seeds: tuple[int, ...]
+    images_per_prompt: int
+    calls: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """What is drawn: prompts in consecutive chunks, the last one short.
+
+    Attributes:
+        prompts: all prompts of the case.
+        batch_size: prompts of one chunk.
+        seed: the picture of prompt index i, image j has seed ``seed + i * images_per_prompt + j``.
+        chunks: indices of the chunks to draw; None: all of them.
+    """
+
+    prompts: tuple[str, ...]
+    batch_size: int
+    seed: int
+    chunks: tuple[int, ...] | None = None
+
+    @property
+    def starts(self) -> list[int]:
+        """Index of the first prompt of each chunk to draw."""
+        starts = range(0, len(self.prompts), self.batch_size)
+        return list(starts) if self.chunks is None else [starts[index] for index in self.chunks]
+
+
+def draw(
+    workload: Workload,
+    pipe: Any,
+    arguments: Mapping[str, Any],
+    series: Series,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Drawn:
+    """Draw pictures with a workload.
+
+    Args:
+        workload: called once a chunk with a BoundPipeline and its prompt (a list where batch_size is above 1).
+        pipe: the pipeline.
+        arguments: the recipe's call arguments.
+        series: what is drawn.
+        progress: told (chunks done, chunks in all).
+
+    Raises:
+        CaseFaultError: the workload returned no pictures, or a wrong number of them.
+    """
+    images: list[torch.Tensor] = []
+    bounds: list[BoundPipeline] = []
+    for done, start in enumerate(series.starts):
+        progress(done, len(series.starts))
+        texts = series.prompts[start : start + series.batch_size]
+        bound = BoundPipeline(pipe=pipe, arguments=arguments, prompts=texts, first_index=start, seed=series.seed)
+        images.append(_pictures(_run(workload, bound, texts, series.batch_size), bound))
+        bounds.append(bound)
+    progress(len(series.starts), len(series.starts))
+    return _drawn(images, bounds, series.seed)
+
+
+def _run(workload: Workload, bound: BoundPipeline, texts: tuple[str, ...], batch_size: int) -> object:
+    with torch.no_grad():
+        return workload(bound, texts[0] if batch_size == 1 else list(texts))
+
+
+def _drawn(images: list[torch.Tensor], bounds: list[BoundPipeline], seed: int) -> Drawn:
+    per_prompt = bounds[0].images_per_prompt
+    indices = [
+        bound.first_index + offset
+        for bound in bounds
+        for offset in range(len(bound.prompts))
+        for _ in range(per_prompt)
+    ]
+    seeds = [
+        seed + (bound.first_index + offset) * per_prompt + image
+        for bound in bounds
+        for offset in range(len(bound.prompts))
+        for image in range(per_prompt)
+    ]
+    distinct = {json.dumps(bound.calls, sort_keys=True): bound.calls for bound in bounds}
+    try:
+        pictures = torch.cat(images)
+    except RuntimeError:
+        sizes = ", ".join(sorted({f"{image.shape[-1]}x{image.shape[-2]}" for image in images}))
+        raise CaseFaultError(f"the workload's pictures differ in size between prompts: {sizes}") from None
+    return Drawn(
+        images=pictures,
+        indices=tuple(indices),
+        seeds=tuple(seeds),
+        images_per_prompt=per_prompt,
+        calls=tuple(call for calls in distinct.values() for call in calls),
+    )
+
+
+def _pictures(result: object, bound: BoundPipeline) -> torch.Tensor:
+    """The tensor in what a workload returned: a pipeline's output, or the tensor itself."""
+    if result is None:
+        raise CaseFaultError(
+            "the test returned None; its body is the workload and must return what the pipeline returned: "
+            "return mxq_pipeline(mxq_prompt)"
+        )
+    images = getattr(result, "images", result)
+    if not isinstance(images, torch.Tensor) or images.ndim != 4 or images.shape[1] != 3:
+        found = f"tensor of shape {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(result).__name__
+        raise CaseFaultError(
+            f"the test returned {found}; allowed: what mxq_pipeline(...) returned, or a tensor of pictures (N, 3, H, W)"
+        )
+    expected = len(bound.prompts) * bound.images_per_prompt
+    if len(images) != expected:
+        raise CaseFaultError(f"the test returned {len(images)} pictures for {expected} (prompts x images per prompt)")
+    if not bound.calls:
+        raise CaseFaultError("the test returned pictures without calling mxq_pipeline(...); nothing would be gated")
+    return images.detach().float().cpu()
+
+
+def _observe(prompt: object, planned: tuple[str, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    passed = (prompt,) if isinstance(prompt, str) else tuple(prompt) if isinstance(prompt, Sequence) else prompt
+    observed = {name: _canonical(value) for name, value in sorted(arguments.items())}
+    return observed if passed == planned else {**observed, "prompt": _canonical(passed)}
+
+
+def _canonical(value: object) -> Any:
+    """A call argument as JSON that is equal for equal arguments in every process."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item) for key, item in sorted(value.items(), key=lambda pair: str(pair[0]))}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    if isinstance(value, torch.Tensor):
+        data = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        return f"tensor {tuple(value.shape)} {value.dtype} sha256:{hashlib.sha256(data).hexdigest()}"
+    if callable(getattr(value, "tobytes", None)):  # PIL images and NumPy arrays
+        return f"{type(value).__name__} sha256:{hashlib.sha256(value.tobytes()).hexdigest()}"  # type: ignore[attr-defined]
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    return f"{getattr(value, '__module__', type(value).__module__)}.{name}"

@@ -1,0 +1,94 @@
+"""What is planned: the case of a test, and the plan of one gate item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_mxq.device import Device
+    from pytest_mxq.formats import Format
+    from pytest_mxq.gates.bounds import Bound, GateKind
+    from pytest_mxq.gates.verdict import Cell
+    from pytest_mxq.models import Recipe
+    from pytest_mxq.settings import CaseSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One test's workload on one model with its settings.
+
+    Attributes:
+        prompts: the prompts in the order in which they are drawn.
+    """
+
+    recipe: Recipe
+    name: str
+    settings: CaseSettings
+    prompts: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What two tests must not share."""
+        return self.recipe.name, self.settings.revision or "", self.name
+
+    @cached_property
+    def sentinel_chunks(self) -> tuple[int, ...]:
+        """Chunks that are drawn again in BF16 to see whether BF16 moved: two pictures where there are two."""
+        last = (len(self.prompts) - 1) // self.settings.batch_size
+        return (0,) if self.settings.batch_size > 1 or last == 0 else (0, last)
+
+    @property
+    def min_share(self) -> float:
+        """Smallest share of the Linear weights that must be quantized."""
+        return self.recipe.min_share if self.settings.min_share is None else self.settings.min_share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One gate item, ready to run, to skip with a reason, or to fail with a fault.
+
+    Attributes:
+        kind, number_format, bound: None at refresh.
+        sentinel_limit: how far BF16 may have moved: min(0.02, bound / 4) of the test's LPIPS bound.
+        fault: what is wrong with the test; raised in its setup.
+        skip: why it cannot run here.
+    """
+
+    cell: Cell
+    case: Case | None = None
+    kind: GateKind | None = None
+    number_format: Format | None = None
+    bound: Bound | None = None
+    emulated: bool = False
+    sentinel_limit: float = 0.02
+    fault: str = ""
+    skip: str = ""
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Items in this order build every arm once: model, weights, format, case, gate."""
+        revision = (self.case.settings.revision or "") if self.case else ""
+        return self.cell.model, revision, self.cell.format, self.cell.case, self.cell.gate
+
+
+def runs_natively(number_format: Format, device: Device) -> bool:
+    """Whether this device has the format's instructions."""
+    return device.capability is not None and device.capability >= number_format.capability
+
+
+def refusal(number_format: Format, device: Device, *, emulate: bool) -> str:
+    """Why a format that the device lacks does not run: empty if it runs emulated."""
+    if emulate and number_format.emulation is not None:
+        return ""
+    needed = ".".join(map(str, number_format.capability))
+    found = (
+        f"{device.name} with {'.'.join(map(str, device.capability))}" if device.capability else "no CUDA device (cpu)"
+    )
+    way = (
+        "--mxq-emulate runs its accuracy gates with emulated numerics"
+        if number_format.emulation is not None
+        else "it has no emulation"
+    )
+    return f"{number_format.name} needs compute capability {needed}, found {found}; {way}"

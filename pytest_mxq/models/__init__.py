@@ -1,0 +1,11 @@
+"""Models: one file each, with everything known of it."""
+
+from pytest_mxq.models.base import GENERIC_RULE, Keep, ModelRegistry, Recipe, SelectionRule
+from pytest_mxq.models.demo import DEMO
+
+__all__ = ["GENERIC_RULE", "Keep", "ModelRegistry", "Recipe", "SelectionRule", "built_in_models"]
+
+
+def built_in_models() -> tuple[Recipe, ...]:
+    """The recipes that come with the package."""
+    return (DEMO,)

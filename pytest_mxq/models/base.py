@@ -1,0 +1,136 @@
+"""What a model is: its pipeline, its published call, which layers are quantized, its prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pytest_mxq.errors import MxqError
+from pytest_mxq.models.prompts import GATE_PROMPTS
+from pytest_mxq.settings import check_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """One pattern of a selective-quantization rule: a layer whose name it matches stays in BF16.
+
+    Attributes:
+        pattern: the text.
+        exact: whether the whole name must equal the pattern; otherwise it may stand anywhere in it.
+        reason: why such a layer stays in BF16; shown in reports.
+    """
+
+    pattern: str
+    reason: str
+    exact: bool = False
+
+    def matches(self, name: str) -> bool:
+        """Whether the layer of this name stays in BF16."""
+        return name == self.pattern if self.exact else self.pattern in name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionRule:
+    """Which Linear layers of the denoiser are quantized: all but the kept and the small ones.
+
+    Attributes:
+        min_features: a layer with fewer in_features or out_features stays in BF16 (the published rule's size clause).
+        keep: patterns of names.
+    """
+
+    min_features: int
+    keep: tuple[Keep, ...] = ()
+
+    def keeps(self, name: str, in_features: int, out_features: int) -> bool:
+        """Whether this layer stays in BF16."""
+        small = min(in_features, out_features) < self.min_features
+        return small or any(clause.matches(name) for clause in self.keep)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything known of a model, in one place.
+
+    Attributes:
+        name: what ``mxq(...)`` and ``--mxq-models`` call it.
+        source: a Hub id or a local folder in the layout of ``save_pretrained``.
+        revision: pinned revision on the Hub.
+        call: arguments of the pipeline's call; a workload may override each.
+        rule: selective quantization.
+        prompts: its own prompt set.
+        denoiser: name of the pipeline's component that is quantized.
+        min_share: smallest share of the denoiser's Linear weights that must be quantized.
+        cpu_float32_vae: whether the VAE decodes in float32 on a CPU (bfloat16 convolutions
+            are many times slower there).
+    """
+
+    name: str
+    source: str
+    rule: SelectionRule
+    call: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    revision: str | None = None
+    prompts: tuple[str, ...] = GATE_PROMPTS
+    denoiser: str = "transformer"
+    min_share: float = 0.5
+    cpu_float32_vae: bool = True
+
+
+# For a model that nobody registered: the published size clause, and the layers that every published rule keeps.
+GENERIC_RULE = SelectionRule(
+    min_features=1024,
+    keep=(
+        Keep(pattern="embed", reason="conditioning and patch embeddings: few rows, large effect"),
+        Keep(pattern="norm_out", reason="last modulation: one row, acts on every pixel"),
+        Keep(pattern="proj_out", exact=True, reason="last projection to latents: acts on every pixel"),
+    ),
+)
+
+
+class ModelRegistry:
+    """The registered models; anything else is a Hub id or a folder."""
+
+    def __init__(self) -> None:
+        self._recipes: dict[str, Recipe] = {}
+
+    def register(self, recipe: Recipe) -> None:
+        """Add a recipe.
+
+        Raises:
+            MxqError: the name is taken.
+        """
+        if recipe.name in self._recipes:
+            raise MxqError(f"model {recipe.name!r} is registered twice; models: {', '.join(self._recipes)}")
+        self._recipes[recipe.name] = recipe
+
+    def names(self) -> tuple[str, ...]:
+        """Registered names, in the order of registration."""
+        return tuple(self._recipes)
+
+    def __iter__(self) -> Iterator[Recipe]:
+        return iter(self._recipes.values())
+
+    def find(self, name: str, *, beside: Path) -> Recipe:
+        """The recipe of a registered name, a local folder (also relative to ``beside``), or a Hub id.
+
+        Raises:
+            UnknownNameError: none of these; lists the registered models.
+        """
+        if name in self._recipes:
+            return self._recipes[name]
+        folder = beside / name
+        if (folder / "model_index.json").is_file():
+            return Recipe(name=_folder_name(name), source=str(folder), rule=GENERIC_RULE)
+        if name.count("/") == 1 and not name.startswith((".", "/")) and not name.endswith("/"):
+            return Recipe(name=name, source=name, rule=GENERIC_RULE)
+        try:
+            check_name("model", name, self._recipes)
+        except MxqError as error:
+            raise type(error)(f"{error}; or a Hub id 'owner/name', or a folder with a model_index.json") from None
+        raise AssertionError(name)
+
+
+def _folder_name(name: str) -> str:
+    return Path(name).resolve().name

@@ -1,0 +1,28 @@
+"""The packaged prompts for models without a set of their own: colours, counting, positions, text, faces, scenes."""
+
+GATE_PROMPTS = (
+    "A cat holding a sign that says hello world",
+    "A red apple beside a green pear on a white plate",
+    "Three blue balloons tied to a wooden fence",
+    "A yellow taxi to the left of a black bicycle",
+    "Five goldfish in a round glass bowl",
+    "A shop front at dusk with the word OPEN in neon letters",
+    "Portrait of an old fisherman with a grey beard, soft window light",
+    "Two children laughing under one umbrella in the rain",
+    "A lighthouse on a cliff above a stormy sea",
+    "A snowy mountain village at night under northern lights",
+    "A stack of four books with a small brass bell on top",
+    "A purple cup under a wooden chair",
+    "A chalkboard on which is written 7 + 5 = 12",
+    "A close photograph of a bee on a sunflower",
+    "An astronaut riding a horse across a salt desert",
+    "A transparent glass teapot with blossoming tea inside",
+    "A busy street market seen from above",
+    "A woman with freckles and green eyes looking at the camera",
+    "A paper boat floating on a puddle that mirrors the sky",
+    "A tiger walking through tall grass at sunrise",
+    "A minimalist kitchen with one orange chair",
+    "A steam train crossing a stone bridge in autumn",
+    "A bowl of noodle soup with chopsticks resting on the rim",
+    "A poster with the title THE LAST GARDEN above a single tree",
+)

@@ -1,0 +1,365 @@
+"""One gate from start to verdict, and the refresh of one baseline: every gate takes this one path.
+
+The engines (arms and probes) arrive as an argument, so that the path can be tested without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from pytest_mxq.baselines.fingerprint import Fingerprint, hard_differences
+from pytest_mxq.baselines.schema import (
+    Identity,
+    LpipsInfo,
+    Manifest,
+    Selection,
+    identity_differences,
+)
+from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
+from pytest_mxq.gates.accuracy import decide, summarize
+from pytest_mxq.gates.evidence import judge_evidence
+from pytest_mxq.gates.verdict import Evidence, Outcome, ReferenceNote, Scores, Verdict
+from pytest_mxq.settings import Reference
+
+if TYPE_CHECKING:
+    from pytest_mxq.cases import Case, Plan
+    from pytest_mxq.formats import Format
+
+Workload = Callable[..., object]
+MAX_COMPARISONS = 3
+REFRESH_COMMAND = "pytest --mxq-refresh"
+
+
+class Shot(Protocol):
+    """The pictures of one arm (the engines' own type), with what was observed while they were drawn."""
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """Position of each picture in the case's full set."""
+        ...
+
+    @property
+    def faults(self) -> Sequence[str]:
+        """What is degenerate about the pictures, a sentence each."""
+        ...
+
+    @property
+    def identity(self) -> Identity:
+        """What was observed."""
+        ...
+
+
+S = TypeVar("S", bound=Shot)
+
+
+class Engines(Protocol[S]):
+    """What the workflow needs of arms and probes; pictures are opaque to it."""
+
+    def draw(self, case: Case, workload: Workload, *, label: str, chunks: Sequence[int] | None = None) -> S:
+        """Draw a case, or some chunks of it, with the BF16 arm."""
+        ...
+
+    def draw_compiled(self, case: Case, workload: Workload, *, chunks: Sequence[int]) -> S:
+        """Draw some chunks of a case with the compiled BF16 arm (for the noise floor)."""
+        ...
+
+    def draw_quantized(self, case: Case, workload: Workload, number_format: Format, *, emulated: bool) -> S:
+        """Draw a case with a quantized arm."""
+        ...
+
+    def evidence(self, case: Case, number_format: Format, *, emulated: bool) -> Evidence:
+        """Build a quantized arm and prove that it is quantized."""
+        ...
+
+    def selection(self, case: Case, number_format: Format) -> Selection | None:
+        """The layers that a format would quantize; None if there are none."""
+        ...
+
+    def stored(self, manifest: Manifest, images: Sequence[Any]) -> S:
+        """The pictures of a stored baseline."""
+        ...
+
+    def subset(self, shot: S, positions: Sequence[int]) -> S:
+        """The pictures at some positions."""
+        ...
+
+    def score(self, gate: str, reference: S, other: S) -> list[float]:
+        """A metric's values, picture by picture."""
+        ...
+
+    def are_identical(self, reference: S, other: S) -> bool:
+        """Whether all pictures are equal to the bit."""
+        ...
+
+    def images(self, shot: S) -> list[Any]:
+        """The pictures as PIL images."""
+        ...
+
+    def lpips_info(self) -> LpipsInfo:
+        """What LPIPS was computed with."""
+        ...
+
+
+class Stop(Exception):  # noqa: N818  the end of a path, not an error
+    """A gate ended before its comparison, with a verdict of its own kind."""
+
+    def __init__(self, outcome: Outcome, sentence: str, **facts: Any) -> None:
+        super().__init__(sentence)
+        self.outcome = outcome
+        self.facts = facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferencePictures(Generic[S]):
+    """The BF16 pictures of a case and where they come from."""
+
+    shot: S
+    note: ReferenceNote
+    manifest: Manifest | None
+
+
+# Writes the comparison of one picture and returns its path: (plan, picture's index, reference, quantized, text).
+ComparisonWriter = Callable[["Plan", int, Any, Any, str], Path]
+
+
+@dataclass(slots=True, kw_only=True)
+class Workflow(Generic[S]):
+    """Runs gates and refreshes of one session; pictures that several gates need are drawn once."""
+
+    engines: Engines[S]
+    store: BaselineStore
+    fingerprint: Fingerprint
+    reference: Reference
+    strict: bool
+    write_comparison: ComparisonWriter
+    _live: dict[tuple[str, str, str], S] = field(default_factory=dict)
+    _sentinels: dict[tuple[str, str, str], S] = field(default_factory=dict)
+    _stored: dict[tuple[str, str, str], tuple[Manifest, S]] = field(default_factory=dict)
+    _quantized: tuple[object, S] | None = None
+    _model: str = ""
+
+    def judge(self, plan: Plan, workload: Workload, *, next_command: str) -> Verdict:
+        """One gate, from start to verdict.
+
+        Args:
+            plan: a plan without fault or skip.
+            workload: the test's body, called with (pipeline, prompt).
+            next_command: the command that runs this item again.
+        """
+        start = perf_counter()
+        draft = Verdict(
+            cell=plan.cell,
+            outcome=Outcome.ERROR,
+            sentence="",
+            emulated=plan.emulated,
+            next_command=next_command,
+            fingerprint=dict(self.fingerprint.hard),
+        )
+        try:
+            verdict = self._judge(plan, workload, draft)
+        except Stop as stop:
+            verdict = replace(draft, outcome=stop.outcome, sentence=str(stop), **stop.facts)
+        except MxqError as error:
+            verdict = draft.because(Outcome.ERROR, str(error))
+        return replace(verdict, seconds=perf_counter() - start)
+
+    def _judge(self, plan: Plan, workload: Workload, draft: Verdict) -> Verdict:
+        case, kind, number_format, bound = plan.case, plan.kind, plan.number_format, plan.bound
+        if case is None or kind is None or number_format is None or bound is None:
+            raise MxqError(f"{plan.cell.nodeid} has no gate")
+        self._forget_other_models(case)
+        manifest = self._manifest(case)
+        evidence = self._proved(case, number_format, manifest, emulated=plan.emulated)
+        reference = self._reference(plan, case, manifest, workload)
+        facts: dict[str, Any] = {"evidence": evidence, "reference": reference.note}
+        quantized = self._draw_quantized(plan, case, number_format, workload)
+        self._check_pictures(plan, reference, quantized, facts)
+        values = self.engines.score(kind.name, reference.shot, quantized)
+        scores = summarize(values, higher_is_better=kind.higher_is_better)
+        outcome, sentence = decide(kind, scores, bound)
+        order = sorted(range(len(values)), key=lambda i: values[i], reverse=not kind.higher_is_better)
+        count = MAX_COMPARISONS if outcome.is_failure else 1
+        return replace(
+            draft,
+            outcome=outcome,
+            sentence=sentence,
+            observed=scores.mean,
+            bound=bound.mean,
+            worst_bound=bound.worst,
+            worst_prompt=self._prompt(case, quantized, scores.worst_index),
+            scores=scores,
+            pictures=self._compare(plan, case, reference, quantized, order[:count], scores),
+            **facts,
+        )
+
+    def _forget_other_models(self, case: Case) -> None:
+        if self._model != case.recipe.name:
+            self._live.clear()
+            self._sentinels.clear()
+            self._stored.clear()
+            self._quantized = None
+            self._model = case.recipe.name
+
+    def _manifest(self, case: Case) -> Manifest | BaselineMissingError | None:
+        """The stored baseline; None where none is wanted; the error where it is missing.
+
+        Raises:
+            Stop: it is there and cannot be used.
+        """
+        if self.reference is Reference.LIVE:
+            return None
+        try:
+            return self.store.load(case.recipe.name, case.name)
+        except BaselineMissingError as error:
+            if self.strict or self.reference is Reference.STORED:
+                raise Stop(Outcome.MISSING, str(error)) from None
+            return error
+        except BaselineInvalidError as error:
+            raise Stop(Outcome.ERROR, str(error)) from None
+
+    def _proved(
+        self, case: Case, number_format: Format, manifest: Manifest | BaselineMissingError | None, *, emulated: bool
+    ) -> Evidence:
+        evidence = self.engines.evidence(case, number_format, emulated=emulated)
+        stored = manifest.selections.get(number_format.name) if isinstance(manifest, Manifest) else None
+        wrong = judge_evidence(evidence, min_share=case.min_share, stored=stored)
+        if wrong is not None:
+            raise Stop(*wrong, evidence=evidence)
+        return evidence
+
+    def _reference(
+        self, plan: Plan, case: Case, manifest: Manifest | BaselineMissingError | None, workload: Workload
+    ) -> ReferencePictures[S]:
+        if manifest is None:
+            return self._live_reference(case, workload, "--mxq-reference=live")
+        if isinstance(manifest, BaselineMissingError):
+            return self._live_reference(case, workload, "no stored baseline")
+        path = str(self.store.manifest_path(case.recipe.name, case.name))
+        differences = hard_differences(manifest.fingerprint, self.fingerprint)
+        if differences:
+            return self._moved(
+                case, workload, f"baseline of other hardware or software: {'; '.join(differences)}", path
+            )
+        sentinel = self._sentinel(case, workload)
+        self._check_identity(case, manifest, sentinel)
+        stored = self._stored_shot(case, manifest)
+        moved = self._moved_by(stored, sentinel)
+        if not moved <= plan.sentinel_limit:
+            text = f"BF16 drawn again differs from the stored pictures by LPIPS {moved:.4f} > {plan.sentinel_limit:.4f}"
+            return self._moved(case, workload, text, path)
+        note = ReferenceNote(
+            mode="stored",
+            reason="same hardware and software; BF16 drawn again "
+            + ("is equal to the bit" if moved == 0 else f"differs by LPIPS {moved:.4f}"),
+            manifest=path,
+            sentinel=moved,
+            noise_repeat=manifest.noise_floor.repeat if manifest.noise_floor else None,
+            noise_compiled=manifest.noise_floor.eager_vs_compiled if manifest.noise_floor else None,
+        )
+        return ReferencePictures(shot=stored, note=note, manifest=manifest)
+
+    def _moved(self, case: Case, workload: Workload, reason: str, path: str) -> ReferencePictures[S]:
+        """BF16 is not what it was: stale, or in ``auto`` judged against BF16 of this run."""
+        if self.strict or self.reference is Reference.STORED:
+            note = ReferenceNote(mode="stored", reason=reason, manifest=path)
+            raise Stop(Outcome.STALE, f"{reason}; refresh the baseline: {REFRESH_COMMAND}", reference=note)
+        return self._live_reference(case, workload, reason, path)
+
+    def _live_reference(self, case: Case, workload: Workload, reason: str, path: str = "") -> ReferencePictures[S]:
+        if case.key not in self._live:
+            self._live[case.key] = self.engines.draw(case, workload, label="bf16")
+        shot = self._live[case.key]
+        note = ReferenceNote(mode="live", reason=reason, manifest=path)
+        if shot.faults:
+            raise Stop(
+                Outcome.DEGENERATE, f"the BF16 arm itself draws degenerate pictures: {shot.faults[0]}", reference=note
+            )
+        return ReferencePictures(shot=shot, note=note, manifest=None)
+
+    def _sentinel(self, case: Case, workload: Workload) -> S:
+        if case.key not in self._sentinels:
+            chunks = case.sentinel_chunks
+            self._sentinels[case.key] = self.engines.draw(case, workload, label="bf16 sentinel", chunks=chunks)
+        return self._sentinels[case.key]
+
+    def _check_identity(self, case: Case, manifest: Manifest, sentinel: S) -> None:
+        observed = sentinel.identity
+        if all(call in manifest.identity.calls for call in observed.calls):
+            observed = _with_calls(observed, manifest.identity)  # a sentinel may not see every call that the case makes
+        differences = identity_differences(manifest.identity, observed)
+        if differences:
+            raise Stop(
+                Outcome.STALE,
+                f"the baseline belongs to another case: {'; '.join(differences)}; refresh it: {REFRESH_COMMAND}",
+            )
+        expected = len(case.prompts) * observed.images_per_prompt
+        if len(manifest.pictures) != expected:
+            raise Stop(Outcome.ERROR, f"the baseline holds {len(manifest.pictures)} pictures for {expected}")
+
+    def _stored_shot(self, case: Case, manifest: Manifest) -> S:
+        known = self._stored.get(case.key)
+        if known is None or known[0] != manifest:
+            try:
+                images = self.store.read_pictures(manifest)
+            except (BaselineInvalidError, BaselineMissingError) as error:
+                raise Stop(Outcome.ERROR, str(error)) from None
+            known = self._stored[case.key] = (manifest, self.engines.stored(manifest, images))
+        return known[1]
+
+    def _moved_by(self, stored: S, sentinel: S) -> float:
+        same = self.engines.subset(stored, sentinel.positions)
+        return largest_lpips(self.engines, same, sentinel)
+
+    def _draw_quantized(self, plan: Plan, case: Case, number_format: Format, workload: Workload) -> S:
+        key = (case.key, plan.cell.format, plan.emulated)
+        if self._quantized is None or self._quantized[0] != key:
+            shot = self.engines.draw_quantized(case, workload, number_format, emulated=plan.emulated)
+            self._quantized = (key, shot)
+        return self._quantized[1]
+
+    def _check_pictures(self, plan: Plan, reference: ReferencePictures[S], quantized: S, facts: dict[str, Any]) -> None:
+        if quantized.faults:
+            raise Stop(Outcome.DEGENERATE, "; ".join(quantized.faults), **facts)
+        if self.engines.are_identical(reference.shot, quantized):
+            raise Stop(
+                Outcome.NOT_QUANTIZED,
+                f"every picture of {plan.cell.format} is equal to BF16's to the bit: quantization had no effect",
+                **facts,
+            )
+
+    def _compare(
+        self,
+        plan: Plan,
+        case: Case,
+        reference: ReferencePictures[S],
+        quantized: S,
+        indices: Sequence[int],
+        scores: Scores,
+    ) -> tuple[str, ...]:
+        if plan.kind is None:
+            return ()
+        left, right = self.engines.images(reference.shot), self.engines.images(quantized)
+        paths = []
+        for index in indices:
+            text = f"{self._prompt(case, quantized, index)}   {plan.kind.name} {plan.kind.show(scores.values[index])}"
+            paths.append(str(self.write_comparison(plan, index, left[index], right[index], text)))
+        return tuple(paths)
+
+    def _prompt(self, case: Case, shot: S, index: int) -> str:
+        return case.prompts[shot.positions[index] // shot.identity.images_per_prompt]
+
+
+def _with_calls(observed: Identity, stored: Identity) -> Identity:
+    return msgspec.structs.replace(observed, calls=stored.calls)
+
+
+def largest_lpips(engines: Engines[S], reference: S, other: S) -> float:
+    """Largest LPIPS between pictures, 0 without computing it where they are equal to the bit."""
+    return 0.0 if engines.are_identical(reference, other) else max(engines.score("lpips", reference, other))

@@ -1,0 +1,112 @@
+"""How a workload is run: chunks, one generator a picture, the call observed. The pipeline is a stub with real noise."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_mxq.arms.drawing import BoundPipeline, Series, draw
+from pytest_mxq.errors import CaseFaultError
+
+PROMPTS = ("red", "green", "blue", "white", "black")
+
+
+class NoisePipeline:
+    """Gives a picture of each generator's own noise, and remembers how it was called."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+
+    def __call__(self, prompt: Any, *, generator: list[torch.Generator], **arguments: Any) -> SimpleNamespace:
+        self.calls.append({"prompt": prompt, **arguments})
+        return SimpleNamespace(images=torch.cat([torch.rand(1, 3, 8, 8, generator=one) for one in generator]))
+
+
+def series(batch_size: int = 1, chunks: tuple[int, ...] | None = None, prompts: tuple[str, ...] = PROMPTS) -> Series:
+    return Series(prompts=prompts, batch_size=batch_size, seed=100, chunks=chunks)
+
+
+def plain(pipeline: BoundPipeline, prompt: Any) -> Any:
+    return pipeline(prompt)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 8])
+def test_each_picture_has_the_noise_of_its_own_seed_at_any_batch_size(batch_size: int) -> None:
+    drawn = draw(plain, NoisePipeline(), {}, series(batch_size))
+    expected = [torch.rand(1, 3, 8, 8, generator=torch.Generator("cpu").manual_seed(100 + i)) for i in range(5)]
+    assert torch.equal(drawn.images, torch.cat(expected))
+    assert drawn.seeds == (100, 101, 102, 103, 104)
+    assert drawn.indices == (0, 1, 2, 3, 4)
+
+
+def test_prompts_come_in_consecutive_chunks_the_last_one_short() -> None:
+    pipe = NoisePipeline()
+    draw(plain, pipe, {}, series(2))
+    assert [call["prompt"] for call in pipe.calls] == [["red", "green"], ["blue", "white"], ["black"]]
+
+
+def test_at_batch_size_1_the_prompt_is_a_text() -> None:
+    pipe = NoisePipeline()
+    draw(plain, pipe, {}, series(1, chunks=(0, 4)))
+    assert [call["prompt"] for call in pipe.calls] == ["red", "black"]
+
+
+def test_several_images_a_prompt_count_their_seeds_through() -> None:
+    drawn = draw(plain, NoisePipeline(), {"num_images_per_prompt": 2}, series(2, prompts=PROMPTS[:3]))
+    assert drawn.seeds == (100, 101, 102, 103, 104, 105)
+    assert drawn.indices == (0, 0, 1, 1, 2, 2)
+    assert drawn.images_per_prompt == 2
+
+
+def test_the_call_is_observed_with_defaults_and_overrides_but_without_what_is_ours() -> None:
+    def workload(pipeline: BoundPipeline, prompt: Any) -> Any:
+        return pipeline(prompt, num_inference_steps=4, extra=(1, 2))
+
+    drawn = draw(workload, NoisePipeline(), {"num_inference_steps": 28, "height": 64}, series())
+    assert drawn.calls == ({"extra": [1, 2], "height": 64, "num_inference_steps": 4},)
+
+
+def test_a_changed_prompt_and_a_tensor_argument_become_part_of_what_is_observed() -> None:
+    def workload(pipeline: BoundPipeline, prompt: Any) -> Any:
+        return pipeline(prompt + " in oil", mask=torch.ones(2))
+
+    drawn = draw(workload, NoisePipeline(), {}, series(prompts=("red",)))
+    assert drawn.calls[0]["prompt"] == ["red in oil"]
+    assert drawn.calls[0]["mask"].startswith("tensor (2,) torch.float32 sha256:")
+
+
+@pytest.mark.parametrize("name", ["generator", "output_type"])
+def test_generator_and_output_type_are_not_the_workloads_to_give(name: str) -> None:
+    with pytest.raises(CaseFaultError, match=f"{name}= is the plugin's own"):
+        draw(lambda pipeline, prompt: pipeline(prompt, **{name: None}), NoisePipeline(), {}, series())
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (None, "the test returned None; its body is the workload"),
+        (3, "the test returned int"),
+        (torch.zeros(3, 8, 8), r"tensor of shape \(3, 8, 8\)"),
+        (SimpleNamespace(images=torch.zeros(2, 3, 8, 8)), "returned 2 pictures for 1"),
+        (torch.zeros(1, 3, 8, 8), "without calling mxq_pipeline"),
+    ],
+)
+def test_a_workload_that_returns_no_pictures_is_told_what_to_return(result: object, said: str) -> None:
+    with pytest.raises(CaseFaultError, match=said):
+        draw(lambda _pipeline, _prompt: result, NoisePipeline(), {}, series())
+
+
+def test_pictures_of_different_sizes_are_refused() -> None:
+    def workload(pipeline: BoundPipeline, prompt: Any) -> Any:
+        images = pipeline(prompt).images
+        return images if prompt == "red" else images[..., :4]
+
+    with pytest.raises(CaseFaultError, match="differ in size between prompts: 4x8, 8x8"):
+        draw(workload, NoisePipeline(), {}, series())
+
+
+def test_progress_is_told() -> None:
+    seen: list[tuple[int, int]] = []
+    draw(plain, NoisePipeline(), {}, series(2), lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
