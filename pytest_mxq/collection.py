@@ -1,0 +1,242 @@
+"""From markers to planned gates: parametrization, cases, bounds, and the faults of a test; nothing is built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_mxq.baselines.names import check_case_name
+from pytest_mxq.cases import Case, Plan, refusal, runs_natively
+from pytest_mxq.errors import CaseFaultError, MxqError
+from pytest_mxq.gates.bounds import GATES, Bound, GateKind, check_mapping_keys, read_bound
+from pytest_mxq.gates.verdict import Cell
+from pytest_mxq.settings import CaseSettings, Settings, check_name, read_case_settings
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_mxq.device import Device
+    from pytest_mxq.formats import FormatRegistry
+    from pytest_mxq.models import ModelRegistry, Recipe
+
+PIPELINE, PROMPT = "mxq_pipeline", "mxq_prompt"
+REFRESH_ID = "bf16-refresh"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """The parameter of one item: which format and gate it is, and which batch size of a list.
+
+    A slot without a format is a placeholder of a test that is left with no gate; it is deselected.
+    """
+
+    format: str = ""
+    gate: str = ""
+    batch_size: int | None = None
+
+    @property
+    def id(self) -> str:
+        """The item's id: "nvfp4-lpips", "b4-nvfp4-lpips", "bf16-refresh"."""
+        head = "" if self.batch_size is None else f"b{self.batch_size}-"
+        return f"{head}{self.format}-{self.gate}" if self.format else "nothing"
+
+
+REFRESH = Slot(format="bf16", gate="refresh")
+UNGATED = Slot(format="any", gate="no-gate")  # a test without a gate is a fault that must be seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planner:
+    """Reads the markers of tests for one run."""
+
+    settings: Settings
+    formats: FormatRegistry
+    models: ModelRegistry
+    device: Device
+    beside: Path
+
+    def slots(self, metafunc: pytest.Metafunc) -> list[Slot]:
+        """The items that a test becomes: batch sizes x formats x gates (one a batch size at refresh)."""
+        sizes = _batch_sizes(metafunc.definition)
+        if self.settings.refresh:
+            return [Slot(format=REFRESH.format, gate=REFRESH.gate, batch_size=size) for size in sizes]
+        gates = list(_gate_names(metafunc.definition))
+        if not gates:
+            return [UNGATED]
+        kept = [name for name in gates if not self.settings.gates or name in self.settings.gates]
+        cells = product(sizes, self.settings.formats, kept)
+        return [Slot(format=name, gate=gate, batch_size=size) for size, name, gate in cells] or [Slot()]
+
+    def plan(self, item: pytest.Function, slot: Slot) -> Plan | None:
+        """The plan of an item; None if it is not to be gated in this run."""
+        marked = _marker(item, f"mxq_{slot.gate}") if slot.gate in GATES else None
+        if not slot.format or (slot.gate in GATES and marked is None):
+            return None
+        cell = Cell(nodeid=item.nodeid, model="", case=_test_name(item, slot), format=slot.format, gate=slot.gate)
+        try:
+            return self._read(item, slot, cell)
+        except MxqError as error:
+            return Plan(cell=cell, fault=str(error))
+
+    def _read(self, item: pytest.Function, slot: Slot, cell: Cell) -> Plan | None:
+        case = self._case(item, slot)
+        if self.settings.models and not {case.recipe.name, case.settings.model} & set(self.settings.models):
+            return None
+        cell = Cell(nodeid=cell.nodeid, model=case.recipe.name, case=case.name, format=cell.format, gate=cell.gate)
+        try:
+            return self._gate(item, slot, cell, case)
+        except MxqError as error:
+            return Plan(cell=cell, case=case, fault=str(error))
+
+    def _gate(self, item: pytest.Function, slot: Slot, cell: Cell, case: Case) -> Plan:
+        _check_markers(item, self.formats.names())
+        if slot.gate not in GATES:
+            return Plan(cell=cell, case=case)
+        number_format = self.formats.get(slot.format)
+        emulated = not runs_natively(number_format, self.device)
+        kind = GATES[slot.gate]
+        return Plan(
+            cell=cell,
+            case=case,
+            kind=kind,
+            number_format=number_format,
+            bound=_bound(item, kind, slot.format, emulated=emulated),
+            emulated=emulated,
+            sentinel_limit=_sentinel_limit(item, slot.format, emulated=emulated),
+            skip=refusal(number_format, self.device, emulate=self.settings.emulate) if emulated else "",
+        )
+
+    def _case(self, item: pytest.Function, slot: Slot) -> Case:
+        marker = _marker(item, "mxq")
+        if marker is None:
+            raise CaseFaultError(
+                f'a test that uses {PIPELINE} needs the model: @pytest.mark.mxq("demo"); '
+                f"models: {', '.join(self.models.names())}"
+            )
+        choices = read_case_settings(marker.args, marker.kwargs)
+        if slot.batch_size is None and len(choices) > 1:
+            raise CaseFaultError("a list of batch sizes belongs into a marker of the test itself, not of a parameter")
+        settings = next((choice for choice in choices if slot.batch_size in {None, choice.batch_size}), choices[0])
+        recipe = self.models.find(settings.model, beside=self.beside)
+        name = _with_size(settings.case, slot) if settings.case else _test_name(item, slot)
+        check_case_name(name)
+        return Case(recipe=recipe, name=name, settings=settings, prompts=_prompts(settings, recipe))
+
+
+def find_double_cases(plans: Iterable[Plan]) -> dict[str, str]:
+    """Faults of tests that share a case with another test: nodeid -> what is wrong."""
+    owners: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    for plan in plans:
+        if plan.case is not None:
+            test = plan.cell.nodeid.replace(f"{plan.cell.format}-{plan.cell.gate}]", "")
+            owners.setdefault(plan.case.key, {}).setdefault(test, []).append(plan.cell.nodeid)
+    faults = {}
+    for (model, _, case), tests in owners.items():
+        if len(tests) > 1:
+            places = " and ".join(nodeids[0] for nodeids in tests.values())
+            text = f"two tests share the case {case!r} of model {model!r}: {places}; give one of them mxq(case=...)"
+            faults.update({nodeid: text for nodeids in tests.values() for nodeid in nodeids})
+    return faults
+
+
+def is_gate_test(item: pytest.Item) -> bool:
+    """Whether an item asks for the gated pipeline."""
+    return PIPELINE in getattr(item, "fixturenames", ())
+
+
+def stray_marker(item: pytest.Item) -> str:
+    """The fault of a test with a gate marker that does not use the pipeline: its marker would gate nothing."""
+    for marker in item.iter_markers():
+        if marker.name == "mxq" or marker.name.startswith("mxq_"):
+            return f"the marker {marker.name} gates nothing: the test does not use the fixture {PIPELINE}"
+    return ""
+
+
+def _marker(item: pytest.Item, name: str) -> pytest.Mark | None:
+    """The marker that counts: a parameter's own before the function's, the function's before the class's."""
+    own = [marker for marker in item.own_markers if marker.name == name]
+    return own[-1] if own else item.get_closest_marker(name)
+
+
+def _gate_names(definition: pytest.Function) -> Iterator[str]:
+    """Gates of a test, in the registry's order: of its markers and of its parameters' markers."""
+    marked = {marker.name for marker in definition.iter_markers()} | set(_parameter_marks(definition))
+    return (name for name, kind in GATES.items() if kind.marker in marked)
+
+
+def _parameter_marks(definition: pytest.Function) -> Iterator[str]:
+    for marker in definition.iter_markers("parametrize"):
+        values = marker.args[1] if len(marker.args) > 1 else marker.kwargs.get("argvalues", ())
+        for value in values if isinstance(values, list | tuple) else ():
+            yield from (mark.name for mark in getattr(value, "marks", ()))
+
+
+def _batch_sizes(definition: pytest.Function) -> list[int | None]:
+    marker = _marker(definition, "mxq")
+    stated = marker.kwargs.get("batch_size") if marker else None
+    if marker is None or not isinstance(stated, list | tuple):
+        return [None]
+    try:
+        return [choice.batch_size for choice in read_case_settings(marker.args, marker.kwargs)]
+    except MxqError:
+        return [None]  # raised again, as the test's fault, when its items are planned
+
+
+def _check_markers(item: pytest.Function, formats: tuple[str, ...]) -> None:
+    known = {"mxq", *(kind.marker for kind in GATES.values())}
+    gates = 0
+    for marker in item.iter_markers():
+        if marker.name.startswith("mxq"):
+            try:
+                check_name("marker", marker.name, sorted(known))
+            except MxqError as error:
+                raise CaseFaultError(str(error)) from None
+        if marker.name in known - {"mxq"}:
+            gates += 1
+            check_mapping_keys(GATES[marker.name.removeprefix("mxq_")], marker.kwargs, formats)
+    if not gates:
+        raise CaseFaultError(f"no gate: add one of {', '.join(sorted(known - {'mxq'}))}")
+
+
+def _bound(item: pytest.Function, kind: GateKind, format_name: str, *, emulated: bool) -> Bound:
+    marker = _marker(item, kind.marker)
+    if marker is None:
+        raise CaseFaultError(f"no marker {kind.marker}")
+    return read_bound(kind, marker.args, marker.kwargs, format_name=format_name, emulated=emulated)
+
+
+def _sentinel_limit(item: pytest.Function, format_name: str, *, emulated: bool) -> float:
+    """min(0.02, bound / 4): beyond it BF16 itself has moved too far to judge a format by (methods.md, sentinel)."""
+    if _marker(item, "mxq_lpips") is None:
+        return 0.02
+    return min(0.02, _bound(item, GATES["lpips"], format_name, emulated=emulated).mean / 4)
+
+
+def _prompts(settings: CaseSettings, recipe: Recipe) -> tuple[str, ...]:
+    if isinstance(settings.prompts, tuple):
+        return settings.prompts
+    count = len(recipe.prompts) if settings.prompts is None else settings.prompts
+    if count > len(recipe.prompts):
+        raise CaseFaultError(
+            f"mxq(prompts={count}): model {recipe.name!r} has {len(recipe.prompts)} prompts; "
+            f"at most that many, or a list of your own"
+        )
+    return recipe.prompts[:count]
+
+
+def _test_name(item: pytest.Function, slot: Slot) -> str:
+    """[Class.]function[-user parameters], as a case name."""
+    function = item.originalname
+    inside = item.name.removeprefix(function).strip("[]")
+    own = slot.id if slot.batch_size is None else slot.id.partition("-")[2]
+    user = inside.replace(own, "").strip("-").replace("--", "-")
+    owner = f"{item.cls.__name__}." if item.cls is not None else ""
+    return re.sub(r"[^\w.\[\]=+, -]", "_", f"{owner}{function}-{user}" if user else f"{owner}{function}")
+
+
+def _with_size(case: str, slot: Slot) -> str:
+    return case if slot.batch_size is None else f"{case}-b{slot.batch_size}"

@@ -1,0 +1,148 @@
+"""The controller's side of a run: gathers plans and verdicts (also of xdist workers), writes the report, is strict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from pytest_mxq.gates.verdict import Cell, Outcome, Verdict, to_record
+from pytest_mxq.reports.journal import Journal
+from pytest_mxq.reports.terminal import STATUS, collection_lines, summary_lines
+from pytest_mxq.session import RECORD, MxqSession
+
+
+class Controller:
+    """Registered where files are written: in a plain run, and on xdist's controller (a worker has no terminal).
+
+    Attributes:
+        records: the verdicts so far, by nodeid, in the order in which they came.
+        problems: what ``--mxq-strict`` found wrong with the run as a whole.
+    """
+
+    def __init__(self, session: MxqSession) -> None:
+        self.session = session
+        self.settings = session.settings
+        self.planned: dict[str, Cell] = {}
+        self.records: dict[str, dict[str, Any]] = {}
+        self.problems: list[str] = []
+        self.journal = Journal(self.settings.report)
+
+    def pytest_report_header(self) -> str:
+        """What this run gates, on what."""
+        settings, device = self.settings, self.session.device
+        what = "refresh" if settings.refresh else f"formats {', '.join(settings.formats) or 'none'}"
+        extra = [name for name in ("emulate", "strict") if getattr(settings, name)]
+        return f"mxq: {what}; reference {settings.reference}; device {device.slug} ({device.name})" + "".join(
+            f"; {name}" for name in extra
+        )
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Write the planned cells of a plain run (workers send theirs at their end)."""
+        self.planned.update(self.session.planned)
+        if not session.config.option.collectonly:
+            chosen = self.planned if self.settings.strict else self.session.selected
+            self.journal.plan([cell for nodeid, cell in self.planned.items() if nodeid in chosen])
+
+    def pytest_report_collectionfinish(self) -> list[str]:
+        """Which baselines the cases have, and whether they can be used here."""
+        return collection_lines(self.session)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """Note what the workers are going to run, so that a crash leaves a trail."""
+        ends = tuple(f"{name}-{gate}]" for name in self.settings.formats for gate in self._gates())
+        cells = [_cell_of(nodeid) for nodeid in ids if nodeid.endswith(ends)]
+        self.journal.plan(cells)
+        self.session.selected.update(cell.nodeid for cell in cells)
+        for cell in cells:
+            self.planned.setdefault(cell.nodeid, cell)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over a worker's plan."""
+        output = getattr(node, "workeroutput", None) or {}
+        for fields in output.get("mxq_planned", ()):
+            self.planned[fields["nodeid"]] = Cell(**fields)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep a verdict and write it down at once."""
+        record = report.__dict__.get(RECORD)
+        if record is not None and report.nodeid not in self.records:
+            self.records[report.nodeid] = record
+            self.journal.verdict(record)
+
+    def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> Any:
+        """Name the verdict in the progress line; the category stays "failed", so that ``-rf`` and the like hold."""
+        record = report.__dict__.get(RECORD)
+        if record is None or report.when == "teardown" or not report.failed:
+            return None
+        word = STATUS.get(record["outcome"], str(record["outcome"]).upper())
+        category, letter = ("failed", "F") if report.when == "call" else ("error", "E")
+        return category, letter, (word, {"red": True})
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Add the cells that did not run, decide strictness, and write the report."""
+        if session.config.option.collectonly:
+            return
+        self._add_not_run()
+        if self.settings.strict:
+            self.problems = list(self._strict_problems())
+            if self.problems and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        self.journal.finish(self.session, list(self.records.values()), self.problems)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """The table of all verdicts."""
+        if terminalreporter.config.option.collectonly:
+            return
+        for line, markup in summary_lines(list(self.records.values()), self.problems, self.settings):
+            if markup is None:
+                terminalreporter.write_sep("=", line)
+            else:
+                terminalreporter.write_line(line, **markup)
+
+    def _gates(self) -> Iterable[str]:
+        from pytest_mxq.gates.bounds import GATES
+
+        return self.settings.gates or GATES
+
+    def _add_not_run(self) -> None:
+        wanted = set(self.planned) if self.settings.strict else self.session.selected
+        for nodeid, cell in self.planned.items():
+            if nodeid not in self.records and nodeid in wanted:
+                verdict = Verdict(cell=cell, outcome=Outcome.NOT_RUN, sentence="planned, and did not run")
+                self.records[nodeid] = to_record(verdict)
+                self.journal.verdict(self.records[nodeid])
+
+    def _strict_problems(self) -> Iterable[str]:
+        if not self.settings.formats and not self.settings.refresh:
+            yield "no formats: add --mxq-formats=..."
+        elif not self.records:
+            yield "no gate at all: no collected test has a gate for these formats, models and gates"
+        not_run = [nodeid for nodeid, record in self.records.items() if record["outcome"] == Outcome.NOT_RUN.value]
+        if not_run:
+            names = ", ".join(not_run[:3]) + (", ..." if len(not_run) > 3 else "")
+            yield f"{len(not_run)} planned gates did not run: {names}"
+        if not self.settings.formats or self.settings.refresh:
+            return
+        yield from self._unasked_manifests()
+
+    def _unasked_manifests(self) -> Iterable[str]:
+        """Stored baselines of this device that no collected test asks for: a deleted or renamed test gates nothing."""
+        asked = {
+            self.session.store.manifest_path(cell.model, cell.case) for cell in self.planned.values() if cell.model
+        }
+        for path in self.session.store.manifests():
+            if path not in asked:
+                yield f"the baseline {path} belongs to no collected test: delete it, or bring its test back"
+
+
+def _cell_of(nodeid: str) -> Cell:
+    """What a nodeid alone tells of a cell; the worker's own plan replaces it."""
+    test, _, parameters = nodeid.rstrip("]").rpartition("[")
+    *_, number_format, gate = parameters.split("-")
+    return Cell(nodeid=nodeid, model="", case=test.rpartition("::")[2], format=number_format, gate=gate)

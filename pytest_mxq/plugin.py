@@ -1,0 +1,80 @@
+"""Pytest's side: options, markers and fixtures are declared here; nothing is active unless it was asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_mxq.fixtures import mxq_pipeline, mxq_prompt
+
+__all__ = ["mxq_pipeline", "mxq_prompt"]
+
+# (name, kind, help): kind "list" and "path" take a value, "flag" none. Each but the refresh options has an ini twin.
+_OPTIONS = (
+    ("formats", "list", "formats to gate, for example mxfp8,nvfp4"),
+    ("models", "list", "gate only these models"),
+    ("gates", "list", "run only these gates, for example lpips"),
+    ("baselines", "path", "root of the stored BF16 baselines (default: baselines beside the ini file)"),
+    ("media", "path", "keep the baselines' pictures below this directory instead of beside their manifests"),
+    ("reference", "auto|stored|live", "where the BF16 pictures come from (default: auto: stored where it agrees)"),
+    ("emulate", "flag", "emulate formats that this device cannot run natively (accuracy gates only)"),
+    ("strict", "flag", "a skip, a missing or stale baseline, a fallback or a planned gate that did not run fails"),
+    ("report", "path", "directory of the report (default: mxq-report)"),
+    ("refresh", "flag", "measure the BF16 baselines of the collected cases and store them; gates nothing"),
+    ("refresh-in-ci", "flag", "allow --mxq-refresh where CI is set"),
+)
+_MARKERS = (
+    "mxq(model, case=, batch_size=, prompts=, seed=, execution=, revision=, min_share=): the model that the test's "
+    "workload runs on, and the settings of its case",
+    "mxq_lpips(max=, worst=): bound of the mean LPIPS against BF16, of the worst picture; number or {format: number}",
+    "mxq_ssim(min=, worst=): bound of the mean SSIM against BF16",
+    "mxq_psnr(min=, worst=): bound of the mean PSNR against BF16, dB",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options and their ini twins."""
+    group = parser.getgroup("mxq", "gates of quantized diffusion models")
+    for name, kind, text in _OPTIONS:
+        flag = f"--mxq-{name}"
+        if kind == "flag":
+            group.addoption(flag, action="store_true", default=False, help=text)
+        elif "|" in kind:
+            group.addoption(flag, choices=kind.split("|"), default=None, help=text)
+        else:
+            group.addoption(flag, metavar={"list": "LIST", "path": "DIR"}[kind], default=None, help=text)
+        if not name.startswith("refresh"):
+            ini_type = {"flag": "bool", "list": "args"}.get(kind, "string")
+            parser.addini(f"mxq_{name}", f"default of {flag}", type=ini_type, default=None)  # type: ignore[arg-type]
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks by which other plugins register formats and models."""
+    from pytest_mxq import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers, and register the active plugin object if it was asked for."""
+    for line in _MARKERS:
+        config.addinivalue_line("markers", line)
+    if _is_asked_for(config) and not config.option.help:
+        _activate(config)
+
+
+def _is_asked_for(config: pytest.Config) -> bool:
+    option = config.option
+    if option.mxq_formats or option.mxq_refresh or option.mxq_strict:
+        return True
+    return bool(config.getini("mxq_formats") or config.getini("mxq_strict"))
+
+
+def _activate(config: pytest.Config) -> None:
+    from pytest_mxq.controller import Controller
+    from pytest_mxq.session import start_session
+
+    session = start_session(config)
+    config.pluginmanager.register(session, "mxq-session")
+    if not hasattr(config, "workerinput"):  # files and terminal are the controller's; a worker has neither
+        config.pluginmanager.register(Controller(session), "mxq-controller")

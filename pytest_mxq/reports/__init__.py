@@ -1,0 +1,1 @@
+"""Reports tell: terminal, files, pictures."""

@@ -1,0 +1,65 @@
+"""The report's files: ``report.jsonl`` line by line as it happens, ``report.json`` whole at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_mxq.gates.verdict import Cell
+    from pytest_mxq.session import MxqSession
+
+SCHEMA_VERSION = 1
+
+
+class Journal:
+    """Writes the report below a directory; the directory is made, and an old journal replaced, at the first line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._started = False
+        self._planned: set[str] = set()
+
+    def plan(self, cells: Iterable[Cell]) -> None:
+        """Note what is going to run, so that a crash or a timeout leaves a trail."""
+        new = [cell for cell in cells if cell.nodeid not in self._planned]
+        self._planned.update(cell.nodeid for cell in new)
+        self._write([{"event": "planned", **asdict(cell)} for cell in new])
+
+    def verdict(self, record: Mapping[str, Any]) -> None:
+        """Note one verdict."""
+        self._write([{"event": "verdict", **record}])
+
+    def finish(self, session: MxqSession, records: list[dict[str, Any]], problems: list[str]) -> Path:
+        """Write ``report.json``: settings, device, fingerprint, every verdict, what strictness found."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings": {name: _plain(value) for name, value in asdict(session.settings).items()},
+            "device": {"name": session.device.name, "slug": session.device.slug, "kind": session.device.kind},
+            "fingerprint": {"hard": session.fingerprint.hard, "recorded": session.fingerprint.recorded},
+            "verdicts": records,
+            "problems": problems,
+        }
+        path = self.folder / "report.json"
+        draft = path.with_suffix(".json.tmp")
+        draft.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        draft.replace(path)
+        return path
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        if not lines:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "report.jsonl").open("a" if self._started else "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        self._started = True
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,182 @@
+"""What people read in the terminal: why a gate failed, the table of all verdicts, progress."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_mxq.baselines.fingerprint import hard_differences
+from pytest_mxq.errors import BaselineMissingError, MxqError
+from pytest_mxq.gates.bounds import GATES
+from pytest_mxq.gates.verdict import Outcome, Verdict
+from pytest_mxq.settings import Reference
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_mxq.session import MxqSession
+    from pytest_mxq.settings import Settings
+
+STATUS = {Outcome.REGRESSION.value: "REGRESSION"}
+_COLOURS: Mapping[str, dict[str, bool]] = {
+    Outcome.PASS.value: {"green": True},
+    Outcome.MARGINAL.value: {"green": True},
+    Outcome.REFRESHED.value: {"green": True},
+    Outcome.SKIPPED.value: {"yellow": True},
+}
+_HEADINGS = ("model", "case", "format", "gate", "verdict", "mean", "worst", "bound", "reference")
+Markup = dict[str, bool]
+
+
+def shown_path(path: str | Path) -> str:
+    """A path as short as it can be said from here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def failure_text(verdict: Verdict) -> str:
+    """Why a gate failed: subject, observed and bound, worst prompt, reference, evidence, pictures, next command."""
+    cell = verdict.cell
+    emulated = " (emulated)" if verdict.emulated else ""
+    word = STATUS.get(verdict.outcome.value, verdict.outcome.value.upper())
+    return "\n".join(
+        [f"{word}  {cell.model} {cell.format}{emulated} {cell.gate}   {verdict.sentence}", *_details(verdict)]
+    )
+
+
+def _details(verdict: Verdict) -> Iterator[str]:
+    if verdict.worst_prompt and verdict.scores is not None:
+        shown = GATES[verdict.cell.gate].show(verdict.scores.worst)
+        yield f"  worst     {shown}  {verdict.worst_prompt!r}"
+        yield f"  pictures  {_numbers(verdict)}"
+    reference = verdict.reference
+    if reference is not None:
+        where = f"{shown_path(reference.manifest)} " if reference.manifest else ""
+        yield f"  baseline  {reference.mode}: {where}({reference.reason})"
+        if reference.noise_repeat is not None:
+            compiled = reference.noise_compiled
+            tail = "" if compiled is None else f", eager against compiled {compiled:.4f}"
+            yield f"  noise     BF16 against BF16: LPIPS repeated {reference.noise_repeat:.4f}{tail}"
+    if verdict.evidence is not None:
+        yield f"  evidence  {verdict.evidence.sentence}"
+    for path in verdict.pictures:
+        yield f"  look at   {shown_path(path)}"
+    if verdict.next_command:
+        yield f"  next      {verdict.next_command}"
+
+
+def _numbers(verdict: Verdict) -> str:
+    scores = verdict.scores
+    if scores is None:
+        return ""
+    show = GATES[verdict.cell.gate].show
+    mean = f"mean {show(scores.mean)} (95 % bound {show(scores.mean_bound_95)})"
+    return f"{len(scores.values)}: {mean}, p90 {show(scores.p90)}"
+
+
+def collection_lines(session: MxqSession) -> list[str]:
+    """For every case: which reference it is going to have here, and why."""
+    settings = session.settings
+    if settings.refresh or not settings.formats:
+        return []
+    return [f"mxq: {model}/{case}: {_reference_line(session, model, case)}" for model, case in session.cases]
+
+
+def _reference_line(session: MxqSession, model: str, case: str) -> str:
+    if session.settings.reference is Reference.LIVE:
+        return "reference live (--mxq-reference=live)"
+    live = "live" if session.settings.reference is Reference.AUTO and not session.settings.strict else "stale"
+    try:
+        manifest = session.store.load(model, case)
+    except BaselineMissingError:
+        return f"no stored baseline; reference {'live' if live == 'live' else 'missing'}"
+    except MxqError as error:
+        return f"baseline unusable: {error}"
+    differences = hard_differences(manifest.fingerprint, session.fingerprint)
+    if differences:
+        return f"reference {live}: the baseline is of other hardware or software: {'; '.join(differences)}"
+    return f"reference stored {manifest.created[:10]}, {len(manifest.pictures)} pictures, same hardware and software"
+
+
+def summary_lines(
+    records: list[dict[str, Any]], problems: list[str], settings: Settings
+) -> Iterator[tuple[str, Markup | None]]:
+    """The table of all verdicts, skips grouped by their reason; a line without markup is a section's title."""
+    if not records and not problems:
+        return
+    yield ("mxq refresh" if settings.refresh else "mxq verdicts"), None
+    judged = [record for record in records if record["outcome"] not in {Outcome.SKIPPED.value, Outcome.REFRESHED.value}]
+    yield from _table(judged)
+    for record in records:
+        if record["outcome"] == Outcome.REFRESHED.value:
+            yield from ((line, {"green": True}) for line in record["sentence"].splitlines())
+    yield from _skips(records)
+    for problem in problems:
+        yield f"--mxq-strict: {problem}", {"red": True}
+    counts: dict[str, int] = {}
+    for record in records:
+        counts[record["outcome"]] = counts.get(record["outcome"], 0) + 1
+    tally = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    yield f"{tally}; report: {shown_path(settings.report / 'report.json')}", {}
+
+
+def _skips(records: list[dict[str, Any]]) -> Iterator[tuple[str, Markup]]:
+    reasons: dict[str, int] = {}
+    for record in records:
+        if record["outcome"] == Outcome.SKIPPED.value:
+            reasons[record["sentence"]] = reasons.get(record["sentence"], 0) + 1
+    for reason, count in reasons.items():
+        yield f"{count} skipped: {reason}", {"yellow": True}
+
+
+def _table(records: list[dict[str, Any]]) -> Iterator[tuple[str, Markup]]:
+    if not records:
+        return
+    rows = [_row(record) for record in records]
+    widths = [max(len(row[column]) for row in [_HEADINGS, *rows]) for column in range(len(_HEADINGS))]
+    yield _aligned(_HEADINGS, widths), {"bold": True}
+    for row, record in zip(rows, records, strict=True):
+        yield _aligned(row, widths), _COLOURS.get(record["outcome"], {"red": True})
+
+
+def _aligned(cells: Iterable[str], widths: Iterable[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _row(record: dict[str, Any]) -> tuple[str, ...]:
+    cell, scores, reference = record["cell"], record["scores"], record["reference"]
+    kind = GATES.get(cell["gate"])
+    show = kind.show if kind else str
+    sign = ">=" if kind and kind.higher_is_better else "<="
+    bounds = [record[name] for name in ("bound", "worst_bound") if record[name] is not None]
+    return (
+        cell["model"] or "-",
+        cell["case"],
+        cell["format"] + (" (emulated)" if record["emulated"] else ""),
+        cell["gate"],
+        STATUS.get(record["outcome"], record["outcome"]),
+        show(float(scores["mean"])) if scores else "-",
+        show(float(scores["worst"])) if scores else "-",
+        f"{sign} {', '.join(show(bound) for bound in bounds)}" if bounds else "-",
+        reference["mode"] if reference else "-",
+    )
+
+
+def make_progress(config: pytest.Config) -> Callable[[str, int, int], None]:
+    """A progress line on a terminal; nothing in CI, in a pipe, or in a worker."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    capture: Any = config.pluginmanager.get_plugin("capturemanager")
+    if reporter is None or not reporter.isatty or os.environ.get("CI"):
+        return lambda _label, _done, _total: None
+
+    def progress(label: str, done: int, total: int) -> None:
+        text = f" {label} {done}/{total}" if done < total else ""
+        if capture is None:
+            reporter.rewrite(text, erase=True)
+            return
+        with capture.global_and_fixture_disabled():
+            reporter.rewrite(text, erase=True)
+
+    return progress

@@ -1,0 +1,15 @@
+"""The fixture of the plugin's tests."""
+
+import pytest
+from gate_project import CONFTEST, GATE_TEST, GateDirectory
+
+
+@pytest.fixture
+def gates(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> GateDirectory:
+    """A project with one gate test, on a machine without a GPU, outside CI."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("CI", raising=False)
+    pytester.makeini("[pytest]\n")
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(test_it=GATE_TEST)
+    return GateDirectory(pytester)

@@ -1,0 +1,165 @@
+"""Engines without torch: small pictures by PIL, scores that a test writes down. What a gate decides is real."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pytest_mxq.baselines.schema import Identity, LpipsInfo, Manifest, Selection
+from pytest_mxq.cases import Case
+from pytest_mxq.errors import CaseFaultError
+from pytest_mxq.formats import Format
+from pytest_mxq.gates.verdict import Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeShot:
+    images: tuple[Image.Image, ...]
+    positions: tuple[int, ...]
+    faults: tuple[str, ...]
+    identity: Identity
+
+
+class FakeBound:
+    """What the workload gets; its result is a colour of the prompt, so that prompts and seeds matter."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.calls: list[dict[str, Any]] = []
+        self.pipe = "raw pipeline"
+
+    def __call__(self, prompt: Any, **overrides: Any) -> list[str]:
+        self.calls.append({**self.case.recipe.call, **overrides})
+        return [prompt] if isinstance(prompt, str) else list(prompt)
+
+
+class FakeEngines:
+    """Reads how to behave from ``behaviour.json`` in the current directory, and logs what it did to ``engine.log``."""
+
+    def __init__(self) -> None:
+        path = Path("behaviour.json")
+        self.behaviour: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def _log(self, text: str) -> None:
+        with Path("engine.log").open("a") as file:
+            file.write(text + "\n")
+
+    def draw(
+        self,
+        case: Case,
+        workload: Callable[..., object],
+        *,
+        label: str,
+        chunks: Sequence[int] | None = None,
+        shift: Sequence[int] = (0,),
+    ) -> FakeShot:
+        self._log(f"draw {case.recipe.name} {case.name} {label}")
+        size = case.settings.batch_size
+        starts = list(range(0, len(case.prompts), size))
+        images: list[Image.Image] = []
+        positions: list[int] = []
+        calls: list[dict[str, Any]] = []
+        for start in starts if chunks is None else [starts[chunk] for chunk in chunks]:
+            texts = case.prompts[start : start + size]
+            bound = FakeBound(case)
+            result = workload(bound, texts[0] if size == 1 else list(texts))
+            if not isinstance(result, list):
+                raise CaseFaultError(f"the test returned {type(result).__name__}")
+            images += [_picture(text, shift[(start + row) % len(shift)]) for row, text in enumerate(result)]
+            positions += range(start, start + len(texts))
+            calls += [call for call in bound.calls if call not in calls]
+        return FakeShot(
+            images=tuple(images),
+            positions=tuple(positions),
+            faults=tuple(self.behaviour.get("faults", {}).get(label, ())),
+            identity=_identity(case, calls, self.behaviour.get("weights", "folder:0")),
+        )
+
+    def draw_compiled(self, case: Case, workload: Callable[..., object], *, chunks: Sequence[int]) -> FakeShot:
+        return self.draw(case, workload, label="compiled", chunks=chunks, shift=(1,))
+
+    def draw_quantized(
+        self, case: Case, workload: Callable[..., object], number_format: Format, *, emulated: bool
+    ) -> FakeShot:
+        shift = self.behaviour.get("shift", {}).get(number_format.name, 10)
+        shifts = shift if isinstance(shift, list) else [shift]
+        return self.draw(case, workload, label=number_format.name, shift=shifts)
+
+    def evidence(self, case: Case, number_format: Format, *, emulated: bool) -> Evidence:
+        self._log(f"arm {case.recipe.name} {number_format.name}")
+        names = [f"blocks.{index}" for index in range(self.behaviour.get("quantized", 4))]
+        return Evidence(
+            quantized=len(names),
+            chosen=len(names),
+            total=5,
+            weight_share=len(names) / 5,
+            weight_bytes=50,
+            bf16_bytes=100,
+            layers_sha256=hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        )
+
+    def selection(self, case: Case, number_format: Format) -> Selection | None:
+        return Selection.of([f"blocks.{index}" for index in range(4)], total=5, weight_share=0.8)
+
+    def stored(self, manifest: Manifest, images: Sequence[Image.Image]) -> FakeShot:
+        return FakeShot(
+            images=tuple(images), positions=tuple(range(len(images))), faults=(), identity=manifest.identity
+        )
+
+    def subset(self, shot: FakeShot, positions: Sequence[int]) -> FakeShot:
+        rows = [shot.positions.index(position) for position in positions]
+        return FakeShot(
+            images=tuple(shot.images[row] for row in rows),
+            positions=tuple(positions),
+            faults=shot.faults,
+            identity=shot.identity,
+        )
+
+    def score(self, gate: str, reference: FakeShot, other: FakeShot) -> list[float]:
+        """LPIPS is the difference of the first pixel's red / 1000; SSIM and PSNR follow from it."""
+        lpips = [abs(_red(one) - _red(two)) / 1000 for one, two in zip(reference.images, other.images, strict=True)]
+        if "nan" in self.behaviour:
+            return [float("nan")] * len(lpips)
+        return {"lpips": lpips, "ssim": [1 - x for x in lpips], "psnr": [60 - 1000 * x for x in lpips]}[gate]
+
+    def are_identical(self, reference: FakeShot, other: FakeShot) -> bool:
+        return [image.tobytes() for image in reference.images] == [image.tobytes() for image in other.images]
+
+    def images(self, shot: FakeShot) -> list[Image.Image]:
+        return list(shot.images)
+
+    def lpips_info(self) -> LpipsInfo:
+        return LpipsInfo(net="alex", version="0", trunk_sha256="0" * 64)
+
+
+def _picture(text: str, shift: int) -> Image.Image:
+    base = hashlib.sha256(text.encode()).digest()
+    return Image.new("RGB", (16, 16), (base[0] // 2 + shift, base[1], base[2]))
+
+
+def _red(image: Image.Image) -> int:
+    pixel = image.getpixel((0, 0))
+    if not isinstance(pixel, tuple):
+        raise TypeError(pixel)
+    return int(pixel[0])
+
+
+def _identity(case: Case, calls: list[dict[str, Any]], weights: str) -> Identity:
+    return Identity(
+        model=case.recipe.name,
+        weights=weights,
+        prompts=case.prompts,
+        seed=case.settings.seed,
+        batch_size=case.settings.batch_size,
+        images_per_prompt=1,
+        width=16,
+        height=16,
+        execution=case.settings.execution.value,
+        calls=tuple(calls),
+    )

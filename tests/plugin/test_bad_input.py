@@ -1,0 +1,137 @@
+"""A fault of one test fails that test alone, in its setup, before any arm is built."""
+
+import pytest
+from gate_project import GATE_TEST, GateDirectory
+
+TEMPLATE = """
+import pytest
+
+{markers}
+def test_faulty(mxq_pipeline, mxq_prompt):
+    {body}
+
+@pytest.mark.mxq("demo", prompts=2)
+@pytest.mark.mxq_lpips(max=0.02)
+def test_sound(mxq_pipeline, mxq_prompt):
+    return mxq_pipeline(mxq_prompt)
+"""
+MODEL = '@pytest.mark.mxq("demo", prompts=2)\n'
+GATE = "@pytest.mark.mxq_lpips(max=0.02)\n"
+BODY = "return mxq_pipeline(mxq_prompt)"
+
+
+@pytest.mark.parametrize(
+    ("markers", "said"),
+    [
+        ('@pytest.mark.mxq("dmeo")\n' + GATE, "unknown model 'dmeo' (did you mean 'demo'?); models: demo"),
+        ("@pytest.mark.mxq()\n" + GATE, "mxq takes the model as its one positional argument"),
+        (GATE, 'needs the model: @pytest.mark.mxq("demo")'),
+        (
+            '@pytest.mark.mxq("demo", promts=2)\n' + GATE,
+            "unknown setting of mxq(...) 'promts' (did you mean 'prompts'?)",
+        ),
+        ('@pytest.mark.mxq("demo", num_inference_steps=4)\n' + GATE, "belong into the test's own call"),
+        ('@pytest.mark.mxq("demo", prompts=0)\n' + GATE, "mxq(prompts=) must be a list of texts or a count above 0"),
+        ('@pytest.mark.mxq("demo", prompts=25)\n' + GATE, "model 'demo' has 24 prompts"),
+        ('@pytest.mark.mxq("demo", prompts=["a", "a"])\n' + GATE, "names a prompt twice"),
+        ('@pytest.mark.mxq("demo", batch_size=0)\n' + GATE, "mxq(batch_size=) must be a number of prompts above 0"),
+        ('@pytest.mark.mxq("demo", batch_size=True)\n' + GATE, "mxq(batch_size=) must be a number of prompts above 0"),
+        ('@pytest.mark.mxq("demo", batch_size=[2, 2])\n' + GATE, "names a size twice"),
+        ('@pytest.mark.mxq("demo", seed=-1)\n' + GATE, "mxq(seed=) must be a whole number from 0"),
+        ('@pytest.mark.mxq("demo", execution="fast")\n' + GATE, "mxq(execution=) must be one of eager, as-speed"),
+        ('@pytest.mark.mxq("demo", revision="")\n' + GATE, "mxq(revision=) must be"),
+        ('@pytest.mark.mxq("demo", min_share=1.5)\n' + GATE, "mxq(min_share=) must be above 0 and at most 1"),
+        ('@pytest.mark.mxq("demo", case="../x")\n' + GATE, "../x"),
+        ('@pytest.mark.mxq("demo", case="a/b")\n' + GATE, "a/b"),
+        (MODEL + "@pytest.mark.mxq_lpips(max=0)\n", "mxq_lpips(max=) must be above 0 and at most 0.8, got 0"),
+        (MODEL + "@pytest.mark.mxq_lpips(max=-1)\n", "must be above 0"),
+        (MODEL + "@pytest.mark.mxq_lpips(max=float('nan'))\n", "must be above 0 and at most 0.8, got nan"),
+        (MODEL + "@pytest.mark.mxq_lpips(max='0.1')\n", "must be a number, got '0.1' (str)"),
+        (MODEL + "@pytest.mark.mxq_lpips(max=True)\n", "must be a number, got True (bool)"),
+        (MODEL + "@pytest.mark.mxq_lpips(max=0.9)\n", "at most 0.8"),
+        (MODEL + "@pytest.mark.mxq_lpips(maximum=0.1)\n", "mxq_lpips has no argument 'maximum'; it takes max, worst"),
+        (MODEL + "@pytest.mark.mxq_lpips()\n", "mxq_lpips needs max="),
+        (MODEL + "@pytest.mark.mxq_lpips(0.1)\n", "takes no positional argument"),
+        (MODEL + "@pytest.mark.mxq_lpips(max=0.1, worst=0.05)\n", "is stricter than"),
+        (MODEL + '@pytest.mark.mxq_lpips(max={"nvfp4": 0.1})\n', "states no bound for format 'mxfp8'"),
+        (
+            MODEL + '@pytest.mark.mxq_lpips(max={"mxfp8": 0.1, "nvpf4": 0.1})\n',
+            "a bound for 'nvpf4', which is no format",
+        ),
+        (MODEL + GATE + "@pytest.mark.mxq_lpisp(max=0.1)\n", "unknown marker 'mxq_lpisp' (did you mean 'mxq_lpips'?)"),
+        (MODEL, "no gate: add one of mxq_lpips, mxq_psnr, mxq_ssim"),
+    ],
+)
+def test_a_faulty_marker_fails_its_test_alone_before_anything_is_built(
+    gates: GateDirectory, markers: str, said: str
+) -> None:
+    gates.write(TEMPLATE.format(markers=markers, body=BODY))
+    result = gates.run("--mxq-formats=mxfp8", "--mxq-emulate", "-W", "ignore::pytest.PytestUnknownMarkWarning")
+    counts = result.parseoutcomes()
+    assert counts.pop("passed") == 1
+    assert set(counts) <= {"error", "errors", "warnings"}
+    assert said in result.stdout.str()
+    assert not [line for line in gates.engine_log() if "test_faulty" in line]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("mxq_pipeline(mxq_prompt)", "NoneType"),
+        ("return 3", "int"),
+    ],
+)
+def test_a_workload_that_returns_no_pictures_is_an_error(gates: GateDirectory, body: str, said: str) -> None:
+    gates.write(TEMPLATE.format(markers=MODEL + GATE, body=body))
+    result = gates.run("--mxq-formats=mxfp8", "--mxq-emulate")
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines([f"ERROR  demo mxfp8 (emulated) lpips   the test returned {said}*"])
+
+
+def test_a_workload_that_raises_shows_its_own_traceback_and_a_verdict(gates: GateDirectory) -> None:
+    gates.write(TEMPLATE.format(markers=MODEL + GATE, body="raise ZeroDivisionError('of mine')"))
+    result = gates.run("--mxq-formats=mxfp8", "--mxq-emulate")
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["*ZeroDivisionError: of mine*"])
+    assert "ZeroDivisionError: of mine" in [record["sentence"] for record in gates.report()["verdicts"]]
+
+
+def test_two_tests_with_one_case_name_both_fail_and_name_each_other(gates: GateDirectory) -> None:
+    gates.write(GATE_TEST, "test_other.py")
+    result = gates.run("--mxq-formats=mxfp8", "--mxq-emulate")
+    result.assert_outcomes(errors=4)
+    result.stdout.fnmatch_lines(["*two tests share the case 'test_gate'*test_it.py*and test_other.py*mxq(case=...)*"])
+    assert gates.engine_log() == []
+
+
+def test_a_gate_marker_without_the_pipeline_gates_nothing_and_fails(gates: GateDirectory) -> None:
+    gates.write('import pytest\n@pytest.mark.mxq("demo")\n@pytest.mark.mxq_lpips(max=0.1)\ndef test_x():\n    pass\n')
+    result = gates.emulated()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*gates nothing: the test does not use the fixture mxq_pipeline*"])
+
+
+@pytest.mark.parametrize("fixture", ["mxq_prompt", "mxq_pipeline"])
+def test_gate_fixtures_are_inert_outside_the_workload(gates: GateDirectory, fixture: str) -> None:
+    use = {"mxq_prompt": "mxq_prompt + ' in oil'", "mxq_pipeline": "mxq_pipeline('a cat')"}[fixture]
+    gates.write(
+        f"import pytest\n@pytest.fixture\ndef mine({fixture}):\n    return {use}\n"
+        + MODEL
+        + GATE
+        + "def test_x(mxq_pipeline, mxq_prompt, mine):\n    return mxq_pipeline(mxq_prompt)\n"
+    )
+    result = gates.run("--mxq-formats=mxfp8", "--mxq-emulate")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"*{fixture} was used outside the body of the test*"])
+
+
+def test_torch_missing_does_not_hinder_collection_and_is_said_at_the_run(gates: GateDirectory) -> None:
+    (gates.path / "conftest.py").write_text(
+        "import sys\nfor name in ('torch', 'numpy', 'PIL'):\n    sys.modules[name] = None\n"
+    )
+    result = gates.run_apart("--mxq-formats=mxfp8", "--mxq-emulate", "--collect-only", "-q")
+    result.stdout.fnmatch_lines(["*test_gate?mxfp8-lpips?", "2 tests collected*"])
+    assert result.ret == 0
+    result = gates.run_apart("--mxq-formats=mxfp8", "--mxq-emulate")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*not installed, and a gate needs it*"])

@@ -1,0 +1,82 @@
+import pytest
+from gate_project import GateDirectory
+
+
+def refreshed(gates: GateDirectory) -> GateDirectory:
+    gates.run("--mxq-refresh").assert_outcomes(passed=1)
+    return gates
+
+
+def test_a_clean_strict_run_passes(gates: GateDirectory) -> None:
+    result = refreshed(gates).emulated("--mxq-strict")
+    result.assert_outcomes(passed=4)
+    assert result.ret == 0
+    assert gates.report()["problems"] == []
+
+
+def test_a_skip_fails(gates: GateDirectory) -> None:
+    result = refreshed(gates).run("--mxq-formats=mxfp8,nvfp4", "--mxq-strict")
+    result.assert_outcomes(errors=4)
+    result.stdout.fnmatch_lines(["*--mxq-strict: skipped: mxfp8 needs compute capability 10.0*"])
+
+
+def test_a_skip_by_a_marker_of_the_user_fails_too(gates: GateDirectory) -> None:
+    path = gates.path / "test_it.py"
+    path.write_text(path.read_text().replace("def test_gate", "@pytest.mark.skip(reason='later')\ndef test_gate"))
+    gates.emulated("--mxq-strict").assert_outcomes(errors=4)
+
+
+def test_a_missing_baseline_fails(gates: GateDirectory) -> None:
+    gates.emulated("--mxq-strict").assert_outcomes(failed=4)
+    assert set(gates.outcomes().values()) == {"missing"}
+
+
+def test_no_formats_fails(gates: GateDirectory) -> None:
+    result = gates.run("--mxq-strict")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*--mxq-strict: no formats*"])
+
+
+def test_no_gate_at_all_fails(gates: GateDirectory) -> None:
+    gates.write("def test_ordinary():\n    pass\n")
+    result = gates.emulated("--mxq-strict")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*--mxq-strict: no gate at all*"])
+
+
+@pytest.mark.parametrize("option", ["-kmxfp8-lpips", "--deselect=test_it.py::test_gate[mxfp8-ssim]"])
+def test_a_planned_gate_that_was_deselected_fails_the_run(gates: GateDirectory, option: str) -> None:
+    result = refreshed(gates).emulated("--mxq-strict", option)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*--mxq-strict: * planned gates did not run: *"])
+    assert gates.outcomes()["mxfp8-ssim"] == "not-run"
+
+
+def test_stopping_early_leaves_not_run_verdicts_also_without_strict(gates: GateDirectory) -> None:
+    gates.behave(shift={"mxfp8": 100})
+    gates.emulated("-x").assert_outcomes(failed=1)
+    assert gates.outcomes() == {
+        "mxfp8-lpips": "regression",
+        "mxfp8-ssim": "not-run",
+        "nvfp4-lpips": "not-run",
+        "nvfp4-ssim": "not-run",
+    }
+
+
+def test_a_gate_that_deselection_left_out_is_not_run_only_under_strict(gates: GateDirectory) -> None:
+    gates.emulated("-kmxfp8").assert_outcomes(passed=2, deselected=2)
+    assert gates.outcomes() == {"mxfp8-lpips": "pass", "mxfp8-ssim": "pass"}
+
+
+def test_a_baseline_that_no_test_asks_for_fails(gates: GateDirectory) -> None:
+    refreshed(gates)
+    path = gates.path / "test_it.py"
+    path.write_text(path.read_text().replace("def test_gate", "def test_renamed"))
+    gates.run("--mxq-refresh").assert_outcomes(passed=1)
+    result = gates.emulated("--mxq-strict")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*test_gate.json belongs to no collected test*"])
+
+
+def test_collect_only_is_not_judged(gates: GateDirectory) -> None:
+    assert gates.emulated("--mxq-strict", "--collect-only").ret == 0

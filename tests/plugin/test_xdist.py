@@ -1,0 +1,43 @@
+import json
+
+import pytest
+from gate_project import GateDirectory
+
+
+@pytest.mark.parametrize("dist", ["load", "loadscope", "loadfile"])
+def test_verdicts_cross_xdist_and_the_controller_alone_writes_the_report(gates: GateDirectory, dist: str) -> None:
+    gates.behave(shift={"nvfp4": 50})
+    result = gates.run_apart("--mxq-formats=mxfp8,nvfp4", "--mxq-emulate", "-n2", f"--dist={dist}")
+    result.assert_outcomes(failed=1, passed=3)
+    assert gates.outcomes() == {
+        "mxfp8-lpips": "pass",
+        "mxfp8-ssim": "pass",
+        "nvfp4-lpips": "regression",
+        "nvfp4-ssim": "pass",
+    }
+    result.stdout.fnmatch_lines(["*REGRESSION*", "demo   test_gate  nvfp4 (emulated)  lpips  REGRESSION*"])
+    lines = [json.loads(line)["event"] for line in (gates.path / "mxq-report/report.jsonl").read_text().splitlines()]
+    assert lines == ["planned"] * 4 + ["verdict"] * 4
+
+
+def test_strict_holds_under_xdist(gates: GateDirectory) -> None:
+    gates.run("--mxq-refresh")
+    result = gates.run_apart("--mxq-formats=mxfp8,nvfp4", "--mxq-emulate", "--mxq-strict", "-n2", "-kmxfp8")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*--mxq-strict: 2 planned gates did not run*"])
+    assert gates.outcomes()["nvfp4-ssim"] == "not-run"
+
+
+def test_a_crashed_worker_leaves_a_not_run_verdict(gates: GateDirectory) -> None:
+    path = gates.path / "test_it.py"
+    path.write_text(path.read_text().replace("    return mxq", "    import os\n    os._exit(3)\n    return mxq"))
+    result = gates.run_apart("--mxq-formats=mxfp8", "--mxq-emulate", "-n1")
+    assert result.ret != 0
+    assert set(gates.outcomes().values()) == {"not-run"}
+
+
+def test_the_order_holds_under_random_order(gates: GateDirectory) -> None:
+    result = gates.run_apart("--mxq-formats=mxfp8,nvfp4", "--mxq-emulate", "-p", "randomly", "-p", "randomly")
+    assert result.ret == 0
+    arms = [line for line in gates.engine_log() if line.startswith("draw") and "bf16" not in line]
+    assert arms == ["draw demo test_gate mxfp8", "draw demo test_gate nvfp4"]
