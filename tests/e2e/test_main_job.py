@@ -1,0 +1,77 @@
+"""The README's main job and the refresh that made the committed baseline, as a user runs them, in processes of their own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMITTED = ROOT / "baselines" / "cpu-x86-64" / "demo" / "test_demo.json"
+
+
+def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name not in {"CI", "PYTEST_ADDOPTS"}}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
+        cwd=ROOT,
+        env={**kept, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_main_job_ends_in_a_verdict_for_every_format_and_gate(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    found = re.search(r"\.venv/bin/pytest (tests/gates .*)", text)
+    assert found
+    done = run(*found.group(1).split(), f"--mxq-report={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report: dict[str, Any] = json.loads((tmp_path / "report.json").read_text())
+    outcomes = {f"{r['cell']['format']}-{r['cell']['gate']}": r["outcome"] for r in report["verdicts"]}
+    assert outcomes == {f"{name}-{gate}": "pass" for name in ("mxfp8", "nvfp4") for gate in ("lpips", "ssim", "psnr")}
+    for record in report["verdicts"]:
+        assert len(record["scores"]["values"]) >= 8
+        assert record["evidence"]["weight_share"] > 0.5
+        assert Path(record["pictures"][0]).exists()
+    assert "Captured" not in done.stdout
+
+
+def test_a_wrong_bound_turns_the_main_job_red_with_pictures(tmp_path: Path) -> None:
+    source = (ROOT / "tests" / "gates" / "test_demo.py").read_text()
+    assert '"nvfp4": 0.015' in source
+    test = tmp_path / "test_tight.py"
+    test.write_text(source.replace('"nvfp4": 0.015', '"nvfp4": 0.0001'))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    done = run(
+        str(test),
+        f"--rootdir={tmp_path}",
+        "--mxq-formats=nvfp4",
+        "--mxq-gates=lpips",
+        "--mxq-emulate",
+        f"--mxq-baselines={ROOT / 'baselines'}",
+        f"--mxq-report={tmp_path / 'out'}",
+    )
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "REGRESSION  demo nvfp4 (emulated) lpips   mean 0." in done.stdout
+    assert len(list((tmp_path / "out").rglob("nvfp4-lpips-*.png"))) == 3
+
+
+def test_the_committed_baseline_is_what_a_refresh_makes(tmp_path: Path) -> None:
+    done = run("tests/gates", "--mxq-refresh", f"--mxq-baselines={tmp_path}", f"--mxq-report={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    fresh = json.loads((tmp_path / "cpu-x86-64" / "demo" / "test_demo.json").read_text())
+    committed = json.loads(COMMITTED.read_text())
+    for name in ("identity", "identity_sha256", "selections", "lpips", "case", "model"):
+        assert fresh[name] == committed[name], name
+    same_machine = fresh["fingerprint"]["hard"] == committed["fingerprint"]["hard"]
+    if same_machine:  # on other hardware or software BF16 draws other bits; that case is judged live
+        assert [p["sha256"] for p in fresh["pictures"]] == [p["sha256"] for p in committed["pictures"]]
+    assert fresh["noise_floor"]["repeat"] == 0.0
+    compiled = fresh["noise_floor"]["eager_vs_compiled"]
+    assert compiled is None or compiled < 0.005
