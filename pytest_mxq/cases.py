@@ -29,9 +29,9 @@ class Case:
     prompts: tuple[str, ...]
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """What two tests must not share."""
-        return self.recipe.name, self.settings.revision or "", self.name
+    def key(self) -> tuple[str, str]:
+        """What no two tests of a session share: the model and the case's name."""
+        return self.recipe.name, self.name
 
     @cached_property
     def sentinel_chunks(self) -> tuple[int, ...]:

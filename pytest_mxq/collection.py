@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mxq.baselines.names import check_case_name
+from pytest_mxq.baselines.names import case_file_name, check_case_name, model_folder_name
 from pytest_mxq.cases import Case, Plan, refusal, runs_natively
 from pytest_mxq.errors import CaseFaultError, MxqError
+from pytest_mxq.fixtures import NO_FORMATS
 from pytest_mxq.gates.bounds import GATES, Bound, GateKind, check_mapping_keys, read_bound
 from pytest_mxq.gates.verdict import Cell
 from pytest_mxq.settings import CaseSettings, Settings, check_name, read_case_settings
@@ -32,11 +34,15 @@ class Slot:
     """The parameter of one item: which format and gate it is, and which batch size of a list.
 
     A slot without a format is a placeholder of a test that is left with no gate; it is deselected.
+
+    Attributes:
+        seen: the gates that were seen when the test was parametrized; a marker that comes later would gate nothing.
     """
 
     format: str = ""
     gate: str = ""
     batch_size: int | None = None
+    seen: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -47,6 +53,7 @@ class Slot:
 
 REFRESH = Slot(format="bf16", gate="refresh")
 UNGATED = Slot(format="any", gate="no-gate")  # a test without a gate is a fault that must be seen
+WITHOUT_FORMATS = Slot(format="any", gate="no-formats")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,18 +71,20 @@ class Planner:
         sizes = _batch_sizes(metafunc.definition)
         if self.settings.refresh:
             return [Slot(format=REFRESH.format, gate=REFRESH.gate, batch_size=size) for size in sizes]
-        gates = list(_gate_names(metafunc.definition))
+        if not self.settings.formats:
+            return [WITHOUT_FORMATS]
+        gates = tuple(_gate_names(metafunc.definition))
         if not gates:
             return [UNGATED]
         kept = [name for name in gates if not self.settings.gates or name in self.settings.gates]
         cells = product(sizes, self.settings.formats, kept)
-        return [Slot(format=name, gate=gate, batch_size=size) for size, name, gate in cells] or [Slot()]
+        return [Slot(format=name, gate=gate, batch_size=size, seen=gates) for size, name, gate in cells] or [Slot()]
 
     def plan(self, item: pytest.Function, slot: Slot) -> Plan | None:
         """The plan of an item; None if it is not to be gated in this run."""
         marked = _marker(item, f"mxq_{slot.gate}") if slot.gate in GATES else None
         if not slot.format or (slot.gate in GATES and marked is None):
-            return None
+            return None  # this one's marker stands on another parameter of the test
         cell = Cell(nodeid=item.nodeid, model="", case=_test_name(item, slot), format=slot.format, gate=slot.gate)
         try:
             return self._read(item, slot, cell)
@@ -93,9 +102,13 @@ class Planner:
             return Plan(cell=cell, case=case, fault=str(error))
 
     def _gate(self, item: pytest.Function, slot: Slot, cell: Cell, case: Case) -> Plan:
+        _check_test(item)
         _check_markers(item, self.formats.names())
-        if slot.gate not in GATES:
+        if self.settings.refresh:
             return Plan(cell=cell, case=case)
+        if not self.settings.formats:
+            return Plan(cell=cell, skip=NO_FORMATS)
+        _check_seen(item, slot)
         number_format = self.formats.get(slot.format)
         emulated = not runs_natively(number_format, self.device)
         kind = GATES[slot.gate]
@@ -122,20 +135,21 @@ class Planner:
             raise CaseFaultError("a list of batch sizes belongs into a marker of the test itself, not of a parameter")
         settings = next((choice for choice in choices if slot.batch_size in {None, choice.batch_size}), choices[0])
         recipe = self.models.find(settings.model, beside=self.beside)
-        name = _with_size(settings.case, slot) if settings.case else _test_name(item, slot)
+        name = _test_name(item, slot, settings.case)
         check_case_name(name)
         return Case(recipe=recipe, name=name, settings=settings, prompts=_prompts(settings, recipe))
 
 
 def find_double_cases(plans: Iterable[Plan]) -> dict[str, str]:
-    """Faults of tests that share a case with another test: nodeid -> what is wrong."""
-    owners: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    """Faults of tests that share a case, and so a baseline, with another test: nodeid -> what is wrong."""
+    owners: dict[tuple[str, str], dict[str, list[str]]] = {}
     for plan in plans:
         if plan.case is not None:
             test = plan.cell.nodeid.replace(f"{plan.cell.format}-{plan.cell.gate}]", "")
-            owners.setdefault(plan.case.key, {}).setdefault(test, []).append(plan.cell.nodeid)
+            key = model_folder_name(plan.case.recipe.name), case_file_name(plan.case.name)
+            owners.setdefault(key, {}).setdefault(test, []).append(plan.cell.nodeid)
     faults = {}
-    for (model, _, case), tests in owners.items():
+    for (model, case), tests in owners.items():
         if len(tests) > 1:
             places = " and ".join(nodeids[0] for nodeids in tests.values())
             text = f"two tests share the case {case!r} of model {model!r}: {places}; give one of them mxq(case=...)"
@@ -171,7 +185,7 @@ def _gate_names(definition: pytest.Function) -> Iterator[str]:
 def _parameter_marks(definition: pytest.Function) -> Iterator[str]:
     for marker in definition.iter_markers("parametrize"):
         values = marker.args[1] if len(marker.args) > 1 else marker.kwargs.get("argvalues", ())
-        for value in values if isinstance(values, list | tuple) else ():
+        for value in values if isinstance(values, Collection) else ():
             yield from (mark.name for mark in getattr(value, "marks", ()))
 
 
@@ -202,6 +216,23 @@ def _check_markers(item: pytest.Function, formats: tuple[str, ...]) -> None:
         raise CaseFaultError(f"no gate: add one of {', '.join(sorted(known - {'mxq'}))}")
 
 
+def _check_test(item: pytest.Function) -> None:
+    if inspect.iscoroutinefunction(item.obj):
+        raise CaseFaultError("an async test cannot be a workload: the plugin calls the body and needs its pictures")
+    if PROMPT not in item.fixturenames:
+        raise CaseFaultError(f"the test does not use the fixture {PROMPT}: it would draw none of the case's prompts")
+
+
+def _check_seen(item: pytest.Function, slot: Slot) -> None:
+    """A gate marker that was not there when the test was parametrized has no item of its own."""
+    for name, kind in GATES.items():
+        if _marker(item, kind.marker) is not None and name not in slot.seen:
+            raise CaseFaultError(
+                f"the marker {kind.marker} comes with a parameter that was not seen in time and would gate nothing; "
+                "put it on the test itself, or into a list of pytest.param(..., marks=...) of @pytest.mark.parametrize"
+            )
+
+
 def _bound(item: pytest.Function, kind: GateKind, format_name: str, *, emulated: bool) -> Bound:
     marker = _marker(item, kind.marker)
     if marker is None:
@@ -228,15 +259,11 @@ def _prompts(settings: CaseSettings, recipe: Recipe) -> tuple[str, ...]:
     return recipe.prompts[:count]
 
 
-def _test_name(item: pytest.Function, slot: Slot) -> str:
-    """[Class.]function[-user parameters], as a case name."""
-    function = item.originalname
-    inside = item.name.removeprefix(function).strip("[]")
+def _test_name(item: pytest.Function, slot: Slot, stated: str | None = None) -> str:
+    """What ``mxq(case=)`` states or ``[Class.]function``, then the user's parameters and the batch size of a list."""
+    inside = item.name.removeprefix(item.originalname).strip("[]")
     own = slot.id if slot.batch_size is None else slot.id.partition("-")[2]
     user = inside.replace(own, "").strip("-").replace("--", "-")
     owner = f"{item.cls.__name__}." if item.cls is not None else ""
-    return re.sub(r"[^\w.\[\]=+, -]", "_", f"{owner}{function}-{user}" if user else f"{owner}{function}")
-
-
-def _with_size(case: str, slot: Slot) -> str:
-    return case if slot.batch_size is None else f"{case}-b{slot.batch_size}"
+    name = stated or f"{owner}{item.originalname}"
+    return re.sub(r"[^\w.\[\]=+, -]", "_", f"{name}-{user}") if user else name

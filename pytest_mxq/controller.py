@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_mxq.gates.verdict import Cell, Outcome, Verdict, to_record
 from pytest_mxq.reports.journal import Journal
-from pytest_mxq.reports.terminal import STATUS, collection_lines, summary_lines
+from pytest_mxq.reports.terminal import STATUS, collection_lines, shown_path, summary_lines
 from pytest_mxq.session import RECORD, MxqSession
 
 
@@ -18,7 +19,8 @@ class Controller:
 
     Attributes:
         records: the verdicts so far, by nodeid, in the order in which they came.
-        problems: what ``--mxq-strict`` found wrong with the run as a whole.
+        problems: what is wrong with the run as a whole.
+        notices: what is worth a look, and a problem under ``--mxq-strict``.
     """
 
     def __init__(self, session: MxqSession) -> None:
@@ -27,6 +29,7 @@ class Controller:
         self.planned: dict[str, Cell] = {}
         self.records: dict[str, dict[str, Any]] = {}
         self.problems: list[str] = []
+        self.notices: list[str] = []
         self.journal = Journal(self.settings.report)
 
     def pytest_report_header(self) -> str:
@@ -89,17 +92,22 @@ class Controller:
         if session.config.option.collectonly:
             return
         self._add_not_run()
+        self.notices = list(self._unasked_manifests()) if self._is_whole(session.config) else []
         if self.settings.strict:
-            self.problems = list(self._strict_problems())
+            self.problems = [*self._strict_problems(), *self.notices]
+            self.notices = []
             if self.problems and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self.journal.finish(self.session, list(self.records.values()), self.problems)
+        if self.journal.fault:
+            self.problems.append(self.journal.fault)
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The table of all verdicts."""
         if terminalreporter.config.option.collectonly:
             return
-        for line, markup in summary_lines(list(self.records.values()), self.problems, self.settings):
+        for line, markup in summary_lines(list(self.records.values()), self.problems, self.notices, self.settings):
             if markup is None:
                 terminalreporter.write_sep("=", line)
             else:
@@ -127,9 +135,13 @@ class Controller:
         if not_run:
             names = ", ".join(not_run[:3]) + (", ..." if len(not_run) > 3 else "")
             yield f"{len(not_run)} planned gates did not run: {names}"
-        if not self.settings.formats or self.settings.refresh:
-            return
-        yield from self._unasked_manifests()
+
+    def _is_whole(self, config: pytest.Config) -> bool:
+        """Whether the run could have collected every gate test: whole directories, and no filter of ours."""
+        settings = self.settings
+        if not settings.formats or settings.refresh or settings.models or settings.gates:
+            return False
+        return all(Path(config.invocation_params.dir, argument).is_dir() for argument in config.args)
 
     def _unasked_manifests(self) -> Iterable[str]:
         """Stored baselines of this device that no collected test asks for: a deleted or renamed test gates nothing."""
@@ -138,7 +150,7 @@ class Controller:
         }
         for path in self.session.store.manifests():
             if path not in asked:
-                yield f"the baseline {path} belongs to no collected test: delete it, or bring its test back"
+                yield f"the baseline {shown_path(path)} belongs to no collected test: collect its test, or delete it"
 
 
 def _cell_of(nodeid: str) -> Cell:

@@ -15,6 +15,7 @@ from pytest_mxq.arms.drawing import Drawn, Series, draw
 from pytest_mxq.arms.store import Arm, ArmStore
 from pytest_mxq.baselines.schema import Identity, LpipsInfo, Manifest, Selection
 from pytest_mxq.errors import MxqError
+from pytest_mxq.gates.verdict import PictureFault
 from pytest_mxq.probes import degenerate, pixels
 from pytest_mxq.settings import Execution
 
@@ -35,13 +36,13 @@ class PictureShot:
 
     Attributes:
         positions: position of each picture in the case's full set.
-        faults: what is degenerate about them, a sentence each.
+        faults: what is degenerate about them.
         identity: what was observed.
     """
 
     pictures: torch.Tensor
     positions: tuple[int, ...]
-    faults: tuple[str, ...]
+    faults: tuple[PictureFault, ...]
     identity: Identity
 
 
@@ -67,7 +68,7 @@ class TorchEngines:
         arm = self._arm(case, None, emulated=False, execution=case.settings.execution)
         return self._draw(case, workload, arm, label, chunks)
 
-    def draw_compiled(self, case: Case, workload: Workload, *, chunks: Sequence[int]) -> PictureShot:
+    def draw_other_execution(self, case: Case, workload: Workload, *, chunks: Sequence[int]) -> PictureShot:
         """Draw some chunks with the BF16 arm in the other execution mode than the case's."""
         other = Execution.AS_SPEED if case.settings.execution is Execution.EAGER else Execution.EAGER
         arm = self._arm(case, None, emulated=False, execution=other)
@@ -104,9 +105,7 @@ class TorchEngines:
     def subset(self, shot: PictureShot, positions: Sequence[int]) -> PictureShot:
         """The pictures at some positions."""
         rows = [shot.positions.index(position) for position in positions]
-        return PictureShot(
-            pictures=shot.pictures[rows], positions=tuple(positions), faults=shot.faults, identity=shot.identity
-        )
+        return PictureShot(pictures=shot.pictures[rows], positions=tuple(positions), faults=(), identity=shot.identity)
 
     def score(self, gate: str, reference: PictureShot, other: PictureShot) -> list[float]:
         """A metric's values, picture by picture."""
@@ -160,7 +159,7 @@ def _shot(case: Case, arm: Arm, drawn: Drawn) -> PictureShot:
     return PictureShot(
         pictures=pixels.to_uint8(drawn.images),
         positions=positions,
-        faults=tuple(f"picture {positions[fault.index]}: {fault.kind.value}: {fault.detail}" for fault in found),
+        faults=tuple(PictureFault(fault.index, f"{fault.kind.value}: {fault.detail}") for fault in found),
         identity=_identity(case, arm, drawn, width=width, height=height),
     )
 

@@ -31,7 +31,7 @@ class MxqPipeline:
             )
         return self.bound
 
-    def __call__(self, prompt: Any, /, **overrides: Any) -> Any:
+    def __call__(self, prompt: Any, **overrides: Any) -> Any:
         """Call the pipeline; any of its arguments may be given but ``generator`` and ``output_type``."""
         return self._arm()(prompt, **overrides)
 

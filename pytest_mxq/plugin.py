@@ -65,7 +65,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _is_asked_for(config: pytest.Config) -> bool:
     option = config.option
-    if option.mxq_formats or option.mxq_refresh or option.mxq_strict:
+    if option.mxq_formats is not None or option.mxq_refresh or option.mxq_strict:
+        return True
+    if option.mxq_models or option.mxq_gates:
         return True
     return bool(config.getini("mxq_formats") or config.getini("mxq_strict"))
 

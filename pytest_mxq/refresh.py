@@ -65,9 +65,8 @@ class Refresher(Generic[S]):
         old = self._old_baseline(case)
         shot = self.engines.draw(case, workload, label="bf16")
         if shot.faults:
-            raise Stop(
-                Outcome.DEGENERATE, f"nothing was stored: BF16 draws degenerate pictures: {'; '.join(shot.faults)}"
-            )
+            text = "; ".join(fault.sentence for fault in shot.faults)
+            raise Stop(Outcome.DEGENERATE, f"nothing was stored: BF16 draws degenerate pictures: {text}")
         manifest = self._store(case, shot, self._noise_floor(case, workload, shot))
         return "\n".join(self._changes(case, old, manifest, shot))
 
@@ -107,12 +106,12 @@ class Refresher(Generic[S]):
         same = self.engines.subset(shot, again.positions)
         repeat = largest_lpips(self.engines, same, again)
         try:
-            compiled = self.engines.draw_compiled(case, workload, chunks=chunks)
+            other = self.engines.draw_other_execution(case, workload, chunks=chunks)
         except Exception as error:  # noqa: BLE001  a machine without a compiler still refreshes; the note says why
             reason = next(iter(str(error).strip().splitlines()), "")[:200]
             note = f"not compiled: {type(error).__name__}: {reason}"
             return NoiseFloor(repeat=repeat, eager_vs_compiled=None, note=note)
-        return NoiseFloor(repeat=repeat, eager_vs_compiled=largest_lpips(self.engines, same, compiled), note="")
+        return NoiseFloor(repeat=repeat, eager_vs_compiled=largest_lpips(self.engines, same, other), note="")
 
     def _changes(self, case: Case, old: tuple[Manifest, S] | str, new: Manifest, shot: S) -> list[str]:
         path = self.store.manifest_path(case.recipe.name, case.name)

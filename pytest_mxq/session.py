@@ -7,7 +7,8 @@ import os
 from collections.abc import Generator, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -26,10 +27,10 @@ from pytest_mxq.collection import (
 )
 from pytest_mxq.device import find_device
 from pytest_mxq.errors import MxqError
-from pytest_mxq.formats import FormatRegistry, built_in_formats
+from pytest_mxq.formats import Format, FormatRegistry, built_in_formats
 from pytest_mxq.gates.bounds import GATES
 from pytest_mxq.gates.verdict import Cell, Outcome, Verdict, to_record
-from pytest_mxq.models import ModelRegistry, built_in_models
+from pytest_mxq.models import ModelRegistry, Recipe, built_in_models
 from pytest_mxq.noise import known_noise_silenced
 from pytest_mxq.reports.command import Rerun
 from pytest_mxq.settings import Reference, Settings, check_name, split_names
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_mxq.refresh import Refresher
     from pytest_mxq.workflow import Workflow
 
+T = TypeVar("T")
 PLAN = pytest.StashKey[Plan]()  # what a gate item is to do, from its collection to its run
 VERDICT = pytest.StashKey[Verdict]()  # what it came to, from its run to its report
 RECORD = "mxq"  # the attribute of a report that carries the record across xdist
@@ -53,19 +55,25 @@ def start_session(config: pytest.Config) -> MxqSession:
     try:
         _register(config, formats, models)
         settings = _read_settings(config)
-        _check_names(settings, formats, models)
+        _check_names(config, settings, formats, models)
     except MxqError as error:
         raise pytest.UsageError(str(error)) from None
     return MxqSession(config, settings, formats, models)
 
 
 def _register(config: pytest.Config, formats: FormatRegistry, models: ModelRegistry) -> None:
-    for kinds in (built_in_formats(), *config.hook.pytest_mxq_formats()):
-        for number_format in kinds:
-            formats.register(number_format)
-    for recipes in (built_in_models(), *config.hook.pytest_mxq_models()):
-        for recipe in recipes:
-            models.register(recipe)
+    for number_format in _listed("pytest_mxq_formats", Format, [built_in_formats(), *config.hook.pytest_mxq_formats()]):
+        formats.register(number_format)
+    for recipe in _listed("pytest_mxq_models", Recipe, [built_in_models(), *config.hook.pytest_mxq_models()]):
+        models.register(recipe)
+
+
+def _listed(hook: str, kind: type[T], results: list[Any]) -> Iterable[T]:
+    for result in results:
+        for entry in result if isinstance(result, list | tuple) else [None]:
+            if not isinstance(entry, kind):
+                raise MxqError(f"the hook {hook} must return a list of {kind.__name__}, got {result!r}")
+            yield entry
 
 
 def _read_settings(config: pytest.Config) -> Settings:
@@ -102,22 +110,33 @@ def _reference(value: str | None) -> Reference:
     return Reference(value or "auto")
 
 
-def _check_names(settings: Settings, formats: FormatRegistry, models: ModelRegistry) -> None:
+def _check_names(config: pytest.Config, settings: Settings, formats: FormatRegistry, models: ModelRegistry) -> None:
+    if config.option.mxq_formats is not None and not settings.formats:
+        raise MxqError(f"--mxq-formats names no format; formats: {', '.join(formats.names())}")
     for name in settings.formats:
         check_name("format", name, formats.names())
     for name in settings.gates:
         check_name("gate", name, GATES)
     for name in settings.models:
-        if "/" not in name:
-            check_name("model", name, models.names())
+        models.find(name, beside=config.rootpath)
 
 
-def check_refresh(config: pytest.Config, settings: Settings) -> None:
-    """Refuse a refresh in CI that nobody allowed, and one that could not be stored.
+def check_directories(config: pytest.Config, settings: Settings) -> None:
+    """Refuse a refresh in CI that nobody allowed, and a report or baselines that could not be written.
 
     Raises:
         pytest.UsageError: says which, and how.
     """
+    if config.option.collectonly:
+        return
+    try:
+        settings.report.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=settings.report):
+            pass
+    except OSError as error:
+        raise pytest.UsageError(
+            f"the report cannot be written below {settings.report}: {error}; choose another with --mxq-report=DIR"
+        ) from None
     if not settings.refresh:
         return
     if os.environ.get("CI", "").lower() not in {"", "0", "false"} and not config.getoption("mxq_refresh_in_ci"):
@@ -143,7 +162,7 @@ class MxqSession:
     def __init__(
         self, config: pytest.Config, settings: Settings, formats: FormatRegistry, models: ModelRegistry
     ) -> None:
-        check_refresh(config, settings)
+        check_directories(config, settings)
         self.config = config
         self.settings = settings
         self.formats = formats
@@ -194,7 +213,8 @@ class MxqSession:
             return False
         item.stash[PLAN] = plan
         if self.config.pluginmanager.has_plugin("rerunfailures"):
-            item.add_marker(pytest.mark.flaky(reruns=0))  # a gate is never rerun until it is green
+            # Before any such marker of the user's: a gate is never rerun until it is green.
+            item.add_marker(pytest.mark.flaky(reruns=0), append=False)
         return True
 
     def _fault_double_cases(self, items: list[pytest.Item]) -> None:
@@ -238,8 +258,10 @@ class MxqSession:
 
     def _run(self, plan: Plan, item: pytest.Function) -> Verdict:
         workload = _workload(item)
-        if plan.kind is None:
+        if self.settings.refresh:
             return self._get_refresher().refresh(plan, workload)
+        for old in self._comparison(plan, 0).parent.glob(f"{plan.cell.format}-{plan.cell.gate}-*.png"):
+            old.unlink()  # of an earlier run: the report shows this one
         command = Rerun.of(self.config).command(item, plan.cell)
         return self._get_workflow().judge(plan, workload, next_command=command)
 
@@ -261,13 +283,12 @@ class MxqSession:
         if self._refresher is None:
             from pytest_mxq.refresh import Refresher
 
-            names = self.settings.formats or self.formats.names()
             self._refresher = Refresher(
                 engines=self._engines(),
                 store=self.store,
                 device=self.device.slug,
                 fingerprint=self.fingerprint,
-                formats=[self.formats.get(name) for name in names],
+                formats=list(self.formats),
             )
         return self._refresher
 
@@ -285,11 +306,18 @@ class MxqSession:
 
         return TorchEngines(self.device.kind, make_progress(self.config))
 
+    def _comparison(self, plan: Plan, index: int) -> Path:
+        folder = self.settings.report / model_folder_name(plan.cell.model) / case_file_name(plan.cell.case)
+        return folder / f"{plan.cell.format}-{plan.cell.gate}-{index:02d}.png"
+
     def _write_comparison(self, plan: Plan, index: int, reference: Any, quantized: Any, caption: str) -> Path:
         from pytest_mxq.reports.pictures import write_comparison
 
-        folder = self.settings.report / model_folder_name(plan.cell.model) / case_file_name(plan.cell.case)
-        path = folder / f"{plan.cell.format}-{plan.cell.gate}-{index:02d}.png"
+        path = self._comparison(plan, index)
+        if reference.size != quantized.size:  # nothing can be laid side by side; the odd one is shown alone
+            path.parent.mkdir(parents=True, exist_ok=True)
+            quantized.save(path)
+            return path
         label = f"{plan.cell.format} (emulated)" if plan.emulated else plan.cell.format
         write_comparison(path, reference=reference, quantized=quantized, label=label, caption=caption)
         return path
@@ -309,8 +337,9 @@ class MxqSession:
         if plan is None or report.when == "teardown" or (report.when == "setup" and report.passed):
             return report
         verdict = item.stash.get(VERDICT, None) or _verdict_of(plan, report, call)
-        if report.skipped and self.settings.strict:
-            verdict = verdict.because(Outcome.SKIPPED, verdict.sentence)
+        if hasattr(report, "wasxfail"):
+            pass  # the user's own word on a known regression; the table shows what it is
+        elif report.skipped and self.settings.strict:
             report.outcome = "failed"
             report.longrepr = f"--mxq-strict: skipped: {verdict.sentence}"
         elif report.skipped:

@@ -112,9 +112,11 @@ def read_case_settings(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> t
     allowed = [field.name for field in fields(CaseSettings) if field.name != "model"]
     for name in arguments:
         try:
-            check_name("setting of mxq(...)", name, allowed)
+            check_name("setting", name, allowed)
         except UnknownNameError as error:
-            raise CaseFaultError(f"{error}; call arguments of the pipeline belong into the test's own call") from None
+            raise CaseFaultError(
+                f"mxq(...): {error}; call arguments of the pipeline belong into the test's own call"
+            ) from None
     sizes = _batch_sizes(arguments.get("batch_size", 1))
     checked: dict[str, Any] = {name: _CHECKS[name](arguments[name]) for name in arguments if name in _CHECKS}
     return tuple(CaseSettings(model=args[0], batch_size=size, **checked) for size in sizes)

@@ -5,8 +5,9 @@ The engines (arms and probes) arrive as an argument, so that the path can be tes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan, nan
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -23,14 +24,15 @@ from pytest_mxq.baselines.schema import (
 )
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
-from pytest_mxq.gates.accuracy import decide, summarize
+from pytest_mxq.gates.accuracy import decide, summarize, worst_first
 from pytest_mxq.gates.evidence import judge_evidence
-from pytest_mxq.gates.verdict import Evidence, Outcome, ReferenceNote, Scores, Verdict
+from pytest_mxq.gates.verdict import Evidence, Outcome, PictureFault, ReferenceNote, Verdict
 from pytest_mxq.settings import Reference
 
 if TYPE_CHECKING:
     from pytest_mxq.cases import Case, Plan
     from pytest_mxq.formats import Format
+    from pytest_mxq.gates.bounds import GateKind
 
 Workload = Callable[..., object]
 MAX_COMPARISONS = 3
@@ -46,8 +48,8 @@ class Shot(Protocol):
         ...
 
     @property
-    def faults(self) -> Sequence[str]:
-        """What is degenerate about the pictures, a sentence each."""
+    def faults(self) -> Sequence[PictureFault]:
+        """What is degenerate about the pictures."""
         ...
 
     @property
@@ -66,8 +68,8 @@ class Engines(Protocol[S]):
         """Draw a case, or some chunks of it, with the BF16 arm."""
         ...
 
-    def draw_compiled(self, case: Case, workload: Workload, *, chunks: Sequence[int]) -> S:
-        """Draw some chunks of a case with the compiled BF16 arm (for the noise floor)."""
+    def draw_other_execution(self, case: Case, workload: Workload, *, chunks: Sequence[int]) -> S:
+        """Draw some chunks in BF16, compiled where the case is eager and the other way round (for the noise floor)."""
         ...
 
     def draw_quantized(self, case: Case, workload: Workload, number_format: Format, *, emulated: bool) -> S:
@@ -139,9 +141,9 @@ class Workflow(Generic[S]):
     reference: Reference
     strict: bool
     write_comparison: ComparisonWriter
-    _live: dict[tuple[str, str, str], S] = field(default_factory=dict)
-    _sentinels: dict[tuple[str, str, str], S] = field(default_factory=dict)
-    _stored: dict[tuple[str, str, str], tuple[Manifest, S]] = field(default_factory=dict)
+    _live: dict[tuple[str, str], S] = field(default_factory=dict)
+    _sentinels: dict[tuple[str, str], S] = field(default_factory=dict)
+    _stored: dict[tuple[str, str], tuple[Manifest, S]] = field(default_factory=dict)
     _quantized: tuple[object, S] | None = None
     _model: str = ""
 
@@ -176,16 +178,19 @@ class Workflow(Generic[S]):
             raise MxqError(f"{plan.cell.nodeid} has no gate")
         self._forget_other_models(case)
         manifest = self._manifest(case)
-        evidence = self._proved(case, number_format, manifest, emulated=plan.emulated)
-        reference = self._reference(plan, case, manifest, workload)
+        differences = self._differences(manifest, kind)
+        usable = manifest if isinstance(manifest, Manifest) and not differences else None
+        evidence = self._proved(case, number_format, usable, emulated=plan.emulated)
+        reference = self._reference(plan, case, manifest, differences, workload)
         facts: dict[str, Any] = {"evidence": evidence, "reference": reference.note}
         quantized = self._draw_quantized(plan, case, number_format, workload)
-        self._check_pictures(plan, reference, quantized, facts)
+        self._check_pictures(plan, case, reference, quantized, facts)
         values = self.engines.score(kind.name, reference.shot, quantized)
         scores = summarize(values, higher_is_better=kind.higher_is_better)
         outcome, sentence = decide(kind, scores, bound)
-        order = sorted(range(len(values)), key=lambda i: values[i], reverse=not kind.higher_is_better)
-        count = MAX_COMPARISONS if outcome.is_failure else 1
+        shown = worst_first(values, higher_is_better=kind.higher_is_better)
+        shown = shown[: MAX_COMPARISONS if outcome.is_failure else 1]
+        texts = {index: f"{kind.name} {kind.show(values[index])}" for index in shown}
         return replace(
             draft,
             outcome=outcome,
@@ -195,7 +200,7 @@ class Workflow(Generic[S]):
             worst_bound=bound.worst,
             worst_prompt=self._prompt(case, quantized, scores.worst_index),
             scores=scores,
-            pictures=self._compare(plan, case, reference, quantized, order[:count], scores),
+            pictures=self._compare(plan, case, reference, quantized, texts),
             **facts,
         )
 
@@ -224,29 +229,39 @@ class Workflow(Generic[S]):
         except BaselineInvalidError as error:
             raise Stop(Outcome.ERROR, str(error)) from None
 
-    def _proved(
-        self, case: Case, number_format: Format, manifest: Manifest | BaselineMissingError | None, *, emulated: bool
-    ) -> Evidence:
+    def _proved(self, case: Case, number_format: Format, manifest: Manifest | None, *, emulated: bool) -> Evidence:
         evidence = self.engines.evidence(case, number_format, emulated=emulated)
-        stored = manifest.selections.get(number_format.name) if isinstance(manifest, Manifest) else None
+        stored = manifest.selections.get(number_format.name) if manifest is not None else None
         wrong = judge_evidence(evidence, min_share=case.min_share, stored=stored)
         if wrong is not None:
             raise Stop(*wrong, evidence=evidence)
         return evidence
 
+    def _differences(self, manifest: Manifest | BaselineMissingError | None, kind: GateKind) -> tuple[str, ...]:
+        """In what a baseline's hardware, software or LPIPS is not this run's."""
+        if not isinstance(manifest, Manifest):
+            return ()
+        differences = hard_differences(manifest.fingerprint, self.fingerprint)
+        if kind.name == "lpips" and manifest.lpips != self.engines.lpips_info():
+            differences += (f"LPIPS {manifest.lpips} -> {self.engines.lpips_info()}",)
+        return differences
+
     def _reference(
-        self, plan: Plan, case: Case, manifest: Manifest | BaselineMissingError | None, workload: Workload
+        self,
+        plan: Plan,
+        case: Case,
+        manifest: Manifest | BaselineMissingError | None,
+        differences: tuple[str, ...],
+        workload: Workload,
     ) -> ReferencePictures[S]:
         if manifest is None:
             return self._live_reference(case, workload, "--mxq-reference=live")
         if isinstance(manifest, BaselineMissingError):
             return self._live_reference(case, workload, "no stored baseline")
         path = str(self.store.manifest_path(case.recipe.name, case.name))
-        differences = hard_differences(manifest.fingerprint, self.fingerprint)
         if differences:
-            return self._moved(
-                case, workload, f"baseline of other hardware or software: {'; '.join(differences)}", path
-            )
+            reason = f"the baseline is of other hardware or software: {'; '.join(differences)}"
+            return self._moved(case, workload, reason, path)
         sentinel = self._sentinel(case, workload)
         self._check_identity(case, manifest, sentinel)
         stored = self._stored_shot(case, manifest)
@@ -279,7 +294,9 @@ class Workflow(Generic[S]):
         note = ReferenceNote(mode="live", reason=reason, manifest=path)
         if shot.faults:
             raise Stop(
-                Outcome.DEGENERATE, f"the BF16 arm itself draws degenerate pictures: {shot.faults[0]}", reference=note
+                Outcome.DEGENERATE,
+                f"the BF16 arm itself draws degenerate pictures: {shot.faults[0].sentence}",
+                reference=note,
             )
         return ReferencePictures(shot=shot, note=note, manifest=None)
 
@@ -324,10 +341,29 @@ class Workflow(Generic[S]):
             self._quantized = (key, shot)
         return self._quantized[1]
 
-    def _check_pictures(self, plan: Plan, reference: ReferencePictures[S], quantized: S, facts: dict[str, Any]) -> None:
+    def _check_pictures(
+        self, plan: Plan, case: Case, reference: ReferencePictures[S], quantized: S, facts: dict[str, Any]
+    ) -> None:
+        """End here if the two sets of pictures must not be compared: another workload, degenerate, or the same."""
+        differences = identity_differences(reference.shot.identity, quantized.identity)
+        if differences:
+            stored = reference.manifest is not None
+            raise Stop(
+                Outcome.STALE if stored else Outcome.ERROR,
+                f"the workload did not do what it did for the BF16 pictures: {'; '.join(differences)}"
+                + (f"; refresh the baseline: {REFRESH_COMMAND}" if stored else "; it must do the same on every arm"),
+                **facts,
+            )
         if quantized.faults:
-            raise Stop(Outcome.DEGENERATE, "; ".join(quantized.faults), **facts)
+            texts = {fault.picture: fault.sentence for fault in quantized.faults[:MAX_COMPARISONS]}
+            facts["pictures"] = self._compare(plan, case, reference, quantized, texts)
+            sentence = "; ".join(
+                f"{fault.sentence} (picture {fault.picture}: {self._prompt(case, quantized, fault.picture)!r})"
+                for fault in quantized.faults
+            )
+            raise Stop(Outcome.DEGENERATE, sentence, **facts)
         if self.engines.are_identical(reference.shot, quantized):
+            facts["pictures"] = self._compare(plan, case, reference, quantized, {0: "equal to the bit"})
             raise Stop(
                 Outcome.NOT_QUANTIZED,
                 f"every picture of {plan.cell.format} is equal to BF16's to the bit: quantization had no effect",
@@ -335,21 +371,14 @@ class Workflow(Generic[S]):
             )
 
     def _compare(
-        self,
-        plan: Plan,
-        case: Case,
-        reference: ReferencePictures[S],
-        quantized: S,
-        indices: Sequence[int],
-        scores: Scores,
+        self, plan: Plan, case: Case, reference: ReferencePictures[S], quantized: S, texts: Mapping[int, str]
     ) -> tuple[str, ...]:
-        if plan.kind is None:
-            return ()
+        """Write the comparisons of some pictures, each with a text; their paths."""
         left, right = self.engines.images(reference.shot), self.engines.images(quantized)
         paths = []
-        for index in indices:
-            text = f"{self._prompt(case, quantized, index)}   {plan.kind.name} {plan.kind.show(scores.values[index])}"
-            paths.append(str(self.write_comparison(plan, index, left[index], right[index], text)))
+        for index, text in texts.items():
+            caption = f"{self._prompt(case, quantized, index)}   {text}"
+            paths.append(str(self.write_comparison(plan, index, left[index], right[index], caption)))
         return tuple(paths)
 
     def _prompt(self, case: Case, shot: S, index: int) -> str:
@@ -362,4 +391,7 @@ def _with_calls(observed: Identity, stored: Identity) -> Identity:
 
 def largest_lpips(engines: Engines[S], reference: S, other: S) -> float:
     """Largest LPIPS between pictures, 0 without computing it where they are equal to the bit."""
-    return 0.0 if engines.are_identical(reference, other) else max(engines.score("lpips", reference, other))
+    if engines.are_identical(reference, other):
+        return 0.0
+    values = engines.score("lpips", reference, other)
+    return nan if any(map(isnan, values)) else max(values)

@@ -51,7 +51,7 @@ class BoundPipeline:
         self.images_per_prompt = int(arguments.get("num_images_per_prompt") or 1)
         self.calls.append(_observe(prompt, self.prompts, arguments))
         texts = prompt if isinstance(prompt, str) else list(prompt)
-        return self.pipe(texts, **arguments, generator=self._generators(), output_type="pt")
+        return self.pipe(prompt=texts, **arguments, generator=self._generators(), output_type="pt")
 
     def _generators(self) -> list[torch.Generator]:
         first = self.seed + self.first_index * self.images_per_prompt
@@ -176,6 +176,8 @@ def _pictures(result: object, bound: BoundPipeline) -> torch.Tensor:
     images = getattr(result, "images", result)
     if not isinstance(images, torch.Tensor) or images.ndim != 4 or images.shape[1] != 3:
         found = f"tensor of shape {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(result).__name__
+        if images is not result and not isinstance(images, torch.Tensor):
+            found += f" whose images are a {type(images).__name__} (the call went around mxq_pipeline)"
         raise CaseFaultError(
             f"the test returned {found}; allowed: what mxq_pipeline(...) returned, or a tensor of pictures (N, 3, H, W)"
         )

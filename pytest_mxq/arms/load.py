@@ -43,7 +43,9 @@ def load_pipeline(recipe: Recipe, *, revision: str | None, device: str) -> Loade
     """
     folder, weights = _find_weights(recipe, revision or recipe.revision)
     with _quiet():
-        pipe = DiffusionPipeline.from_pretrained(str(folder), dtype=torch.bfloat16, local_files_only=True)
+        pipe = DiffusionPipeline.from_pretrained(
+            str(folder), dtype=torch.bfloat16, local_files_only=True, use_safetensors=True
+        )
     pipe.set_progress_bar_config(disable=True)
     if not isinstance(getattr(pipe, recipe.denoiser, None), torch.nn.Module):
         raise MxqError(f"model {recipe.name!r}: its {type(pipe).__name__} has no denoiser {recipe.denoiser!r}")
@@ -74,7 +76,7 @@ def _find_weights(recipe: Recipe, revision: str | None) -> tuple[Path, str]:
     if folder.is_dir():
         return folder, f"folder:{folder_digest(folder)}"
     try:
-        snapshot = Path(DiffusionPipeline.download(recipe.source, revision=revision))
+        snapshot = Path(DiffusionPipeline.download(recipe.source, revision=revision, use_safetensors=True))
     except Exception as error:  # the Hub client raises many kinds, from OSError to its own; each means "not to be had"
         raise MxqError(
             f"model {recipe.name!r}: the weights of {recipe.source!r} (revision {revision or 'main'}) are not in the "

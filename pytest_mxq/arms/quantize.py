@@ -83,6 +83,7 @@ def collect_evidence(denoiser: torch.nn.Module, chosen: Chosen) -> Evidence:
     count = sum(weight.numel() for _, weight in linears)
     quantized_count = sum(weight.numel() for _, weight in quantized)
     share = quantized_count / count if count else 0.0
+    selection = Selection.of((name for name, _ in quantized), total=len(linears), weight_share=share)
     return Evidence(
         quantized=len(quantized),
         chosen=len(chosen.names),
@@ -90,7 +91,8 @@ def collect_evidence(denoiser: torch.nn.Module, chosen: Chosen) -> Evidence:
         weight_share=share,
         weight_bytes=sum(native_bytes(weight) for _, weight in quantized),
         bf16_bytes=2 * quantized_count,
-        layers_sha256=Selection.of((name for name, _ in quantized), total=len(linears), weight_share=share).sha256,
+        layers_sha256=selection.sha256,
+        layers=selection.layers,
         unfit=chosen.unfit,
     )
 

@@ -39,7 +39,7 @@ class ArmStore:
     """The arms of a session.
 
     What is resident: the base pipeline in BF16 and, beside it, the quantized parameters of one arm, which shares
-    every other tensor with the base. Asking for another model frees both first; for another format, the arm.
+    every other tensor with the base (a compiled BF16 arm shares all). Asking for another model frees them first.
 
     Attributes:
         builds: how often each arm was built, by (model, format).
@@ -49,8 +49,7 @@ class ArmStore:
         self._device = device
         self._base_key: tuple[Recipe, str | None] | None = None
         self._base: Arm | None = None
-        self._arm_key: tuple[object, ...] | None = None
-        self._arm: Arm | None = None
+        self._arms: dict[str, tuple[tuple[object, ...], Arm]] = {}  # "bf16" compiled, and one "quantized"
         self.builds: Counter[tuple[str, str]] = Counter()
 
     def base(self, recipe: Recipe, revision: str | None) -> Arm:
@@ -81,13 +80,15 @@ class ArmStore:
         base = self.base(recipe, revision)
         if number_format is None and execution is Execution.EAGER:
             return base
+        slot = "quantized" if number_format else "bf16"
         key = (recipe, revision, number_format, emulated, execution)
-        if self._arm is None or self._arm_key != key:
-            self._drop_arm()
-            self._arm = self._build(recipe, base, number_format, emulated=emulated, execution=execution)
-            self._arm_key = key
+        if slot not in self._arms or self._arms[slot][0] != key:
+            self._arms.pop(slot, None)
+            _collect()
+            arm = self._build(recipe, base, number_format, emulated=emulated, execution=execution)
+            self._arms[slot] = key, arm
             self.builds[recipe.name, number_format.name if number_format else "bf16-compiled"] += 1
-        return self._arm
+        return self._arms[slot][1]
 
     def choose(self, recipe: Recipe, revision: str | None, number_format: Format) -> Chosen:
         """The layers that would be quantized."""
@@ -95,12 +96,8 @@ class ArmStore:
 
     def release(self) -> None:
         """Free every arm."""
-        self._drop_arm()
+        self._arms.clear()
         self._base = self._base_key = None
-        _collect()
-
-    def _drop_arm(self) -> None:
-        self._arm = self._arm_key = None
         _collect()
 
     def _build(

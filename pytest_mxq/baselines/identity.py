@@ -28,7 +28,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Attributes:
         model: The registered name or Hub id.
-        weights: Where the weights came from, such as `packaged:<sha>`, `hub:<id>@<rev>` or `random`.
+        weights: Where the weights came from, such as `folder:<digest>` or `hub:<id>@<commit>`.
         prompts: In the order of the pictures.
         seed: The first picture's seed.
         batch_size: Prompts in one call; the composition of a batch changes NVFP4's numerics.

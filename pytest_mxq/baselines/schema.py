@@ -86,7 +86,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class NoiseFloor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Mean LPIPS of BF16 against BF16: what no quantization causes.
+    """LPIPS of BF16 against BF16, the largest of the sentinel's pictures: what no quantization causes.
 
     Attributes:
         repeat: The same arm drawn twice.

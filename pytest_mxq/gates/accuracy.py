@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, isnan, nan, sqrt
+from math import inf, isfinite, isnan, nan, sqrt
 from statistics import fmean, stdev
 
 from pytest_mxq.gates.bounds import Bound, GateKind
@@ -14,11 +14,14 @@ from pytest_mxq.gates.verdict import Outcome, Scores
 def summarize(values: Sequence[float], *, higher_is_better: bool) -> Scores:
     """Mean, worst, 90th percentile and one-sided 95 % bound of the mean of one metric.
 
+    A picture that equals its reference has an infinite PSNR; it is left out of the mean, which it would make infinite
+    whatever the others are.
+
     p90 is the value that 90 % of the pictures do not fall behind (nearest rank, in the direction of worse);
     the 95 % bound of the mean is Student's, on the side of worse.
 
     Args:
-        values: one value per picture; an infinite PSNR (identical pictures) counts as it is.
+        values: one value per picture.
         higher_is_better: direction.
 
     >>> summarize([0.1, 0.2, 0.6], higher_is_better=False).worst_index
@@ -31,7 +34,7 @@ def summarize(values: Sequence[float], *, higher_is_better: bool) -> Scores:
     worst = ordered[-1]
     return Scores(
         values=tuple(values),
-        mean=_mean(values),
+        mean=_mean(values, higher_is_better=higher_is_better),
         worst=worst,
         worst_index=next(i for i, value in enumerate(values) if value == worst or isnan(value)),
         p90=ordered[-(-9 * len(ordered) // 10) - 1],
@@ -39,8 +42,11 @@ def summarize(values: Sequence[float], *, higher_is_better: bool) -> Scores:
     )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return fmean(values) if not any(map(isnan, values)) else nan
+def _mean(values: Sequence[float], *, higher_is_better: bool) -> float:
+    if any(map(isnan, values)):
+        return nan
+    finite = [value for value in values if isfinite(value)]
+    return fmean(finite) if finite and (higher_is_better or len(finite) == len(values)) else inf
 
 
 def _mean_bound(values: Sequence[float], *, higher_is_better: bool) -> float:
@@ -53,7 +59,7 @@ def _mean_bound(values: Sequence[float], *, higher_is_better: bool) -> float:
 def decide(kind: GateKind, scores: Scores, bound: Bound) -> tuple[Outcome, str]:
     """Pass or regression, and the sentence that says why.
 
-    A NaN never passes: what is compared must be a number. An infinite PSNR is a number: the pictures are equal.
+    Nothing passes that is not a finite number.
 
     >>> from pytest_mxq.gates.bounds import GATES
     >>> decide(GATES["lpips"], summarize([0.1, 0.2], higher_is_better=False), Bound(mean=0.2, worst=0.3))
@@ -70,13 +76,23 @@ def decide(kind: GateKind, scores: Scores, bound: Bound) -> tuple[Outcome, str]:
 
 
 def _compare(kind: GateKind, what: str, value: float, limit: float) -> tuple[bool, str]:
-    good = not isnan(value) and (value >= limit if kind.higher_is_better else value <= limit)
+    good = isfinite(value) and (value >= limit if kind.higher_is_better else value <= limit)
     sign = {(True, True): ">=", (True, False): "<", (False, True): "<=", (False, False): ">"}[
         kind.higher_is_better, good
     ]
-    if isnan(value):
-        sign = "is not a number, bound"
+    if not isfinite(value):
+        sign = "is no finite number, bound"
     value_text, limit_text = kind.show(value), kind.show(limit)
     if not good and value_text == limit_text:
         value_text, limit_text = repr(value), repr(limit)
     return good, f"{what} {value_text} {sign} {limit_text}"
+
+
+def worst_first(values: Sequence[float], *, higher_is_better: bool) -> list[int]:
+    """Indices of the values, the worst first; a NaN is worse than any number.
+
+    >>> worst_first([0.1, 0.3, 0.2], higher_is_better=False)
+    [1, 2, 0]
+    """
+    sign = 1 if higher_is_better else -1
+    return sorted(range(len(values)), key=lambda i: (not isnan(values[i]), sign * values[i]))

@@ -38,8 +38,9 @@ class GateKind:
         return f"mxq_{self.name}"
 
     def show(self, value: float) -> str:
-        """A number as people read it."""
-        return f"{value:.{self.digits}f}{self.unit}"
+        """A number as people read it; a small one keeps two digits that count."""
+        small = 0 < abs(value) < 10.0 ** (1 - self.digits)
+        return f"{value:.2g}{self.unit}" if small else f"{value:.{self.digits}f}{self.unit}"
 
 
 GATES: dict[str, GateKind] = {

@@ -14,6 +14,11 @@ class StoredSelection(Protocol):
         ...
 
     @property
+    def layers(self) -> dict[str, int]:
+        """Their names with every number written as ``*``, and how many there are of each."""
+        ...
+
+    @property
     def sha256(self) -> str:
         """Digest of their sorted names."""
         ...
@@ -46,8 +51,13 @@ def judge_evidence(
     if stored is not None and stored.sha256 != evidence.layers_sha256:
         fewer = evidence.quantized < stored.quantized
         return (Outcome.NOT_QUANTIZED if fewer else Outcome.STALE), (
-            f"{evidence.quantized} layers are quantized, and the baseline recorded {stored.quantized}"
-            f"{' others' if evidence.quantized == stored.quantized else ''}; "
-            "if that is meant, refresh it: pytest --mxq-refresh"
+            f"{evidence.quantized} layers are quantized, and the baseline recorded {stored.quantized}: "
+            f"{_layer_changes(stored.layers, evidence.layers)}; if that is meant, refresh it: pytest --mxq-refresh"
         )
     return None
+
+
+def _layer_changes(old: dict[str, int], new: dict[str, int]) -> str:
+    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    changes = [f"{name} {old.get(name, 0)} -> {new.get(name, 0)}" for name in names]
+    return ", ".join(changes[:4]) + (", ..." if len(changes) > 4 else "") if changes else "others of the same kinds"

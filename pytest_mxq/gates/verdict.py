@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from math import isfinite
+from typing import NamedTuple
 
 
 class Outcome(StrEnum):
@@ -46,6 +47,13 @@ class Cell:
     gate: str
 
 
+class PictureFault(NamedTuple):
+    """What is degenerate about one picture: its index among those drawn, and a sentence."""
+
+    picture: int
+    sentence: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
     """One metric's values, a value for every picture, in the order of the prompts."""
@@ -70,6 +78,7 @@ class Evidence:
         weight_bytes: bytes that the quantized weights occupy in the native format.
         bf16_bytes: bytes of the same weights in BF16.
         layers_sha256: digest of the sorted names of the quantized layers.
+        layers: names of the quantized layers with every number written as ``*``, and how many there are of each.
         unfit: names of layers that the rule chose and whose shape the format does not take.
     """
 
@@ -80,6 +89,7 @@ class Evidence:
     weight_bytes: int
     bf16_bytes: int
     layers_sha256: str
+    layers: dict[str, int]
     unfit: tuple[str, ...] = ()
 
     @property

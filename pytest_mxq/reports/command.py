@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,30 +24,60 @@ class Rerun:
     Attributes:
         root: pytest's root directory, to which nodeids are relative.
         started_in: the directory in which pytest was started.
+        program: how pytest is started there.
         options: the options that the item needs besides its format.
     """
 
     root: Path
     started_in: Path
+    program: tuple[str, ...]
     options: tuple[str, ...]
 
     @classmethod
     def of(cls, config: pytest.Config) -> Rerun:
-        """From a run's configuration; only what was given on its command line is repeated (the ini file stays)."""
-        options = []
-        for name in ("baselines", "media", "report", "reference"):
-            value = config.getoption(f"mxq_{name}")
-            if value:
-                options.append(f"--mxq-{name}={value}")
-        flags = ("emulate", "strict")
-        options.extend(f"--mxq-{name}" for name in flags if config.getoption(f"mxq_{name}"))
-        if config.option.inifilename:
-            options.append(f"--config-file={config.option.inifilename}")
-        return cls(root=config.rootpath, started_in=config.invocation_params.dir, options=tuple(options))
+        """From a run's command line: the program, and the options that the item needs besides its own format."""
+        arguments = [str(argument) for argument in config.invocation_params.args]
+        return cls(
+            root=config.rootpath,
+            started_in=config.invocation_params.dir,
+            program=_program(config.invocation_params.dir),
+            options=tuple(_kept(arguments)),
+        )
 
     def command(self, item: pytest.Item, cell: Cell) -> str:
         """``pytest "tests/test_x.py::test_x[nvfp4-lpips]" --mxq-formats=nvfp4 ...``, ready for a shell."""
         path, separator, rest = item.nodeid.partition("::")
         relative = os.path.relpath(self.root / path, self.started_in)
-        words = ["pytest", f"{relative}{separator}{rest}", f"--mxq-formats={cell.format}", *self.options]
+        words = [*self.program, f"{relative}{separator}{rest}", f"--mxq-formats={cell.format}", *self.options]
         return shlex.join(words)
+
+
+def _program(started_in: Path) -> tuple[str, ...]:
+    """``pytest`` where the shell finds this environment's; otherwise the path by which it can be started."""
+    here = Path(sys.executable)
+    for name, words in (("pytest", ("pytest",)), ("python", ("python", "-m", "pytest"))):
+        found = shutil.which(name)
+        if found is not None and Path(found).parent == here.parent:
+            return words
+    relative = os.path.relpath(here, started_in)
+    return (str(here) if relative.startswith("..") else relative, "-m", "pytest")
+
+
+def _kept(arguments: list[str]) -> Iterator[str]:
+    """The options that belong to every run of this command, in their own spelling."""
+    words = iter(arguments)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name in _WITH_VALUE:
+            yield word
+            if not equals:
+                yield next(words, "")
+        elif name in _FLAGS or word[:2] in {"-p", "-o", "-c"}:
+            yield word
+
+
+_WITH_VALUE = {
+    "-p", "-o", "-c", "--override-ini", "--config-file", "--rootdir", "--confcutdir", "--import-mode",
+    "--mxq-baselines", "--mxq-media", "--mxq-report", "--mxq-reference",
+}  # fmt: skip
+_FLAGS = {"--mxq-emulate", "--mxq-strict"}

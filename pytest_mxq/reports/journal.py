@@ -23,6 +23,7 @@ class Journal:
         self.folder = folder
         self._started = False
         self._planned: set[str] = set()
+        self.fault = ""  # why the report could not be written; a full disk must not end the run
 
     def plan(self, cells: Iterable[Cell]) -> None:
         """Note what is going to run, so that a crash or a timeout leaves a trail."""
@@ -34,9 +35,8 @@ class Journal:
         """Note one verdict."""
         self._write([{"event": "verdict", **record}])
 
-    def finish(self, session: MxqSession, records: list[dict[str, Any]], problems: list[str]) -> Path:
+    def finish(self, session: MxqSession, records: list[dict[str, Any]], problems: list[str]) -> None:
         """Write ``report.json``: settings, device, fingerprint, every verdict, what strictness found."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         document = {
             "schema_version": SCHEMA_VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -48,17 +48,23 @@ class Journal:
         }
         path = self.folder / "report.json"
         draft = path.with_suffix(".json.tmp")
-        draft.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        draft.replace(path)
-        return path
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            draft.replace(path)
+        except OSError as error:
+            self.fault = f"the report could not be written: {error}"
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
         if not lines:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "report.jsonl").open("a" if self._started else "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-        self._started = True
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "report.jsonl").open("a" if self._started else "w", encoding="utf-8") as file:
+                file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+            self._started = True
+        except OSError as error:
+            self.fault = f"the report could not be written: {error}"
 
 
 def _plain(value: object) -> object:

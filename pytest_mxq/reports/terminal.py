@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,8 @@ def _numbers(verdict: Verdict) -> str:
     if scores is None:
         return ""
     show = GATES[verdict.cell.gate].show
-    mean = f"mean {show(scores.mean)} (95 % bound {show(scores.mean_bound_95)})"
+    margin = f" (95 % bound {show(scores.mean_bound_95)})" if isfinite(scores.mean_bound_95) else ""
+    mean = f"mean {show(scores.mean)}{margin}"
     return f"{len(scores.values)}: {mean}, p90 {show(scores.p90)}"
 
 
@@ -101,10 +103,10 @@ def _reference_line(session: MxqSession, model: str, case: str) -> str:
 
 
 def summary_lines(
-    records: list[dict[str, Any]], problems: list[str], settings: Settings
+    records: list[dict[str, Any]], problems: list[str], notices: list[str], settings: Settings
 ) -> Iterator[tuple[str, Markup | None]]:
     """The table of all verdicts, skips grouped by their reason; a line without markup is a section's title."""
-    if not records and not problems:
+    if not records and not problems and not notices:
         return
     yield ("mxq refresh" if settings.refresh else "mxq verdicts"), None
     judged = [record for record in records if record["outcome"] not in {Outcome.SKIPPED.value, Outcome.REFRESHED.value}]
@@ -113,8 +115,12 @@ def summary_lines(
         if record["outcome"] == Outcome.REFRESHED.value:
             yield from ((line, {"green": True}) for line in record["sentence"].splitlines())
     yield from _skips(records)
-    for problem in problems:
-        yield f"--mxq-strict: {problem}", {"red": True}
+    yield from _live_reasons(records)
+    yield from ((f"note: {notice}", {"yellow": True}) for notice in notices)
+    mode = "--mxq-strict: " if settings.strict else ""
+    yield from ((f"{mode}{problem}", {"red": True}) for problem in problems)
+    if not records:
+        return
     counts: dict[str, int] = {}
     for record in records:
         counts[record["outcome"]] = counts.get(record["outcome"], 0) + 1
@@ -129,6 +135,16 @@ def _skips(records: list[dict[str, Any]]) -> Iterator[tuple[str, Markup]]:
             reasons[record["sentence"]] = reasons.get(record["sentence"], 0) + 1
     for reason, count in reasons.items():
         yield f"{count} skipped: {reason}", {"yellow": True}
+
+
+def _live_reasons(records: list[dict[str, Any]]) -> Iterator[tuple[str, Markup]]:
+    """Why a case was judged against BF16 of this run, once a case."""
+    reasons = {
+        f"{record['cell']['model']}/{record['cell']['case']}: reference live: {record['reference']['reason']}": None
+        for record in records
+        if record["reference"] and record["reference"]["mode"] == "live"
+    }
+    yield from ((reason, {"yellow": True}) for reason in reasons)
 
 
 def _table(records: list[dict[str, Any]]) -> Iterator[tuple[str, Markup]]:

@@ -115,7 +115,7 @@ def engines() -> Iterator[TorchEngines]:
 
 @pytest.fixture
 def bench(engines: TorchEngines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(engines, "draw_compiled", _no_compiler)  # a cold compilation takes half a minute
+    monkeypatch.setattr(engines, "draw_other_execution", _no_compiler)  # a cold compilation takes half a minute
     return Bench(engines, tmp_path)
 
 

@@ -15,14 +15,14 @@ from pytest_mxq.baselines.schema import Identity, LpipsInfo, Manifest, Selection
 from pytest_mxq.cases import Case
 from pytest_mxq.errors import CaseFaultError
 from pytest_mxq.formats import Format
-from pytest_mxq.gates.verdict import Evidence
+from pytest_mxq.gates.verdict import Evidence, PictureFault
 
 
 @dataclass(frozen=True, kw_only=True)
 class FakeShot:
     images: tuple[Image.Image, ...]
     positions: tuple[int, ...]
-    faults: tuple[str, ...]
+    faults: tuple[PictureFault, ...]
     identity: Identity
 
 
@@ -77,11 +77,11 @@ class FakeEngines:
         return FakeShot(
             images=tuple(images),
             positions=tuple(positions),
-            faults=tuple(self.behaviour.get("faults", {}).get(label, ())),
+            faults=tuple(PictureFault(0, text) for text in self.behaviour.get("faults", {}).get(label, ())),
             identity=_identity(case, calls, self.behaviour.get("weights", "folder:0")),
         )
 
-    def draw_compiled(self, case: Case, workload: Callable[..., object], *, chunks: Sequence[int]) -> FakeShot:
+    def draw_other_execution(self, case: Case, workload: Callable[..., object], *, chunks: Sequence[int]) -> FakeShot:
         return self.draw(case, workload, label="compiled", chunks=chunks, shift=(1,))
 
     def draw_quantized(
@@ -101,6 +101,7 @@ class FakeEngines:
             weight_share=len(names) / 5,
             weight_bytes=50,
             bf16_bytes=100,
+            layers={"blocks.*": len(names)},
             layers_sha256=hashlib.sha256("\n".join(names).encode()).hexdigest(),
         )
 

@@ -28,7 +28,7 @@ BODY = "return mxq_pipeline(mxq_prompt)"
         (GATE, 'needs the model: @pytest.mark.mxq("demo")'),
         (
             '@pytest.mark.mxq("demo", promts=2)\n' + GATE,
-            "unknown setting of mxq(...) 'promts' (did you mean 'prompts'?)",
+            "mxq(...): unknown setting 'promts' (did you mean 'prompts'?); settings: case",
         ),
         ('@pytest.mark.mxq("demo", num_inference_steps=4)\n' + GATE, "belong into the test's own call"),
         ('@pytest.mark.mxq("demo", prompts=0)\n' + GATE, "mxq(prompts=) must be a list of texts or a count above 0"),
@@ -135,3 +135,105 @@ def test_torch_missing_does_not_hinder_collection_and_is_said_at_the_run(gates: 
     result = gates.run_apart("--mxq-formats=mxfp8", "--mxq-emulate")
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["*not installed, and a gate needs it*"])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "VALUES = {'a': pytest.param(1, marks=pytest.mark.mxq_psnr(min=99))}\n"
+        "def pytest_generate_tests(metafunc):\n    metafunc.parametrize('n', VALUES.values())\n",
+        "VALUES = (value for value in [pytest.param(1, marks=pytest.mark.mxq_psnr(min=99))])\n"
+        "pytestmark = pytest.mark.parametrize('n', VALUES)\n",
+    ],
+)
+@pytest.mark.parametrize("other", ["", GATE])
+def test_a_gate_that_comes_too_late_to_be_parametrized_is_a_fault_and_stores_nothing(
+    gates: GateDirectory, source: str, other: str
+) -> None:
+    gates.write(f"import pytest\n{source}\n{MODEL}{other}def test_x(mxq_pipeline, mxq_prompt, n):\n    {BODY}\n")
+    result = gates.run("--mxq-formats=mxfp8", "--mxq-emulate")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*marker mxq_psnr comes with a parameter that was not seen in time*"])
+    assert not (gates.path / "baselines").exists()
+
+
+def test_a_dictionarys_values_are_seen(gates: GateDirectory) -> None:
+    gates.write(
+        "import pytest\nVALUES = {'a': pytest.param(1, marks=pytest.mark.mxq_psnr(min=99))}\n"
+        f"{MODEL}@pytest.mark.parametrize('n', VALUES.values())\ndef test_x(mxq_pipeline, mxq_prompt, n):\n    {BODY}\n"
+    )
+    gates.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(failed=1)
+    assert gates.outcomes() == {"mxfp8-psnr": "regression"}
+
+
+def test_a_workload_that_does_something_else_on_the_quantized_arm_is_no_pass(gates: GateDirectory) -> None:
+    gates.write(
+        "import pytest\nCALLS = []\n" + MODEL + GATE + "def test_x(mxq_pipeline, mxq_prompt):\n    CALLS.append(1)\n"
+        "    return mxq_pipeline(mxq_prompt, num_inference_steps=8 if len(CALLS) > 2 else 2)\n"
+    )
+    gates.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(failed=1)
+    record = gates.report()["verdicts"][0]
+    assert record["outcome"] == "error"
+    assert "num_inference_steps 2 -> 8; it must do the same on every arm" in record["sentence"]
+
+
+def test_a_call_that_changed_where_the_sentinel_does_not_look_is_stale(gates: GateDirectory) -> None:
+    body = "return mxq_pipeline(mxq_prompt, num_inference_steps={} if 'star' in mxq_prompt else 2)"
+    gates.write(TEMPLATE.format(markers=MODEL.replace("2", "3") + GATE, body=body.format(2)))
+    gates.run("--mxq-refresh").assert_outcomes(passed=2)
+    gates.write(TEMPLATE.format(markers=MODEL.replace("2", "3") + GATE, body=body.format(8)))
+    gates.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(failed=1, passed=1)
+    assert "stale" in {record["outcome"] for record in gates.report()["verdicts"]}
+
+
+def test_two_revisions_under_one_case_name_share_a_baseline_and_are_refused(gates: GateDirectory) -> None:
+    tests = [
+        f'@pytest.mark.mxq("demo", case="same", revision="{name}")\n{GATE}def test_{name}(mxq_pipeline, mxq_prompt):\n    {BODY}\n'
+        for name in ("a", "b")
+    ]
+    gates.write("import pytest\n" + "".join(tests))
+    gates.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(errors=2)
+
+
+@pytest.mark.parametrize(
+    ("definition", "said"),
+    [
+        ("def test_x(mxq_pipeline):\n    return mxq_pipeline('a cat')\n", "does not use the fixture mxq_prompt"),
+        ("async def test_x(mxq_pipeline, mxq_prompt):\n    return mxq_pipeline(mxq_prompt)\n", "async test cannot be"),
+    ],
+)
+def test_a_body_that_cannot_be_a_workload_is_a_fault(gates: GateDirectory, definition: str, said: str) -> None:
+    gates.write("import pytest\n" + MODEL + GATE + definition)
+    result = gates.run("--mxq-formats=mxfp8", "--mxq-emulate")
+    result.assert_outcomes(errors=1)
+    assert said in result.stdout.str()
+
+
+def test_the_prompt_may_be_given_by_name(gates: GateDirectory) -> None:
+    gates.write(TEMPLATE.format(markers=MODEL + GATE, body="return mxq_pipeline(prompt=mxq_prompt)"))
+    gates.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--mxq-formats=",), "--mxq-formats names no format"),
+        (("--mxq-gates=typo",), "unknown gate 'typo'"),
+        (("--mxq-models=typo",), "unknown model 'typo'"),
+    ],
+)
+def test_an_option_is_checked_also_where_no_formats_are_given(
+    gates: GateDirectory, options: tuple[str, ...], said: str
+) -> None:
+    result = gates.run(*options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert said in result.stderr.str()
+
+
+@pytest.mark.parametrize("hook", ["formats", "models"])
+def test_a_hook_must_return_a_list_of_its_kind(gates: GateDirectory, hook: str) -> None:
+    conftest = gates.path / "conftest.py"
+    conftest.write_text(conftest.read_text() + f"\ndef pytest_mxq_{hook}():\n    return 3\n")
+    result = gates.emulated()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*the hook pytest_mxq_{hook} must return a list of *"])

@@ -158,3 +158,16 @@ def test_a_damaged_baseline_is_an_error_by_name_and_stays_as_it_is(
     assert set(stored.outcomes().values()) == {"error"}
     after = sorted((path, path.read_bytes()) for path in manifest(stored).parent.rglob("*.*") if path.is_file())
     assert before == after
+
+
+def test_other_layers_of_other_software_are_judged_live_not_called_stale(stored: GateDirectory) -> None:
+    alter(stored, fingerprint__hard__diffusers="0.1", selections__mxfp8__sha256="0" * 64)
+    stored.emulated().assert_outcomes(passed=4)
+    assert modes(stored) == {"live"}
+
+
+def test_another_lpips_is_judged_live(stored: GateDirectory) -> None:
+    alter(stored, lpips__version="9")
+    stored.emulated("--mxq-gates=lpips").assert_outcomes(passed=2)
+    assert modes(stored) == {"live"}
+    assert "version='9'" in stored.report()["verdicts"][0]["reference"]["reason"]

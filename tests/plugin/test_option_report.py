@@ -22,7 +22,7 @@ def test_a_failed_bound_shows_as_regression_with_everything_that_one_needs(gates
             "  noise     BF16 against BF16: LPIPS repeated 0.0000, eager against compiled 0.0010",
             "  evidence  4 of 5 Linear layers quantized, 80.0% of their weights, 0.500 of the bytes",
             "  look at   mxq-report/demo/test_gate/nvfp4-lpips-0?.png",
-            "  next      pytest 'test_it.py::test_gate?nvfp4-lpips?' --mxq-formats=nvfp4 --mxq-emulate",
+            "  next      *pytest 'test_it.py::test_gate?nvfp4-lpips?' --mxq-formats=nvfp4 * --mxq-emulate",
             "demo   test_gate  nvfp4 (emulated)  lpips  REGRESSION  0.0500  0.0500  <= 0.0200, 0.0400  stored",
         ]
     )
@@ -47,7 +47,7 @@ def test_the_next_command_collects_exactly_the_one_item(
     monkeypatch.chdir(gates.path / started_in)
     (gates.path / started_in / "behaviour.json").write_text('{"shift": {"nvfp4": 50}}')
     result = gates.emulated("--mxq-baselines=base lines", str(gates.path / "test_it.py"))
-    found = re.search(r"^  next      pytest (.*)$", result.stdout.str(), re.MULTILINE)
+    found = re.search(r"^  next      .*pytest ('.*)$", result.stdout.str(), re.MULTILINE)
     assert found
     again = gates.run(*shlex.split(found.group(1)), "--collect-only", "-q")
     again.stdout.fnmatch_lines(["*test_gate?nvfp4-lpips?", "1 test collected*"])
@@ -143,3 +143,45 @@ def test_fewer_layers_than_the_baseline_recorded_is_not_quantized(gates: GateDir
     gates.behave(quantized=5)
     gates.emulated().assert_outcomes(failed=4)
     assert set(gates.outcomes().values()) == {"stale"}
+
+
+def test_a_degenerate_picture_is_shown_and_its_prompt_named(gates: GateDirectory) -> None:
+    gates.behave(faults={"nvfp4": ["constant: std 0.001"]})
+    gates.emulated("--mxq-gates=lpips")
+    record = gates.report()["verdicts"][1]
+    assert record["outcome"] == "degenerate"
+    assert record["sentence"].startswith("constant: std 0.001 (picture 0: 'a large striped red circle")
+    assert len(list((gates.path / "mxq-report").rglob("nvfp4-lpips-*.png"))) == 1
+
+
+def test_comparisons_of_an_earlier_run_do_not_stay(gates: GateDirectory) -> None:
+    gates.behave(shift={"nvfp4": 50})
+    gates.emulated()
+    assert len(list((gates.path / "mxq-report").rglob("nvfp4-lpips-*.png"))) == 3
+    gates.behave(shift={"nvfp4": 1})
+    gates.emulated().assert_outcomes(passed=4)
+    assert len(list((gates.path / "mxq-report").rglob("nvfp4-lpips-*.png"))) == 1
+
+
+def test_an_unwritable_report_is_refused_before_anything_is_collected(gates: GateDirectory) -> None:
+    (gates.path / "mxq-report").write_text("a file stands in the way")
+    result = gates.emulated()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*the report cannot be written below *mxq-report*--mxq-report=DIR*"])
+
+
+@pytest.mark.parametrize("where", ["function", "module"])
+def test_a_gate_is_never_retried(gates: GateDirectory, where: str) -> None:
+    mark = "pytest.mark.flaky(reruns=2)"
+    path = gates.path / "test_it.py"
+    text = path.read_text()
+    path.write_text(
+        text.replace("@pytest.mark.mxq(", f"@{mark}\n@pytest.mark.mxq(")
+        if where == "function"
+        else f"{text}\npytestmark = {mark}\n"
+    )
+    gates.behave(shift={"nvfp4": 50})
+    result = gates.emulated("--reruns=2")
+    result.assert_outcomes(failed=1, passed=3)
+    assert "RERUN" not in result.stdout.str()
+    assert "rerun" not in result.stdout.lines[-1]

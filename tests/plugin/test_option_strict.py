@@ -80,3 +80,29 @@ def test_a_baseline_that_no_test_asks_for_fails(gates: GateDirectory) -> None:
 
 def test_collect_only_is_not_judged(gates: GateDirectory) -> None:
     assert gates.emulated("--mxq-strict", "--collect-only").ret == 0
+
+
+def test_the_next_command_of_a_strict_run_can_go_green(gates: GateDirectory) -> None:
+    (gates.path / "test_two.py").write_text((gates.path / "test_it.py").read_text().replace("test_gate", "test_other"))
+    gates.run("--mxq-refresh").assert_outcomes(passed=2)
+    one = gates.run("test_it.py::test_gate[mxfp8-lpips]", "--mxq-formats=mxfp8", "--mxq-emulate", "--mxq-strict")
+    assert one.ret == 0
+    assert gates.run("--mxq-gates=ssim", "--mxq-formats=mxfp8", "--mxq-emulate", "--mxq-strict").ret == 0
+
+
+def test_a_baseline_that_no_test_asks_for_is_noted_also_without_strict(gates: GateDirectory) -> None:
+    refreshed(gates)
+    path = gates.path / "test_it.py"
+    path.write_text(path.read_text().replace("def test_gate", "def test_renamed"))
+    result = gates.emulated()
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["note: the baseline *test_gate.json belongs to no collected test*"])
+
+
+def test_a_known_regression_under_xfail_stays_what_it_is(gates: GateDirectory) -> None:
+    refreshed(gates)
+    path = gates.path / "test_it.py"
+    path.write_text(path.read_text().replace("def test_gate", "@pytest.mark.xfail(reason='known')\ndef test_gate"))
+    gates.behave(shift={"mxfp8": 50, "nvfp4": 50})
+    gates.emulated("--mxq-strict", "--mxq-gates=lpips").assert_outcomes(xfailed=2)
+    assert set(gates.outcomes().values()) == {"regression"}

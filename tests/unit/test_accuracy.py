@@ -42,8 +42,16 @@ def test_an_infinite_distance_never_passes() -> None:
     assert decide(LPIPS, scores, Bound(mean=0.8, worst=0.8))[0] is Outcome.REGRESSION
 
 
-def test_an_infinite_psnr_means_equal_pictures_and_passes() -> None:
-    assert decide(PSNR, summarize([math.inf], higher_is_better=True), Bound(mean=30, worst=None))[0] is Outcome.PASS
+def test_pictures_equal_to_the_reference_do_not_lift_the_mean_psnr_of_the_others() -> None:
+    scores = summarize([math.inf, 5.0, 5.0, 5.0], higher_is_better=True)
+    assert scores.mean == 5.0
+    assert decide(PSNR, scores, Bound(mean=30, worst=None))[0] is Outcome.REGRESSION
+
+
+def test_nothing_but_a_finite_number_passes() -> None:
+    assert (
+        decide(PSNR, summarize([math.inf], higher_is_better=True), Bound(mean=30, worst=None))[0] is Outcome.REGRESSION
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -6,7 +6,14 @@ from pytest_mxq.gates.evidence import judge_evidence
 from pytest_mxq.gates.verdict import Evidence, Outcome
 
 GOOD = Evidence(
-    quantized=30, chosen=30, total=38, weight_share=0.9, weight_bytes=28, bf16_bytes=100, layers_sha256="a" * 64
+    quantized=30,
+    chosen=30,
+    total=38,
+    weight_share=0.9,
+    weight_bytes=28,
+    bf16_bytes=100,
+    layers_sha256="a" * 64,
+    layers={"blocks.*": 30},
 )
 
 
@@ -14,6 +21,7 @@ GOOD = Evidence(
 class Stored:
     quantized: int
     sha256: str
+    layers: dict[str, int] = field(default_factory=lambda: {"blocks.*": 31})
 
 
 def test_a_quantized_arm_has_nothing_wrong() -> None:
@@ -42,6 +50,7 @@ def test_other_layers_than_the_baseline_recorded(stored: int, outcome: Outcome) 
     assert wrong is not None
     assert wrong[0] is outcome
     assert "--mxq-refresh" in wrong[1]
+    assert "blocks.* 31 -> 30" in wrong[1]
 
 
 def test_unfit_layers_are_listed_not_dropped_in_silence() -> None:

@@ -1,0 +1,81 @@
+"""How tests become cases: classes, parameters, markers of parameters, batch sizes."""
+
+from gate_project import GateDirectory
+
+MODEL = '@pytest.mark.mxq("demo", prompts=2)\n'
+BODY = "    return mxq_pipeline(mxq_prompt)\n"
+
+
+def cells(gates: GateDirectory, source: str, *options: str) -> dict[str, str]:
+    """nodeid -> case, of all verdicts."""
+    gates.write("import pytest\n" + source)
+    result = gates.run("--mxq-formats=mxfp8", "--mxq-emulate", *options)
+    assert result.ret == 0, result.stdout.str()
+    return {r["cell"]["nodeid"].partition("::")[2]: r["cell"]["case"] for r in gates.report()["verdicts"]}
+
+
+def test_a_class_gives_its_name_and_its_markers(gates: GateDirectory) -> None:
+    source = (
+        MODEL
+        + "@pytest.mark.mxq_lpips(max=0.02)\nclass TestDemo:\n    def test_a(self, mxq_pipeline, mxq_prompt):\n        return mxq_pipeline(mxq_prompt)\n"
+    )
+    assert cells(gates, source) == {"TestDemo::test_a[mxfp8-lpips]": "TestDemo.test_a"}
+
+
+def test_user_parameters_become_part_of_the_case_and_come_first_in_the_id(gates: GateDirectory) -> None:
+    source = (
+        '@pytest.mark.parametrize("steps", [2, 3])\n'
+        + MODEL
+        + "@pytest.mark.mxq_lpips(max=0.02)\ndef test_a(mxq_pipeline, mxq_prompt, steps):\n"
+        + "    return mxq_pipeline(mxq_prompt, num_inference_steps=steps)\n"
+    )
+    assert cells(gates, source) == {"test_a[2-mxfp8-lpips]": "test_a-2", "test_a[3-mxfp8-lpips]": "test_a-3"}
+
+
+def test_a_parameter_may_bring_its_own_model_settings_and_gates(gates: GateDirectory) -> None:
+    source = (
+        '@pytest.mark.parametrize("name", [\n'
+        '    pytest.param("one", marks=[pytest.mark.mxq("demo", batch_size=1, prompts=2), pytest.mark.mxq_lpips(max=0.02)]),\n'
+        '    pytest.param("two", marks=[pytest.mark.mxq("demo", batch_size=2, prompts=2), pytest.mark.mxq_psnr(min=20)]),\n'
+        "])\ndef test_a(mxq_pipeline, mxq_prompt, name):\n    assert isinstance(mxq_prompt, str) is (name == 'one')\n"
+        + BODY
+    )
+    assert cells(gates, source) == {"test_a[one-mxfp8-lpips]": "test_a-one", "test_a[two-mxfp8-psnr]": "test_a-two"}
+
+
+def test_a_list_of_batch_sizes_becomes_part_of_id_and_case(gates: GateDirectory) -> None:
+    source = (
+        '@pytest.mark.mxq("demo", prompts=3, batch_size=[1, 2], case="mine")\n@pytest.mark.mxq_lpips(max=0.02)\n'
+        "def test_a(mxq_pipeline, mxq_prompt):\n" + BODY
+    )
+    assert cells(gates, source) == {"test_a[b1-mxfp8-lpips]": "mine-b1", "test_a[b2-mxfp8-lpips]": "mine-b2"}
+
+
+def test_a_list_of_batch_sizes_in_a_parameters_marker_is_a_fault(gates: GateDirectory) -> None:
+    gates.write(
+        'import pytest\n@pytest.mark.parametrize("x", [pytest.param(1, marks=pytest.mark.mxq("demo", batch_size=[1, 2]))])\n'
+        "@pytest.mark.mxq_lpips(max=0.02)\ndef test_a(mxq_pipeline, mxq_prompt, x):\n" + BODY
+    )
+    result = gates.run("--mxq-formats=mxfp8", "--mxq-emulate")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*a list of batch sizes belongs into a marker of the test itself*"])
+
+
+def test_a_fixture_that_wraps_the_pipeline_works_inside_the_workload(gates: GateDirectory) -> None:
+    source = (
+        "@pytest.fixture\ndef few_steps(mxq_pipeline):\n    return lambda prompt: mxq_pipeline(prompt, num_inference_steps=2)\n"
+        + MODEL
+        + "@pytest.mark.mxq_lpips(max=0.02)\ndef test_a(mxq_pipeline, mxq_prompt, few_steps):\n"
+        + "    assert mxq_pipeline.pipe == 'raw pipeline'\n    return few_steps(mxq_prompt)\n"
+    )
+    assert cells(gates, source) == {"test_a[mxfp8-lpips]": "test_a"}
+
+
+def test_the_body_runs_once_for_every_chunk_of_every_arm(gates: GateDirectory) -> None:
+    source = (
+        MODEL
+        + "@pytest.mark.mxq_lpips(max=0.02)\n@pytest.mark.mxq_ssim(min=0.5)\ndef test_a(mxq_pipeline, mxq_prompt):\n"
+        "    with open('calls.txt', 'a') as file:\n        file.write(mxq_prompt + '\\n')\n" + BODY
+    )
+    assert len(cells(gates, source)) == 2
+    assert len((gates.path / "calls.txt").read_text().splitlines()) == 4  # two prompts live in BF16, two in mxfp8
