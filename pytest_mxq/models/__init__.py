@@ -2,10 +2,11 @@
 
 from pytest_mxq.models.base import GENERIC_RULE, Keep, ModelRegistry, Recipe, SelectionRule
 from pytest_mxq.models.demo import DEMO
+from pytest_mxq.models.flux import FLUX_1_DEV
 
 __all__ = ["GENERIC_RULE", "Keep", "ModelRegistry", "Recipe", "SelectionRule", "built_in_models"]
 
 
 def built_in_models() -> tuple[Recipe, ...]:
     """The recipes that come with the package."""
-    return (DEMO,)
+    return (DEMO, FLUX_1_DEV)

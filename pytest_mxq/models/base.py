@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -65,6 +65,9 @@ class Recipe:
         min_share: smallest share of the denoiser's Linear weights that must be quantized.
         cpu_float32_vae: whether the VAE decodes in float32 on a CPU (bfloat16 convolutions
             are many times slower there).
+        random: builds the pipeline from its configuration, wherever parameters are made (`arms/random_weights` makes
+            none and fills them afterwards); parameters in the places of the text encoders hold the embeddings that
+            every prompt gets. None: the model cannot be had with random weights.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Recipe:
     denoiser: str = "transformer"
     min_share: float = 0.5
     cpu_float32_vae: bool = True
+    random: Callable[[], Any] | None = None
 
 
 # For a model that nobody registered: the published size clause, and the layers that every published rule keeps.

@@ -1,0 +1,227 @@
+"""FLUX.1-dev: the published call, rule and results, and its pipeline with random weights.
+
+Source: PyTorch blog, 8 April 2026, "Faster Diffusion on Blackwell: MXFP8 and NVFP4 with Diffusers and TorchAO", and its
+code, sayakpaul/diffusers-blackwell-quants at 9fefb07.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from pytest_mxq.models.base import Keep, Recipe, SelectionRule
+
+_MAX_SEQUENCE_LENGTH = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FluxSize:
+    """The configuration of a FLUX pipeline of some size.
+
+    Attributes:
+        transformer: arguments of ``FluxTransformer2DModel``.
+        vae: arguments of ``AutoencoderKL``; its latent channels are a quarter of the transformer's input channels.
+    """
+
+    transformer: Mapping[str, Any]
+    vae: Mapping[str, Any]
+
+
+def _vae(*, channels: tuple[int, ...], groups: int, layers: int, latents: int) -> Mapping[str, Any]:
+    return MappingProxyType(
+        {
+            "block_out_channels": channels,
+            "down_block_types": ("DownEncoderBlock2D",) * len(channels),
+            "up_block_types": ("UpDecoderBlock2D",) * len(channels),
+            "layers_per_block": layers,
+            "norm_num_groups": groups,
+            "latent_channels": latents,
+            "scaling_factor": 0.3611,
+            "shift_factor": 0.1159,
+            "use_quant_conv": False,
+            "use_post_quant_conv": False,
+        }
+    )
+
+
+FULL_SIZE = FluxSize(
+    # diffusers' defaults are FLUX.1-schnell's; the guidance embedding is what dev has on top.
+    transformer=MappingProxyType({"guidance_embeds": True}),
+    vae=_vae(channels=(128, 256, 512, 512), groups=32, layers=2, latents=16),
+)
+
+# The same architecture for trials of speed and memory gates on a CPU: every published clause still decides as at full
+# size if 1024 is read as 320.
+TINY_SIZE = FluxSize(
+    transformer=MappingProxyType(
+        {
+            "in_channels": 32,
+            "num_layers": 2,
+            "num_single_layers": 2,
+            "attention_head_dim": 64,
+            "num_attention_heads": 5,
+            "joint_attention_dim": 320,
+            "pooled_projection_dim": 320,
+            "axes_dims_rope": (16, 24, 24),
+            "guidance_embeds": True,
+        }
+    ),
+    vae=_vae(channels=(4, 4, 8, 8), groups=4, layers=1, latents=8),
+)
+
+_SCHEDULER = MappingProxyType(
+    {
+        "shift": 3.0,
+        "use_dynamic_shifting": True,
+        "base_shift": 0.5,
+        "max_shift": 1.15,
+        "base_image_seq_len": 256,
+        "max_image_seq_len": 4096,
+    }
+)
+
+
+def build_flux(size: FluxSize = FULL_SIZE) -> Any:
+    """Build a FLUX pipeline from its configuration: the ``Recipe.random`` of FLUX.1-dev.
+
+    Args:
+        size: configuration of the transformer and the VAE.
+
+    Returns:
+        A FluxPipeline without text encoders and tokenizers: two tables of embeddings stand in their places, and every
+        prompt gets the same ones. Weights are the constructors' own, in float32 on torch's default device.
+    """
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+
+    pipeline, table = _random_classes()
+    transformer = FluxTransformer2DModel(**size.transformer)
+    return pipeline(
+        transformer=transformer,
+        vae=AutoencoderKL(**size.vae),
+        scheduler=FlowMatchEulerDiscreteScheduler(**_SCHEDULER),
+        text_encoder=table(1, transformer.config.pooled_projection_dim),
+        text_encoder_2=table(_MAX_SEQUENCE_LENGTH, transformer.config.joint_attention_dim),
+        tokenizer=None,
+        tokenizer_2=None,
+    )
+
+
+def _random_classes() -> tuple[Any, Any]:
+    import torch
+    from diffusers import FluxPipeline, ModelMixin
+
+    class EmbeddingTable(ModelMixin):  # type: ignore[misc]  # diffusers is untyped
+        """Stands in for a text encoder: what it would return for any one prompt, (rows, features)."""
+
+        def __init__(self, rows: int, features: int) -> None:
+            super().__init__()
+            self.rows = torch.nn.Parameter(torch.empty(rows, features))
+
+    class RandomFluxPipeline(FluxPipeline):  # type: ignore[misc]  # the same
+        """Takes a prompt as FluxPipeline does, and looks at nothing but how many there are."""
+
+        def encode_prompt(
+            self,
+            prompt: str | list[str],
+            *,
+            num_images_per_prompt: int = 1,
+            max_sequence_length: int = _MAX_SEQUENCE_LENGTH,
+            **given: Any,
+        ) -> Any:
+            """Prompt embeddings (N, tokens, features), pooled ones (N, features), and text ids."""
+            if given.get("prompt_embeds") is None:
+                count = num_images_per_prompt * (1 if isinstance(prompt, str) else len(prompt))
+                given["prompt_embeds"] = self.text_encoder_2.rows[:max_sequence_length].repeat(count, 1, 1)
+                given["pooled_prompt_embeds"] = self.text_encoder.rows.repeat(count, 1)
+            return super().encode_prompt(prompt, **given)
+
+    return RandomFluxPipeline, EmbeddingTable
+
+
+FLUX_1_DEV = Recipe(
+    name="flux.1-dev",
+    source="black-forest-labs/FLUX.1-dev",
+    call=MappingProxyType(
+        {
+            "height": 1024,
+            "width": 1024,
+            "num_inference_steps": 28,
+            "guidance_scale": 3.5,
+            "max_sequence_length": _MAX_SEQUENCE_LENGTH,
+        }
+    ),
+    # Every published clause matches a layer. Two of them decide nothing alone: the size clause (what it keeps, others
+    # keep) and proj_out (64 outputs, so the size clause keeps it). There is no clause for the modulation layers
+    # (norm1.linear, norm1_context.linear, norm.linear): 27 % of the weights with one activation row each are quantized.
+    rule=SelectionRule(
+        min_features=1024,
+        keep=(
+            Keep(pattern="embed", reason="time, guidance, text and patch embeddings: few rows, large effect"),
+            Keep(pattern="norm_out.linear", exact=True, reason="last modulation: one row, acts on every pixel"),
+            Keep(
+                pattern="proj_out",
+                exact=True,  # every single block ends in a proj_out of its own: 15 % of the weights
+                reason="last projection to latents: acts on every pixel",
+            ),
+        ),
+    ),
+    random=build_flux,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRun:
+    """One published measurement.
+
+    Attributes:
+        format: name of the number format, or "bf16".
+        batch_size: pictures of the one prompt in a call.
+        seconds: mean latency of a call, compiled.
+        peak_gb: peak of allocated memory, in 10**9 bytes.
+        speedup: against BF16 at the same batch size, rounded by the publisher.
+    """
+
+    format: str
+    batch_size: int
+    seconds: float
+    peak_gb: float
+    speedup: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedLpips:
+    """A published mean LPIPS (alex, DrawBench's 200 prompts, seed 0) against BF16.
+
+    Attributes:
+        format: name of the number format.
+        selective: with the rule above.
+        all_layers: with every Linear quantized.
+    """
+
+    format: str
+    selective: float
+    all_layers: float
+
+
+PUBLISHED_DEVICE = "NVIDIA B200"
+
+PUBLISHED_RUNS = (
+    PublishedRun(format="bf16", batch_size=1, seconds=2.10, peak_gb=38.34, speedup=1.0),
+    PublishedRun(format="mxfp8", batch_size=1, seconds=1.75, peak_gb=26.90, speedup=1.21),
+    PublishedRun(format="nvfp4", batch_size=1, seconds=1.41, peak_gb=21.33, speedup=1.50),
+    PublishedRun(format="bf16", batch_size=4, seconds=7.87, peak_gb=44.39, speedup=1.0),
+    PublishedRun(format="mxfp8", batch_size=4, seconds=6.36, peak_gb=32.95, speedup=1.24),
+    PublishedRun(format="nvfp4", batch_size=4, seconds=5.09, peak_gb=27.39, speedup=1.55),
+    PublishedRun(format="bf16", batch_size=8, seconds=15.57, peak_gb=53.00, speedup=1.0),
+    PublishedRun(format="mxfp8", batch_size=8, seconds=12.40, peak_gb=41.56, speedup=1.26),
+    PublishedRun(format="nvfp4", batch_size=8, seconds=9.81, peak_gb=36.00, speedup=1.59),
+)
+
+# Caution: BF16 was drawn at batch 32 and NVFP4 at batch 16 under one re-seeded generator, so half of NVFP4's prompts
+# start from other noise.
+PUBLISHED_LPIPS = (
+    PublishedLpips(format="mxfp8", selective=0.1076, all_layers=0.1381),
+    PublishedLpips(format="nvfp4", selective=0.4383, all_layers=0.4797),
+)
