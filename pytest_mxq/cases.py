@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pytest_mxq.models import ModelSource
+
 if TYPE_CHECKING:
     from pytest_mxq.device import Device
     from pytest_mxq.formats import Format
-    from pytest_mxq.gates.bounds import Bound, GateKind
+    from pytest_mxq.gates.bounds import AnyBound, GateKind
     from pytest_mxq.gates.verdict import Cell
     from pytest_mxq.models import Recipe
     from pytest_mxq.settings import CaseSettings
@@ -21,12 +23,21 @@ class Case:
 
     Attributes:
         prompts: the prompts in the order in which they are drawn.
+        random_weights: whether it runs on random weights (speed and memory alone).
+        is_timed: whether the test has a gate of speed or memory.
     """
 
     recipe: Recipe
     name: str
     settings: CaseSettings
     prompts: tuple[str, ...]
+    random_weights: bool = False
+    is_timed: bool = False
+
+    @property
+    def source(self) -> ModelSource:
+        """What its arms are built from."""
+        return ModelSource(recipe=self.recipe, revision=self.settings.revision, random=self.random_weights)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -60,7 +71,7 @@ class Plan:
     case: Case | None = None
     kind: GateKind | None = None
     number_format: Format | None = None
-    bound: Bound | None = None
+    bound: AnyBound | None = None
     emulated: bool = False
     sentinel_limit: float = 0.02
     fault: str = ""
@@ -76,6 +87,11 @@ class Plan:
 def runs_natively(number_format: Format, device: Device) -> bool:
     """Whether this device has the format's instructions."""
     return device.capability is not None and device.capability >= number_format.capability
+
+
+def refusal_of_emulation(number_format: Format, device: Device) -> str:
+    """Why a gate of speed or memory does not run where the format would be emulated."""
+    return f"{refusal(number_format, device, emulate=False).partition(';')[0]}; speed and memory are never emulated"
 
 
 def refusal(number_format: Format, device: Device, *, emulate: bool) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mxq.baselines.names import case_file_name, check_case_name, model_folder_name
-from pytest_mxq.cases import Case, Plan, refusal, runs_natively
+from pytest_mxq.cases import Case, Plan, refusal, refusal_of_emulation, runs_natively
 from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.fixtures import NO_FORMATS
-from pytest_mxq.gates.bounds import GATES, Bound, GateKind, check_mapping_keys, read_bound
+from pytest_mxq.gates.bounds import GATES, AnyBound, GateKind, check_mapping_keys, read_any_bound, read_bound
 from pytest_mxq.gates.verdict import Cell
 from pytest_mxq.settings import CaseSettings, Settings, check_name, read_case_settings
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_mxq.device import Device
-    from pytest_mxq.formats import FormatRegistry
+    from pytest_mxq.formats import Format, FormatRegistry
     from pytest_mxq.models import ModelRegistry, Recipe
 
 PIPELINE, PROMPT = "mxq_pipeline", "mxq_prompt"
-REFRESH_ID = "bf16-refresh"
+RANDOM_SUFFIX = "-random-weights"  # such a case has a baseline of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +112,7 @@ class Planner:
         number_format = self.formats.get(slot.format)
         emulated = not runs_natively(number_format, self.device)
         kind = GATES[slot.gate]
+        skip = self._skip(case, kind, number_format, emulated=emulated)
         return Plan(
             cell=cell,
             case=case,
@@ -119,9 +120,19 @@ class Planner:
             number_format=number_format,
             bound=_bound(item, kind, slot.format, emulated=emulated),
             emulated=emulated,
-            sentinel_limit=_sentinel_limit(item, slot.format, emulated=emulated),
-            skip=refusal(number_format, self.device, emulate=self.settings.emulate) if emulated else "",
+            sentinel_limit=_sentinel_limit(item, slot.format, emulated=emulated) if kind.family == "pictures" else 0.02,
+            skip=skip,
         )
+
+    def _skip(self, case: Case, kind: GateKind, number_format: Format, *, emulated: bool) -> str:
+        """Why a gate does not run here; empty: it does."""
+        if case.random_weights and case.recipe.random is None:
+            return f"--mxq-weights=random: model {case.recipe.name!r} cannot be built with random weights"
+        if kind.family == "pictures":
+            if case.random_weights:
+                return "--mxq-weights=random: pictures of random weights mean nothing; speed and memory gates alone run"
+            return refusal(number_format, self.device, emulate=self.settings.emulate) if emulated else ""
+        return refusal_of_emulation(number_format, self.device) if emulated else ""
 
     def _case(self, item: pytest.Function, slot: Slot) -> Case:
         marker = _marker(item, "mxq")
@@ -135,9 +146,17 @@ class Planner:
             raise CaseFaultError("a list of batch sizes belongs into a marker of the test itself, not of a parameter")
         settings = next((choice for choice in choices if slot.batch_size in {None, choice.batch_size}), choices[0])
         recipe = self.models.find(settings.model, beside=self.beside)
-        name = _test_name(item, slot, settings.case)
+        random = self.settings.random_weights
+        name = _test_name(item, slot, settings.case) + (RANDOM_SUFFIX if random else "")
         check_case_name(name)
-        return Case(recipe=recipe, name=name, settings=settings, prompts=_prompts(settings, recipe))
+        return Case(
+            recipe=recipe,
+            name=name,
+            settings=settings,
+            prompts=_prompts(settings, recipe),
+            random_weights=random,
+            is_timed=any(_marker(item, k.marker) for k in GATES.values() if k.family != "pictures"),
+        )
 
 
 def find_double_cases(plans: Iterable[Plan]) -> dict[str, str]:
@@ -233,18 +252,20 @@ def _check_seen(item: pytest.Function, slot: Slot) -> None:
             )
 
 
-def _bound(item: pytest.Function, kind: GateKind, format_name: str, *, emulated: bool) -> Bound:
+def _bound(item: pytest.Function, kind: GateKind, format_name: str, *, emulated: bool) -> AnyBound:
     marker = _marker(item, kind.marker)
     if marker is None:
         raise CaseFaultError(f"no marker {kind.marker}")
-    return read_bound(kind, marker.args, marker.kwargs, format_name=format_name, emulated=emulated)
+    return read_any_bound(kind, marker.args, marker.kwargs, format_name=format_name, emulated=emulated)
 
 
 def _sentinel_limit(item: pytest.Function, format_name: str, *, emulated: bool) -> float:
     """min(0.02, bound / 4): beyond it BF16 itself has moved too far to judge a format by (methods.md, sentinel)."""
-    if _marker(item, "mxq_lpips") is None:
+    marker = _marker(item, "mxq_lpips")
+    if marker is None:
         return 0.02
-    return min(0.02, _bound(item, GATES["lpips"], format_name, emulated=emulated).mean / 4)
+    bound = read_bound(GATES["lpips"], marker.args, marker.kwargs, format_name=format_name, emulated=emulated)
+    return min(0.02, bound.mean / 4)
 
 
 def _prompts(settings: CaseSettings, recipe: Recipe) -> tuple[str, ...]:

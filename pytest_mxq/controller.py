@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from pytest_mxq.collection import RANDOM_SUFFIX
+from pytest_mxq.gates.bounds import GATES
 from pytest_mxq.gates.verdict import Cell, Outcome, Verdict, to_record
 from pytest_mxq.reports.journal import Journal
 from pytest_mxq.reports.terminal import STATUS, collection_lines, shown_path, summary_lines
@@ -54,8 +56,11 @@ class Controller:
         return collection_lines(self.session)
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
-        """Note what the workers are going to run, so that a crash leaves a trail."""
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """Note what the workers are going to run, so that a crash leaves a trail; refuse to time on a shared GPU."""
+        workers = int(node.workerinput.get("workercount", 1))
+        if workers > 1 and not self.settings.refresh:
+            _refuse_shared_gpu(ids, workers)
         ends = tuple(f"{name}-{gate}]" for name in self.settings.formats for gate in self._gates())
         cells = [_cell_of(nodeid) for nodeid in ids if nodeid.endswith(ends)]
         self.journal.plan(cells)
@@ -114,8 +119,6 @@ class Controller:
                 terminalreporter.write_line(line, **markup)
 
     def _gates(self) -> Iterable[str]:
-        from pytest_mxq.gates.bounds import GATES
-
         return self.settings.gates or GATES
 
     def _add_not_run(self) -> None:
@@ -139,18 +142,32 @@ class Controller:
     def _is_whole(self, config: pytest.Config) -> bool:
         """Whether the run could have collected every gate test: whole directories, and no filter of ours."""
         settings = self.settings
-        if not settings.formats or settings.refresh or settings.models or settings.gates:
+        if not settings.formats or settings.refresh or settings.models or settings.gates or settings.random_weights:
             return False
         return all(Path(config.invocation_params.dir, argument).is_dir() for argument in config.args)
 
     def _unasked_manifests(self) -> Iterable[str]:
         """Stored baselines of this device that no collected test asks for: a deleted or renamed test gates nothing."""
-        asked = {
-            self.session.store.manifest_path(cell.model, cell.case) for cell in self.planned.values() if cell.model
-        }
-        for path in self.session.store.manifests():
-            if path not in asked:
+        store = self.session.bench.store
+        asked = {store.manifest_path(cell.model, cell.case) for cell in self.planned.values() if cell.model}
+        for path in store.manifests():
+            if path not in asked and not path.stem.endswith(RANDOM_SUFFIX):
                 yield f"the baseline {shown_path(path)} belongs to no collected test: collect its test, or delete it"
+
+
+def _refuse_shared_gpu(ids: list[str], workers: int) -> None:
+    """Every worker uses the first visible GPU: two of them would time each other.
+
+    Raises:
+        pytest.UsageError: a gate of speed or memory was collected.
+    """
+    ends = tuple(f"-{kind.name}]" for kind in GATES.values() if kind.family != "pictures")
+    timed = [nodeid for nodeid in ids if nodeid.endswith(ends)]
+    if timed:
+        raise pytest.UsageError(
+            f"{workers} xdist workers share one GPU, and {timed[0]} would time the others' work: run speed and memory "
+            "gates with -n0 or -n1, or leave them out with --mxq-gates=lpips,ssim,psnr"
+        )
 
 
 def _cell_of(nodeid: str) -> Cell:

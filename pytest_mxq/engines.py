@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pytest_mxq.arms.compile import compiling_faithfully
+from pytest_mxq.arms.compile import CompileMode, compiling_faithfully
 from pytest_mxq.arms.drawing import Drawn, Series, draw
-from pytest_mxq.arms.store import Arm, ArmStore
+from pytest_mxq.arms.store import Arm, ArmStore, How
 from pytest_mxq.baselines.schema import Identity, LpipsInfo, Manifest, Selection
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.verdict import PictureFault
@@ -59,6 +59,7 @@ class TorchEngines:
                 f"the driver shows a GPU, but torch {torch.__version__} cannot use it: install a CUDA build of torch "
                 "that suits the driver, or hide the GPU with CUDA_VISIBLE_DEVICES= to gate on the CPU"
             )
+        self.device = device
         self.arms = ArmStore(device)
         self._progress = progress
         self._lpips: Lpips | None = None
@@ -88,7 +89,7 @@ class TorchEngines:
 
     def selection(self, case: Case, number_format: Format) -> Selection | None:
         """The layers that a format would quantize; None if there are none."""
-        chosen = self.arms.choose(case.recipe, case.settings.revision, number_format)
+        chosen = self.arms.choose(case.source, number_format)
         share = chosen.weights / chosen.all_weights if chosen.all_weights else 0.0
         return Selection.of(chosen.names, total=chosen.total, weight_share=share) if chosen.names else None
 
@@ -96,7 +97,7 @@ class TorchEngines:
         """The pictures of a stored baseline."""
         arrays = [torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) for image in images]
         return PictureShot(
-            pictures=torch.stack(arrays),
+            pictures=torch.stack(arrays) if arrays else torch.empty(0, 3, 1, 1, dtype=torch.uint8),
             positions=tuple(range(len(images))),
             faults=(),
             identity=manifest.identity,
@@ -134,7 +135,8 @@ class TorchEngines:
         return self._lpips
 
     def _arm(self, case: Case, number_format: Format | None, *, emulated: bool, execution: Execution) -> Arm:
-        return self.arms.arm(case.recipe, case.settings.revision, number_format, emulated=emulated, execution=execution)
+        compiled = None if execution is Execution.EAGER else compile_mode(case, self.device)
+        return self.arms.arm(case.source, number_format, emulated=emulated, how=How(compiled=compiled))
 
     def _draw(self, case: Case, workload: Workload, arm: Arm, label: str, chunks: Sequence[int] | None) -> PictureShot:
         series = Series(
@@ -150,8 +152,13 @@ class TorchEngines:
         return _shot(case, arm, drawn)
 
 
+def compile_mode(case: Case, device: str) -> CompileMode:
+    """How a case's blocks are compiled: with CUDA Graphs at batch size 1, where launches dominate (recipes.md)."""
+    graphs = device == "cuda" and case.settings.batch_size == 1
+    return CompileMode.REDUCE_OVERHEAD if graphs else CompileMode.DEFAULT
+
+
 def _shot(case: Case, arm: Arm, drawn: Drawn) -> PictureShot:
-    height, width = drawn.images.shape[-2:]
     asked = drawn.calls[0].get("height"), drawn.calls[0].get("width")
     size = (asked[0], asked[1]) if isinstance(asked[0], int) and isinstance(asked[1], int) else None
     found = degenerate.find_degenerate(drawn.images, size=size)
@@ -160,21 +167,23 @@ def _shot(case: Case, arm: Arm, drawn: Drawn) -> PictureShot:
         pictures=pixels.to_uint8(drawn.images),
         positions=positions,
         faults=tuple(PictureFault(fault.index, f"{fault.kind.value}: {fault.detail}") for fault in found),
-        identity=_identity(case, arm, drawn, width=width, height=height),
+        identity=observed_identity(case, arm.weights, drawn, execution=case.settings.execution.value),
     )
 
 
-def _identity(case: Case, arm: Arm, drawn: Drawn, *, width: int, height: int) -> Identity:
+def observed_identity(case: Case, weights: str, drawn: Drawn, *, execution: str) -> Identity:
+    """What was observed while a case was drawn."""
+    height, width = drawn.images.shape[-2:]
     calls: tuple[dict[str, Any], ...] = drawn.calls
     return Identity(
         model=case.recipe.name,
-        weights=arm.weights,
+        weights=weights,
         prompts=case.prompts,
         seed=case.settings.seed,
         batch_size=case.settings.batch_size,
         images_per_prompt=drawn.images_per_prompt,
         width=width,
         height=height,
-        execution=case.settings.execution.value,
+        execution=execution,
         calls=calls,
     )

@@ -20,7 +20,8 @@ class MxqPipeline:
     itself. Elsewhere there is no arm, and using it raises.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self.request = request
         self.bound: Any = None
 
     def _arm(self) -> Any:
@@ -67,7 +68,7 @@ def mxq_pipeline(request: pytest.FixtureRequest) -> MxqPipeline:
     """Give the pipeline of the current arm; the test calls it with the prompt and returns the result."""
     if not hasattr(request, "param"):
         pytest.skip(NO_FORMATS)
-    return MxqPipeline()
+    return MxqPipeline(request)
 
 
 @pytest.fixture

@@ -19,7 +19,15 @@ _OPTIONS = (
     ("emulate", "flag", "emulate formats that this device cannot run natively (accuracy gates only)"),
     ("strict", "flag", "a skip, a missing or stale baseline, a fallback or a planned gate that did not run fails"),
     ("report", "path", "directory of the report (default: mxq-report)"),
+    (
+        "weights",
+        "trained|random",
+        "random: build models that can be so with random weights, for speed and memory alone",
+    ),
+    ("alpha", "number", "level of each one-sided bound of a speedup (default: 0.05)"),
+    ("compile-cache", "path", "keep compiled code there (default: in pytest's cache directory)"),
     ("refresh", "flag", "measure the BF16 baselines of the collected cases and store them; gates nothing"),
+    ("refresh-sessions", "number", "timing sessions that a refresh adds, each in a process of its own (default: 1)"),
     ("refresh-in-ci", "flag", "allow --mxq-refresh where CI is set"),
 )
 _MARKERS = (
@@ -28,6 +36,8 @@ _MARKERS = (
     "mxq_lpips(max=, worst=): bound of the mean LPIPS against BF16, of the worst picture; number or {format: number}",
     "mxq_ssim(min=, worst=): bound of the mean SSIM against BF16",
     "mxq_psnr(min=, worst=): bound of the mean PSNR against BF16, dB",
+    "mxq_speedup(min=, rule=): bound of the speedup over BF16; rule not-below (default) or proven",
+    "mxq_memory(max_ratio=, max_gib=, max_weight_ratio=): bounds of peak memory against BF16, in GiB, of weights",
 )
 
 
@@ -41,10 +51,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         elif "|" in kind:
             group.addoption(flag, choices=kind.split("|"), default=None, help=text)
         else:
-            group.addoption(flag, metavar={"list": "LIST", "path": "DIR"}[kind], default=None, help=text)
+            metavar = {"list": "LIST", "path": "DIR", "number": "N"}[kind]
+            group.addoption(flag, metavar=metavar, default=None, help=text)
         if not name.startswith("refresh"):
             ini_type = {"flag": "bool", "list": "args"}.get(kind, "string")
-            parser.addini(f"mxq_{name}", f"default of {flag}", type=ini_type, default=None)  # type: ignore[arg-type]
+            parser.addini(f"mxq_{name.replace('-', '_')}", f"default of {flag}", type=ini_type, default=None)  # type: ignore[arg-type]
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:

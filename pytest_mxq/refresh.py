@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Generic
 
 from pytest_mxq.baselines.fingerprint import Fingerprint, hard_differences
-from pytest_mxq.baselines.schema import Draft, Manifest, NoiseFloor, Selection, identity_differences
+from pytest_mxq.baselines.schema import (
+    Draft,
+    Identity,
+    Manifest,
+    NoiseFloor,
+    Selection,
+    TimingSession,
+    identity_differences,
+)
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
-from pytest_mxq.gates.verdict import Outcome, Verdict
-from pytest_mxq.workflow import Engines, S, Stop, Workload, largest_lpips
+from pytest_mxq.gates.verdict import Outcome, Stop, Verdict
+from pytest_mxq.performance import with_inductor
+from pytest_mxq.protocols import Engines, S, Stopwatch, TimedBf16, Workload
+from pytest_mxq.workflow import largest_lpips
 
 if TYPE_CHECKING:
     from pytest_mxq.cases import Case, Plan
@@ -31,6 +42,8 @@ class Refresher(Generic[S]):
     Attributes:
         device: slug of the device.
         formats: formats whose selection of layers is recorded.
+        stopwatch: gives what times BF16; None on a device whose timings are not stored.
+        timing_only: add a timing session to what is stored and draw nothing.
     """
 
     engines: Engines[S]
@@ -38,6 +51,8 @@ class Refresher(Generic[S]):
     device: str
     fingerprint: Fingerprint
     formats: Sequence[Format]
+    stopwatch: Callable[[], Stopwatch] | None = None
+    timing_only: bool = False
     now: Callable[[], datetime] = _utc_now
 
     def refresh(self, plan: Plan, workload: Workload) -> Verdict:
@@ -62,27 +77,78 @@ class Refresher(Generic[S]):
         if case is None:
             raise MxqError(f"{plan.cell.nodeid} has no case")
         self.store.check_writable()
+        if self.timing_only:
+            return self._add_session(case, workload)
         old = self._old_baseline(case)
+        if case.random_weights:
+            return self._refresh_without_pictures(case, workload, old)
         shot = self.engines.draw(case, workload, label="bf16")
         if shot.faults:
             text = "; ".join(fault.sentence for fault in shot.faults)
             raise Stop(Outcome.DEGENERATE, f"nothing was stored: BF16 draws degenerate pictures: {text}")
-        manifest = self._store(case, shot, self._noise_floor(case, workload, shot))
+        noise = self._noise_floor(case, workload, shot)
+        kept = _kept_sessions(old[0] if isinstance(old, tuple) else None, shot.identity)
+        sessions = (*kept, *self._session(case, workload))
+        draft = self._draft(case, shot.identity, noise, _newest(sessions))
+        manifest = self.store.save(draft, self.engines.images(shot))
         return "\n".join(self._changes(case, old, manifest, shot))
 
-    def _store(self, case: Case, shot: S, noise: NoiseFloor) -> Manifest:
-        draft = Draft(
+    def _refresh_without_pictures(self, case: Case, workload: Workload, old: tuple[Manifest, S] | str) -> str:
+        """Random weights: timing sessions alone."""
+        if self.stopwatch is None:
+            raise MxqError("random weights serve timings alone, and timings are stored on a CUDA device alone")
+        timed = self._timed(case, workload)
+        kept = _kept_sessions(old[0] if isinstance(old, tuple) else None, timed.identity)
+        draft = self._draft(case, timed.identity, None, _newest((*kept, self._as_session(timed))))
+        self.store.save(draft, [])
+        return f"{case.recipe.name}/{case.name}: {len(draft.sessions)} timing sessions, newest {_shown(timed.seconds)}"
+
+    def _add_session(self, case: Case, workload: Workload) -> str:
+        manifest = self.store.load(case.recipe.name, case.name)
+        sessions = _newest((*manifest.sessions, *self._session(case, workload)))
+        fields = {name: getattr(manifest, name) for name in Draft.__struct_fields__}
+        images = self.store.read_pictures(manifest) if manifest.pictures else []
+        self.store.save(Draft(**{**fields, "sessions": sessions}), images)
+        return f"{case.recipe.name}/{case.name}: {len(sessions)} timing sessions"
+
+    def _session(self, case: Case, workload: Workload) -> tuple[TimingSession, ...]:
+        if self.stopwatch is None or not case.is_timed:
+            return ()
+        return (self._as_session(self._timed(case, workload)),)
+
+    def _timed(self, case: Case, workload: Workload) -> TimedBf16:
+        if self.stopwatch is None:
+            raise MxqError("this device's timings are not stored")
+        timed = self.stopwatch().time_bf16(case, workload)
+        if timed.environment:
+            raise Stop(Outcome.ENVIRONMENT, f"nothing was stored: {timed.environment}")
+        return timed
+
+    def _as_session(self, timed: TimedBf16) -> TimingSession:
+        digest = self.stopwatch().inductor_digest() if self.stopwatch is not None else ""
+        return TimingSession(
+            created=self.now().isoformat(timespec="seconds"),
+            execution=timed.execution,
+            seconds=timed.seconds,
+            peak_gib=timed.peak_gib,
+            fingerprint=with_inductor(self.fingerprint, digest),
+        )
+
+    def _draft(
+        self, case: Case, identity: Identity, noise: NoiseFloor | None, sessions: tuple[TimingSession, ...]
+    ) -> Draft:
+        return Draft(
             case=case.name,
             model=case.recipe.name,
             device=self.device,
             created=self.now().isoformat(timespec="seconds"),
-            identity=shot.identity,
+            identity=identity,
             selections=self._selections(case),
             noise_floor=noise,
-            lpips=self.engines.lpips_info(),
+            lpips=self.engines.lpips_info() if noise is not None else None,
             fingerprint=self.fingerprint,
+            sessions=sessions,
         )
-        return self.store.save(draft, self.engines.images(shot))
 
     def _selections(self, case: Case) -> dict[str, Selection]:
         """The layers that each format would quantize; a format that would quantize none has no entry."""
@@ -93,7 +159,8 @@ class Refresher(Generic[S]):
         """What is stored now, or why it cannot be compared with."""
         try:
             manifest = self.store.load(case.recipe.name, case.name)
-            return manifest, self.engines.stored(manifest, self.store.read_pictures(manifest))
+            pictures = self.store.read_pictures(manifest) if manifest.pictures else []
+            return manifest, self.engines.stored(manifest, pictures)
         except BaselineMissingError:
             return "new baseline"
         except BaselineInvalidError as error:
@@ -116,6 +183,8 @@ class Refresher(Generic[S]):
     def _changes(self, case: Case, old: tuple[Manifest, S] | str, new: Manifest, shot: S) -> list[str]:
         path = self.store.manifest_path(case.recipe.name, case.name)
         lines = [f"{case.recipe.name}/{case.name}: {len(new.pictures)} pictures -> {path}", _noise_line(new)]
+        if new.sessions:
+            lines.append(f"BF16, {len(new.sessions)} sessions, newest: {_shown(new.sessions[-1].seconds)}")
         if isinstance(old, str):
             return [*lines, old]
         manifest, pictures = old
@@ -134,6 +203,33 @@ class Refresher(Generic[S]):
         return (
             f"pictures: {changed} of {len(values)} changed, LPIPS old -> new: mean {mean:.4f}, worst {max(values):.4f}"
         )
+
+
+KEPT_SESSIONS = 8
+
+
+def _kept_sessions(old: Manifest | None, identity: Identity) -> tuple[TimingSession, ...]:
+    """The stored sessions of the same call on the same weights; those of another case are worth nothing."""
+    if old is None:
+        return ()
+    same = ("calls", "weights", "batch_size", "images_per_prompt", "width", "height")
+    return old.sessions if all(getattr(old.identity, name) == getattr(identity, name) for name in same) else ()
+
+
+def _newest(sessions: tuple[TimingSession, ...]) -> tuple[TimingSession, ...]:
+    """The newest eight sessions of each fingerprint, in their order."""
+    kept: list[TimingSession] = []
+    counts: dict[str, int] = {}
+    for session in reversed(sessions):
+        key = str(sorted(session.fingerprint.hard.items()))
+        counts[key] = counts.get(key, 0) + 1
+        if counts[key] <= KEPT_SESSIONS:
+            kept.append(session)
+    return tuple(reversed(kept))
+
+
+def _shown(seconds: tuple[float, ...]) -> str:
+    return f"{median(seconds):.3f} s a call ({min(seconds):.3f} to {max(seconds):.3f}, n={len(seconds)})"
 
 
 def _noise_line(manifest: Manifest) -> str:

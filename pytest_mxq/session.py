@@ -4,42 +4,26 @@ from __future__ import annotations
 
 import inspect
 import os
+import subprocess
+import sys
 from collections.abc import Generator, Iterable
 from dataclasses import asdict, replace
-from pathlib import Path
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import pytest
 
-from pytest_mxq.baselines.fingerprint import take_fingerprint
-from pytest_mxq.baselines.names import case_file_name, model_folder_name
-from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.cases import Plan
-from pytest_mxq.collection import (
-    PIPELINE,
-    PROMPT,
-    Planner,
-    Slot,
-    find_double_cases,
-    is_gate_test,
-    stray_marker,
-)
+from pytest_mxq.collection import PIPELINE, PROMPT, Planner, Slot, find_double_cases, is_gate_test, stray_marker
 from pytest_mxq.device import find_device
 from pytest_mxq.errors import MxqError
-from pytest_mxq.formats import Format, FormatRegistry, built_in_formats
-from pytest_mxq.gates.bounds import GATES
+from pytest_mxq.formats import FormatRegistry
 from pytest_mxq.gates.verdict import Cell, Outcome, Verdict, to_record
-from pytest_mxq.models import ModelRegistry, Recipe, built_in_models
-from pytest_mxq.noise import known_noise_silenced
+from pytest_mxq.models import ModelRegistry
+from pytest_mxq.options import check_directories, check_names, read_settings, register_kinds
 from pytest_mxq.reports.command import Rerun
-from pytest_mxq.settings import Reference, Settings, check_name, split_names
+from pytest_mxq.settings import Settings
+from pytest_mxq.workbench import TIMING_ONLY, Workbench
 
-if TYPE_CHECKING:
-    from pytest_mxq.refresh import Refresher
-    from pytest_mxq.workflow import Workflow
-
-T = TypeVar("T")
 PLAN = pytest.StashKey[Plan]()  # what a gate item is to do, from its collection to its run
 VERDICT = pytest.StashKey[Verdict]()  # what it came to, from its run to its report
 RECORD = "mxq"  # the attribute of a report that carries the record across xdist
@@ -53,101 +37,12 @@ def start_session(config: pytest.Config) -> MxqSession:
     """
     formats, models = FormatRegistry(), ModelRegistry()
     try:
-        _register(config, formats, models)
-        settings = _read_settings(config)
-        _check_names(config, settings, formats, models)
+        register_kinds(config, formats, models)
+        settings = read_settings(config)
+        check_names(config, settings, formats, models)
     except MxqError as error:
         raise pytest.UsageError(str(error)) from None
     return MxqSession(config, settings, formats, models)
-
-
-def _register(config: pytest.Config, formats: FormatRegistry, models: ModelRegistry) -> None:
-    for number_format in _listed("pytest_mxq_formats", Format, [built_in_formats(), *config.hook.pytest_mxq_formats()]):
-        formats.register(number_format)
-    for recipe in _listed("pytest_mxq_models", Recipe, [built_in_models(), *config.hook.pytest_mxq_models()]):
-        models.register(recipe)
-
-
-def _listed(hook: str, kind: type[T], results: list[Any]) -> Iterable[T]:
-    for result in results:
-        for entry in result if isinstance(result, list | tuple) else [None]:
-            if not isinstance(entry, kind):
-                raise MxqError(f"the hook {hook} must return a list of {kind.__name__}, got {result!r}")
-            yield entry
-
-
-def _read_settings(config: pytest.Config) -> Settings:
-    def option(name: str) -> Any:
-        return config.getoption(f"mxq_{name}") or config.getini(f"mxq_{name}")
-
-    def names(name: str) -> tuple[str, ...]:
-        value = option(name)
-        return split_names(value if isinstance(value, str) else " ".join(value or ()))
-
-    def directory(name: str, default: str | None) -> Path | None:
-        given = config.getoption(f"mxq_{name}")
-        stated = config.getini(f"mxq_{name}") or default
-        if given:
-            return Path(config.invocation_params.dir, given)
-        return Path(config.inipath.parent if config.inipath else config.rootpath, stated) if stated else None
-
-    return Settings(
-        formats=names("formats"),
-        models=names("models"),
-        gates=names("gates"),
-        baselines=directory("baselines", "baselines") or Path(),
-        media=directory("media", None),
-        reference=_reference(option("reference")),
-        refresh=bool(config.getoption("mxq_refresh")),
-        emulate=bool(option("emulate")),
-        strict=bool(option("strict")),
-        report=directory("report", "mxq-report") or Path(),
-    )
-
-
-def _reference(value: str | None) -> Reference:
-    check_name("reference", value or "auto", [mode.value for mode in Reference])
-    return Reference(value or "auto")
-
-
-def _check_names(config: pytest.Config, settings: Settings, formats: FormatRegistry, models: ModelRegistry) -> None:
-    if config.option.mxq_formats is not None and not settings.formats:
-        raise MxqError(f"--mxq-formats names no format; formats: {', '.join(formats.names())}")
-    for name in settings.formats:
-        check_name("format", name, formats.names())
-    for name in settings.gates:
-        check_name("gate", name, GATES)
-    for name in settings.models:
-        models.find(name, beside=config.rootpath)
-
-
-def check_directories(config: pytest.Config, settings: Settings) -> None:
-    """Refuse a refresh in CI that nobody allowed, and a report or baselines that could not be written.
-
-    Raises:
-        pytest.UsageError: says which, and how.
-    """
-    if config.option.collectonly:
-        return
-    try:
-        settings.report.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=settings.report):
-            pass
-    except OSError as error:
-        raise pytest.UsageError(
-            f"the report cannot be written below {settings.report}: {error}; choose another with --mxq-report=DIR"
-        ) from None
-    if not settings.refresh:
-        return
-    if os.environ.get("CI", "").lower() not in {"", "0", "false"} and not config.getoption("mxq_refresh_in_ci"):
-        raise pytest.UsageError(
-            "--mxq-refresh writes baselines and CI is set: a gate must not move its own bar; add --mxq-refresh-in-ci "
-            "if this job exists to refresh them"
-        )
-    try:
-        BaselineStore(settings.baselines, media=settings.media, device="").check_writable()
-    except MxqError as error:
-        raise pytest.UsageError(str(error)) from None
 
 
 class MxqSession:
@@ -168,16 +63,13 @@ class MxqSession:
         self.formats = formats
         self.models = models
         self.device = find_device()
-        self.fingerprint = take_fingerprint(self.device)
-        self.store = BaselineStore(settings.baselines, media=settings.media, device=self.device.slug)
+        self.bench = Workbench(config, settings, self.device, list(formats))
         self.planner = Planner(
             settings=settings, formats=formats, models=models, device=self.device, beside=config.rootpath
         )
         self.planned: dict[str, Cell] = {}
         self.selected: set[str] = set()
         self.cases: dict[tuple[str, str], Plan] = {}
-        self._workflow: Workflow[Any] | None = None
-        self._refresher: Refresher[Any] | None = None
 
     # ------------------------------------------------------------------ collection
 
@@ -250,6 +142,11 @@ class MxqSession:
         verdict = pyfuncitem.stash[VERDICT] = self._run(plan, pyfuncitem)
         for name, value in _properties(verdict):
             pyfuncitem.user_properties.append((name, value))
+        if verdict.speed is not None:
+            from pytest_mxq.reports.benchmark import replay
+
+            handle: Any = pyfuncitem.funcargs[PIPELINE]
+            replay(pyfuncitem, handle.request, verdict.speed, f"{plan.cell.model} {plan.cell.case}")
         if verdict.outcome.is_failure:
             from pytest_mxq.reports.terminal import failure_text
 
@@ -259,68 +156,32 @@ class MxqSession:
     def _run(self, plan: Plan, item: pytest.Function) -> Verdict:
         workload = _workload(item)
         if self.settings.refresh:
-            return self._get_refresher().refresh(plan, workload)
-        for old in self._comparison(plan, 0).parent.glob(f"{plan.cell.format}-{plan.cell.gate}-*.png"):
-            old.unlink()  # of an earlier run: the report shows this one
+            return self._refresh(plan, item, workload)
+        self.bench.forget_comparisons(plan)
         command = Rerun.of(self.config).command(item, plan.cell)
-        return self._get_workflow().judge(plan, workload, next_command=command)
+        return self.bench.workflow.judge(plan, workload, next_command=command)
 
-    def _get_workflow(self) -> Workflow[Any]:
-        if self._workflow is None:
-            from pytest_mxq.workflow import Workflow
-
-            self._workflow = Workflow(
-                engines=self._engines(),
-                store=self.store,
-                fingerprint=self.fingerprint,
-                reference=self.settings.reference,
-                strict=self.settings.strict,
-                write_comparison=self._write_comparison,
+    def _refresh(self, plan: Plan, item: pytest.Function, workload: Any) -> Verdict:
+        """Refresh a case; every further timing session runs in a process of its own."""
+        verdict = self.bench.refresher.refresh(plan, workload)
+        further = self.settings.refresh_sessions - 1
+        if plan.case is None or not plan.case.is_timed or not further or self.device.kind != "cuda":
+            return verdict
+        self.bench.engines.arms.release()
+        options = [*Rerun.of(self.config).options, "--mxq-refresh", "--mxq-refresh-in-ci"]
+        for number in range(further):
+            done = subprocess.run(
+                [sys.executable, "-m", "pytest", "-q", item.nodeid, *options],
+                cwd=self.config.rootpath,
+                env={**os.environ, TIMING_ONLY: "1"},
+                capture_output=True,
+                text=True,
+                check=False,
             )
-        return self._workflow
-
-    def _get_refresher(self) -> Refresher[Any]:
-        if self._refresher is None:
-            from pytest_mxq.refresh import Refresher
-
-            self._refresher = Refresher(
-                engines=self._engines(),
-                store=self.store,
-                device=self.device.slug,
-                fingerprint=self.fingerprint,
-                formats=list(self.formats),
-            )
-        return self._refresher
-
-    def _engines(self) -> Any:
-        try:
-            with known_noise_silenced():
-                from pytest_mxq.engines import TorchEngines
-        except ModuleNotFoundError as error:
-            pytest.fail(
-                f"{error.name} is not installed, and a gate needs it: pip install pytest-mxq brings torch, torchao and "
-                "diffusers",
-                pytrace=False,
-            )
-        from pytest_mxq.reports.terminal import make_progress
-
-        return TorchEngines(self.device.kind, make_progress(self.config))
-
-    def _comparison(self, plan: Plan, index: int) -> Path:
-        folder = self.settings.report / model_folder_name(plan.cell.model) / case_file_name(plan.cell.case)
-        return folder / f"{plan.cell.format}-{plan.cell.gate}-{index:02d}.png"
-
-    def _write_comparison(self, plan: Plan, index: int, reference: Any, quantized: Any, caption: str) -> Path:
-        from pytest_mxq.reports.pictures import write_comparison
-
-        path = self._comparison(plan, index)
-        if reference.size != quantized.size:  # nothing can be laid side by side; the odd one is shown alone
-            path.parent.mkdir(parents=True, exist_ok=True)
-            quantized.save(path)
-            return path
-        label = f"{plan.cell.format} (emulated)" if plan.emulated else plan.cell.format
-        write_comparison(path, reference=reference, quantized=quantized, label=label, caption=caption)
-        return path
+            if done.returncode:
+                text = f"{verdict.sentence}\ntiming session {number + 2} failed:\n{done.stdout[-2000:]}"
+                return verdict.because(Outcome.ERROR, text)
+        return verdict.because(verdict.outcome, f"{verdict.sentence}\n{further} further timing sessions added")
 
     def pytest_sessionfinish(self) -> None:
         """Hand the plan from an xdist worker to the controller, which alone writes files."""

@@ -39,6 +39,10 @@ class Settings:
         baselines: root of the stored baselines.
         media: another root for their pictures, or None.
         report: directory of the report.
+        random_weights: run speed and memory gates on random weights.
+        alpha: level of each one-sided bound of a speedup.
+        refresh_sessions: timing sessions that a refresh adds, each in a process of its own.
+        compile_cache: directory of compiled code; None: torch's own.
     """
 
     formats: tuple[str, ...]
@@ -51,6 +55,10 @@ class Settings:
     emulate: bool
     strict: bool
     report: Path
+    random_weights: bool = False
+    alpha: float = 0.05
+    refresh_sessions: int = 1
+    compile_cache: Path | None = None
 
 
 def split_names(text: str | Iterable[str] | None) -> tuple[str, ...]:

@@ -5,28 +5,25 @@ The engines (arms and probes) arrive as an argument, so that the path can be tes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 import msgspec
 
 from pytest_mxq.baselines.fingerprint import Fingerprint, hard_differences
-from pytest_mxq.baselines.schema import (
-    Identity,
-    LpipsInfo,
-    Manifest,
-    Selection,
-    identity_differences,
-)
+from pytest_mxq.baselines.schema import Identity, Manifest, identity_differences
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
 from pytest_mxq.gates.accuracy import decide, summarize, worst_first
+from pytest_mxq.gates.bounds import Bound
 from pytest_mxq.gates.evidence import judge_evidence
-from pytest_mxq.gates.verdict import Evidence, Outcome, PictureFault, ReferenceNote, Verdict
+from pytest_mxq.gates.verdict import Evidence, Outcome, ReferenceNote, Stop, Verdict
+from pytest_mxq.performance import Performance
+from pytest_mxq.protocols import Engines, S, Workload
 from pytest_mxq.settings import Reference
 
 if TYPE_CHECKING:
@@ -34,88 +31,8 @@ if TYPE_CHECKING:
     from pytest_mxq.formats import Format
     from pytest_mxq.gates.bounds import GateKind
 
-Workload = Callable[..., object]
 MAX_COMPARISONS = 3
 REFRESH_COMMAND = "pytest --mxq-refresh"
-
-
-class Shot(Protocol):
-    """The pictures of one arm (the engines' own type), with what was observed while they were drawn."""
-
-    @property
-    def positions(self) -> Sequence[int]:
-        """Position of each picture in the case's full set."""
-        ...
-
-    @property
-    def faults(self) -> Sequence[PictureFault]:
-        """What is degenerate about the pictures."""
-        ...
-
-    @property
-    def identity(self) -> Identity:
-        """What was observed."""
-        ...
-
-
-S = TypeVar("S", bound=Shot)
-
-
-class Engines(Protocol[S]):
-    """What the workflow needs of arms and probes; pictures are opaque to it."""
-
-    def draw(self, case: Case, workload: Workload, *, label: str, chunks: Sequence[int] | None = None) -> S:
-        """Draw a case, or some chunks of it, with the BF16 arm."""
-        ...
-
-    def draw_other_execution(self, case: Case, workload: Workload, *, chunks: Sequence[int]) -> S:
-        """Draw some chunks in BF16, compiled where the case is eager and the other way round (for the noise floor)."""
-        ...
-
-    def draw_quantized(self, case: Case, workload: Workload, number_format: Format, *, emulated: bool) -> S:
-        """Draw a case with a quantized arm."""
-        ...
-
-    def evidence(self, case: Case, number_format: Format, *, emulated: bool) -> Evidence:
-        """Build a quantized arm and prove that it is quantized."""
-        ...
-
-    def selection(self, case: Case, number_format: Format) -> Selection | None:
-        """The layers that a format would quantize; None if there are none."""
-        ...
-
-    def stored(self, manifest: Manifest, images: Sequence[Any]) -> S:
-        """The pictures of a stored baseline."""
-        ...
-
-    def subset(self, shot: S, positions: Sequence[int]) -> S:
-        """The pictures at some positions."""
-        ...
-
-    def score(self, gate: str, reference: S, other: S) -> list[float]:
-        """A metric's values, picture by picture."""
-        ...
-
-    def are_identical(self, reference: S, other: S) -> bool:
-        """Whether all pictures are equal to the bit."""
-        ...
-
-    def images(self, shot: S) -> list[Any]:
-        """The pictures as PIL images."""
-        ...
-
-    def lpips_info(self) -> LpipsInfo:
-        """What LPIPS was computed with."""
-        ...
-
-
-class Stop(Exception):  # noqa: N818  the end of a path, not an error
-    """A gate ended before its comparison, with a verdict of its own kind."""
-
-    def __init__(self, outcome: Outcome, sentence: str, **facts: Any) -> None:
-        super().__init__(sentence)
-        self.outcome = outcome
-        self.facts = facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +58,7 @@ class Workflow(Generic[S]):
     reference: Reference
     strict: bool
     write_comparison: ComparisonWriter
+    performance: Callable[[], Performance]
     _live: dict[tuple[str, str], S] = field(default_factory=dict)
     _sentinels: dict[tuple[str, str], S] = field(default_factory=dict)
     _stored: dict[tuple[str, str], tuple[Manifest, S]] = field(default_factory=dict)
@@ -165,16 +83,30 @@ class Workflow(Generic[S]):
             fingerprint=dict(self.fingerprint.hard),
         )
         try:
-            verdict = self._judge(plan, workload, draft)
+            if plan.kind is not None and plan.kind.family != "pictures":
+                verdict = self._judge_performance(plan, workload, draft)
+            else:
+                verdict = self._judge(plan, workload, draft)
         except Stop as stop:
             verdict = replace(draft, outcome=stop.outcome, sentence=str(stop), **stop.facts)
         except MxqError as error:
             verdict = draft.because(Outcome.ERROR, str(error))
         return replace(verdict, seconds=perf_counter() - start)
 
+    def _judge_performance(self, plan: Plan, workload: Workload, draft: Verdict) -> Verdict:
+        if plan.case is None:
+            raise MxqError(f"{plan.cell.nodeid} has no case")
+        manifest, path = None, self.store.manifest_path(plan.case.recipe.name, plan.case.name)
+        if self.reference is not Reference.LIVE:
+            try:
+                manifest = self.store.load(plan.case.recipe.name, plan.case.name)
+            except BaselineMissingError:
+                manifest = None
+        return self.performance().judge(plan, workload, draft, manifest, str(path))
+
     def _judge(self, plan: Plan, workload: Workload, draft: Verdict) -> Verdict:
         case, kind, number_format, bound = plan.case, plan.kind, plan.number_format, plan.bound
-        if case is None or kind is None or number_format is None or bound is None:
+        if case is None or kind is None or number_format is None or not isinstance(bound, Bound):
             raise MxqError(f"{plan.cell.nodeid} has no gate")
         self._forget_other_models(case)
         manifest = self._manifest(case)

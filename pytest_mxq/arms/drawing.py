@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -57,6 +57,49 @@ class BoundPipeline:
         first = self.seed + self.first_index * self.images_per_prompt
         count = len(self.prompts) * self.images_per_prompt
         return [torch.Generator("cpu").manual_seed(first + offset) for offset in range(count)]
+
+
+@dataclass(slots=True, kw_only=True)
+class TimedPipeline:
+    """What a workload gets while it is timed: the same call, with nothing observed and the generators made before."""
+
+    pipe: Any
+    arguments: Mapping[str, Any]
+    generators: list[torch.Generator]
+    seed: int
+
+    def __call__(self, prompt: str | Sequence[str], **overrides: Any) -> Any:
+        """Call the pipeline with the same noise each time."""
+        for offset, generator in enumerate(self.generators):
+            generator.manual_seed(self.seed + offset)
+        texts = prompt if isinstance(prompt, str) else list(prompt)
+        return self.pipe(prompt=texts, **{**self.arguments, **overrides}, generator=self.generators, output_type="pt")
+
+
+def timed_call(
+    workload: Workload, pipe: Any, arguments: Mapping[str, Any], series: Series
+) -> tuple[Callable[[], object], Drawn]:
+    """One whole call of a workload, to be timed: the first prompt, ``batch_size`` times.
+
+    It is run once here, observed, to learn how many generators the call needs.
+
+    Returns:
+        The call, and what was drawn and observed the first time.
+
+    Raises:
+        CaseFaultError: the workload returned no pictures.
+    """
+    prompts = (series.prompts[0],) * series.batch_size
+    once = draw(workload, pipe, arguments, replace(series, prompts=prompts))
+    generators = [torch.Generator("cpu") for _ in once.seeds]
+    bound: Any = TimedPipeline(pipe=pipe, arguments=arguments, generators=generators, seed=series.seed)
+    prompt = prompts[0] if series.batch_size == 1 else list(prompts)
+
+    def run() -> object:
+        with torch.no_grad():
+            return workload(bound, prompt)
+
+    return run, once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

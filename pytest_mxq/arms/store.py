@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torchao.utils import TorchAOBaseTensor
 
-from pytest_mxq.arms.compile import compile_blocks
+from pytest_mxq.arms.compile import CompileMode, compile_blocks
 from pytest_mxq.arms.load import load_pipeline
 from pytest_mxq.arms.quantize import Chosen, choose_layers, collect_evidence, quantize_layers, share_copy
+from pytest_mxq.arms.random_weights import load_random
+from pytest_mxq.errors import MxqError
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.verdict import Evidence
-from pytest_mxq.models import Recipe
-from pytest_mxq.settings import Execution
+from pytest_mxq.models import ModelSource, Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,28 @@ class Arm:
     chosen: Chosen | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How an arm runs.
+
+    Attributes:
+        compiled: the compilation mode of its repeated blocks; None: eager.
+        for_time: whether it is compiled for speed, or with the roundings of eager execution for its pictures. Two arms
+            that differ in this are not the same: what is compiled first stays.
+    """
+
+    compiled: CompileMode | None = None
+    for_time: bool = False
+
+    @property
+    def text(self) -> str:
+        """What a baseline records."""
+        return "eager" if self.compiled is None else f"compiled blocks, {self.compiled.value}"
+
+
+EAGER = How()
+
+
 class ArmStore:
     """The arms of a session.
 
@@ -47,62 +73,76 @@ class ArmStore:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._base_key: tuple[Recipe, str | None] | None = None
+        self._source: ModelSource | None = None
         self._base: Arm | None = None
         self._arms: dict[str, tuple[tuple[object, ...], Arm]] = {}  # "bf16" compiled, and one "quantized"
         self.builds: Counter[tuple[str, str]] = Counter()
 
-    def base(self, recipe: Recipe, revision: str | None) -> Arm:
-        """The BF16 arm of a recipe, loaded at the first request.
+    def base(self, source: ModelSource) -> Arm:
+        """The BF16 arm of a model in eager execution, loaded at the first request.
 
         Raises:
             MxqError: its weights cannot be had.
         """
-        key = (recipe, revision)
-        if self._base is None or self._base_key != key:
+        if self._base is None or self._source != source:
             self.release()
-            loaded = load_pipeline(recipe, revision=revision, device=self._device)
+            loaded = (
+                load_random(source.recipe, device=self._device)
+                if source.random
+                else load_pipeline(source.recipe, revision=source.revision, device=self._device)
+            )
             self._base = Arm(pipe=loaded.pipe, weights=loaded.weights)
-            self._base_key = key
-            self.builds[recipe.name, "bf16"] += 1
+            self._source = source
+            self.builds[source.recipe.name, "bf16"] += 1
         return self._base
 
-    def arm(
-        self,
-        recipe: Recipe,
-        revision: str | None,
-        number_format: Format | None,
-        *,
-        emulated: bool,
-        execution: Execution = Execution.EAGER,
-    ) -> Arm:
-        """The arm of a recipe in a format (None: BF16), quantized and compiled at the first request."""
-        base = self.base(recipe, revision)
-        if number_format is None and execution is Execution.EAGER:
+    def arm(self, source: ModelSource, number_format: Format | None, *, emulated: bool, how: How = EAGER) -> Arm:
+        """The arm of a model in a format (None: BF16), quantized and compiled at the first request."""
+        base = self.base(source)
+        if number_format is None and how.compiled is None:
             return base
         slot = "quantized" if number_format else "bf16"
-        key = (recipe, revision, number_format, emulated, execution)
+        key = (number_format, emulated, how)
         if slot not in self._arms or self._arms[slot][0] != key:
-            self._arms.pop(slot, None)
-            _collect()
-            arm = self._build(recipe, base, number_format, emulated=emulated, execution=execution)
-            self._arms[slot] = key, arm
-            self.builds[recipe.name, number_format.name if number_format else "bf16-compiled"] += 1
+            self.drop(slot)
+            self._arms[slot] = key, self._build(source.recipe, base, number_format, emulated=emulated, how=how)
+            self.builds[source.recipe.name, number_format.name if number_format else "bf16-compiled"] += 1
         return self._arms[slot][1]
 
-    def choose(self, recipe: Recipe, revision: str | None, number_format: Format) -> Chosen:
+    def choose(self, source: ModelSource, number_format: Format) -> Chosen:
         """The layers that would be quantized."""
-        return choose_layers(getattr(self.base(recipe, revision).pipe, recipe.denoiser), recipe.rule, number_format)
+        recipe = source.recipe
+        return choose_layers(getattr(self.base(source).pipe, recipe.denoiser), recipe.rule, number_format)
+
+    @contextmanager
+    def alone(self, arm: Arm) -> Iterator[None]:
+        """Have one arm alone on the device: every BF16 weight that it does not use itself waits on the CPU."""
+        if self._base is None or self._source is None:
+            raise MxqError("no arm is built")
+        denoiser = self._source.recipe.denoiser
+        used = {parameter.data_ptr() for parameter in getattr(arm.pipe, denoiser).parameters() if _is_plain(parameter)}
+        idle = [p for p in getattr(self._base.pipe, denoiser).parameters() if p.data_ptr() not in used]
+        for parameter in idle:
+            parameter.data = parameter.data.cpu()
+        _collect()
+        try:
+            yield
+        finally:
+            for parameter in idle:
+                parameter.data = parameter.data.to(self._device)
+
+    def drop(self, slot: str) -> None:
+        """Free the compiled "bf16" or the "quantized" arm."""
+        self._arms.pop(slot, None)
+        _collect()
 
     def release(self) -> None:
         """Free every arm."""
         self._arms.clear()
-        self._base = self._base_key = None
+        self._base = self._source = None
         _collect()
 
-    def _build(
-        self, recipe: Recipe, base: Arm, number_format: Format | None, *, emulated: bool, execution: Execution
-    ) -> Arm:
+    def _build(self, recipe: Recipe, base: Arm, number_format: Format | None, *, emulated: bool, how: How) -> Arm:
         original = getattr(base.pipe, recipe.denoiser)
         denoiser = share_copy(original)
         chosen = evidence = None
@@ -110,11 +150,15 @@ class ArmStore:
             chosen = choose_layers(original, recipe.rule, number_format)
             quantize_layers(denoiser, chosen, number_format, emulated=emulated)
             evidence = collect_evidence(denoiser, chosen)
-        if execution is Execution.AS_SPEED:
-            compile_blocks(denoiser)
+        if how.compiled is not None:
+            compile_blocks(denoiser, mode=how.compiled)
         pipe = type(base.pipe)(**{**base.pipe.components, recipe.denoiser: denoiser})
         pipe.set_progress_bar_config(disable=True)
         return Arm(pipe=pipe, weights=base.weights, evidence=evidence, chosen=chosen)
+
+
+def _is_plain(parameter: torch.Tensor) -> bool:
+    return not isinstance(parameter, TorchAOBaseTensor)
 
 
 def _collect() -> None:

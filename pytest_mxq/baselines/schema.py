@@ -24,6 +24,7 @@ __all__ = [
     "Picture",
     "PictureKey",
     "Selection",
+    "TimingSession",
     "decode",
     "encode",
     "identity_differences",
@@ -35,6 +36,7 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.png\Z")]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Distance = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(gt=0)]
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,6 +109,24 @@ class LpipsInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     trunk_sha256: Sha256
 
 
+class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """BF16 timed once, in a process of its own.
+
+    Attributes:
+        created: ISO 8601 date and time.
+        execution: How the arm ran.
+        seconds: Wall time of each timed call.
+        peak_gib: Peak of allocated memory over one call with BF16 alone on the device, GiB; None where not measured.
+        fingerprint: Of the process; only sessions with equal hard facts are used together.
+    """
+
+    created: Text
+    execution: Text
+    seconds: Annotated[tuple[Seconds, ...], Meta(min_length=1)]
+    peak_gib: Seconds | None
+    fingerprint: Fingerprint
+
+
 class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a refresh hands to the store, which adds the pictures.
 
@@ -120,6 +140,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         noise_floor: None where no pictures are gated.
         lpips: None where no pictures are gated.
         fingerprint: Of the process that drew the pictures.
+        sessions: Timing sessions of BF16, the newest last.
     """
 
     case: Text
@@ -131,6 +152,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     noise_floor: NoiseFloor | None
     lpips: LpipsInfo | None
     fingerprint: Fingerprint
+    sessions: tuple[TimingSession, ...] = ()
 
 
 class Manifest(Draft, frozen=True, kw_only=True, forbid_unknown_fields=True):

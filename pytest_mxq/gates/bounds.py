@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any
 
 from pytest_mxq.errors import CaseFaultError
+from pytest_mxq.gates.statistics import SpeedRule
 
 EMULATED_SUFFIX = "-emulated"
 
@@ -20,6 +21,8 @@ class GateKind:
         name: "lpips".
         limit: the marker's argument that holds the bound: "max" or "min".
         higher_is_better: direction of the comparison.
+        family: what it looks at: pictures, speed or memory.
+        arguments: further arguments of its marker.
         largest: largest bound that makes sense (a bound beyond it could not fail or not pass).
         unit: printed behind numbers.
         digits: decimals in print.
@@ -31,6 +34,8 @@ class GateKind:
     largest: float
     unit: str = ""
     digits: int = 4
+    family: str = "pictures"
+    arguments: tuple[str, ...] = ("worst",)
 
     @property
     def marker(self) -> str:
@@ -47,6 +52,25 @@ GATES: dict[str, GateKind] = {
     "lpips": GateKind(name="lpips", limit="max", higher_is_better=False, largest=0.80),
     "ssim": GateKind(name="ssim", limit="min", higher_is_better=True, largest=1.0),
     "psnr": GateKind(name="psnr", limit="min", higher_is_better=True, largest=120.0, unit=" dB", digits=2),
+    "speedup": GateKind(
+        name="speedup",
+        limit="min",
+        higher_is_better=True,
+        largest=100.0,
+        unit="x",
+        digits=3,
+        family="speed",
+        arguments=("rule",),
+    ),
+    "memory": GateKind(
+        name="memory",
+        limit="max_ratio",
+        higher_is_better=False,
+        largest=2.0,
+        digits=3,
+        family="memory",
+        arguments=("max_gib", "max_weight_ratio"),
+    ),
 }
 
 
@@ -58,10 +82,87 @@ class Bound:
     worst: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedBound:
+    """What ``mxq_speedup`` demands of one format: the speedup over BF16, and how sure it must be."""
+
+    speedup: float
+    rule: SpeedRule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryBound:
+    """What ``mxq_memory`` demands of one format; None: not bounded.
+
+    Attributes:
+        max_ratio: largest peak memory as a share of BF16's.
+        max_gib: largest peak memory, GiB.
+        max_weight_ratio: largest size of the quantized weights as a share of their size in BF16.
+    """
+
+    max_ratio: float | None
+    max_gib: float | None
+    max_weight_ratio: float | None
+
+
+AnyBound = Bound | SpeedBound | MemoryBound
+
+
+def read_any_bound(
+    kind: GateKind, args: tuple[Any, ...], arguments: Mapping[str, Any], *, format_name: str, emulated: bool
+) -> AnyBound:
+    """The bound that a gate's marker states for a format.
+
+    Raises:
+        CaseFaultError: as `read_bound`.
+    """
+    if kind.family == "pictures":
+        return read_bound(kind, args, arguments, format_name=format_name, emulated=emulated)
+    _check_arguments(kind, args, arguments)
+    if kind.family == "speed":
+        return _speed_bound(kind, arguments, format_name)
+    return _memory_bound(kind, arguments, format_name)
+
+
+def _speed_bound(kind: GateKind, arguments: Mapping[str, Any], format_name: str) -> SpeedBound:
+    _need_limit(kind, arguments)
+    rules = [rule.value for rule in SpeedRule]
+    rule = arguments.get("rule", SpeedRule.NOT_BELOW.value)
+    if rule not in rules:
+        raise CaseFaultError(f"{kind.marker}(rule=) must be one of {', '.join(rules)}; got {rule!r}")
+    return SpeedBound(speedup=_number(kind, "min", arguments["min"], format_name, emulated=False), rule=SpeedRule(rule))
+
+
+def _memory_bound(kind: GateKind, arguments: Mapping[str, Any], format_name: str) -> MemoryBound:
+    largest = {"max_ratio": 2.0, "max_gib": 10_000.0, "max_weight_ratio": 1.0}
+    if not arguments:
+        raise CaseFaultError(f"{kind.marker} needs at least one of {', '.join(largest)}")
+    stated = {
+        name: _number(kind, name, arguments[name], format_name, emulated=False, largest=limit)
+        for name, limit in largest.items()
+        if name in arguments
+    }
+    return MemoryBound(**{name: stated.get(name) for name in largest})
+
+
+def _check_arguments(kind: GateKind, args: tuple[Any, ...], arguments: Mapping[str, Any]) -> None:
+    allowed = (kind.limit, *kind.arguments)
+    if args:
+        raise CaseFaultError(f"{kind.marker} takes no positional argument, got {args!r}: write {kind.limit}=...")
+    for name in arguments:
+        if name not in allowed:
+            raise CaseFaultError(f"{kind.marker} has no argument {name!r}; it takes {', '.join(allowed)}")
+
+
+def _need_limit(kind: GateKind, arguments: Mapping[str, Any]) -> None:
+    if kind.limit not in arguments:
+        raise CaseFaultError(f"{kind.marker} needs {kind.limit}=, a number or a mapping by format")
+
+
 def read_bound(
     kind: GateKind, args: tuple[Any, ...], arguments: Mapping[str, Any], *, format_name: str, emulated: bool
 ) -> Bound:
-    """The bound that a marker states for a format.
+    """The bound of pictures that a marker states for a format.
 
     Args:
         kind: the gate.
@@ -73,14 +174,8 @@ def read_bound(
     Raises:
         CaseFaultError: unknown or missing argument, no bound for the format, or a bound that decides nothing.
     """
-    allowed = (kind.limit, "worst")
-    if args:
-        raise CaseFaultError(f"{kind.marker} takes no positional argument, got {args!r}: write {kind.limit}=...")
-    for name in arguments:
-        if name not in allowed:
-            raise CaseFaultError(f"{kind.marker} has no argument {name!r}; it takes {', '.join(allowed)}")
-    if kind.limit not in arguments:
-        raise CaseFaultError(f"{kind.marker} needs {kind.limit}=, a number or a mapping by format")
+    _check_arguments(kind, args, arguments)
+    _need_limit(kind, arguments)
     mean = _number(kind, kind.limit, arguments[kind.limit], format_name, emulated=emulated)
     if "worst" in arguments:
         worst = _number(kind, "worst", arguments["worst"], format_name, emulated=emulated)
@@ -108,7 +203,10 @@ def _check_order(kind: GateKind, mean: float, worst: float) -> None:
         )
 
 
-def _number(kind: GateKind, argument: str, stated: object, format_name: str, *, emulated: bool) -> float:
+def _number(
+    kind: GateKind, argument: str, stated: object, format_name: str, *, emulated: bool, largest: float | None = None
+) -> float:
+    most = kind.largest if largest is None else largest
     where = f"{kind.marker}({argument}=)"
     if isinstance(stated, Mapping):
         keys = (f"{format_name}{EMULATED_SUFFIX}", format_name) if emulated else (format_name,)
@@ -122,8 +220,8 @@ def _number(kind: GateKind, argument: str, stated: object, format_name: str, *, 
     if isinstance(stated, bool) or not isinstance(stated, int | float):
         raise CaseFaultError(f"{where} must be a number, got {stated!r} ({type(stated).__name__})")
     value = float(stated)
-    if not isfinite(value) or not 0 < value <= kind.largest:
-        raise CaseFaultError(f"{where} must be above 0 and at most {kind.largest:g}, got {stated!r}")
+    if not isfinite(value) or not 0 < value <= most:
+        raise CaseFaultError(f"{where} must be above 0 and at most {most:g}, got {stated!r}")
     return value
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
+from enum import Enum, StrEnum
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from pytest_mxq.gates.statistics import SpeedMode
 
 
 class Outcome(StrEnum):
@@ -104,6 +106,67 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedSamples:
+    """What was timed for one speed gate; all times in seconds a call.
+
+    Attributes:
+        mode: whether BF16 ran beside the quantized arm, or comes from stored sessions.
+        bf16: times of the BF16 arm in this run, round by round; empty in stored mode.
+        quantized: times of the quantized arm.
+        sessions: stored BF16 sessions on this hardware and software.
+        voided: why rounds were voided and repeated.
+        environment: why the machine is not fit to be timed on; empty: it is.
+        start_seed: seed of the random order of the arms.
+        execution: how both arms ran.
+        first_call: seconds of the first call of each arm, compilation included (BF16 first).
+        throttle_share: share of the rounds in which the GPU was slowed down, where the driver tells.
+        power_cap_share: share of the rounds at the software power cap; normal under load.
+    """
+
+    mode: SpeedMode
+    bf16: tuple[float, ...]
+    quantized: tuple[float, ...]
+    sessions: tuple[tuple[float, ...], ...] = ()
+    voided: tuple[str, ...] = ()
+    environment: str = ""
+    start_seed: int = 0
+    execution: str = ""
+    first_call: tuple[float, ...] = ()
+    throttle_share: float | None = None
+    power_cap_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedFacts:
+    """The numbers of a speed verdict: the estimate, both medians in seconds, and the samples behind them."""
+
+    speedup: float
+    lower: float
+    upper: float
+    half_width: float
+    n: int
+    mode: str
+    alpha: float
+    bf16_seconds: float
+    quantized_seconds: float
+    samples: SpeedSamples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryFacts:
+    """The numbers of a memory verdict: peaks of each arm alone in GiB, and the quantized weights' share of BF16."""
+
+    peak_gib: float
+    bf16_peak_gib: float
+    weight_ratio: float
+
+    @property
+    def ratio(self) -> float:
+        """Peak as a share of BF16's."""
+        return self.peak_gib / self.bf16_peak_gib
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceNote:
     """Which BF16 pictures a verdict was made against, and why these.
 
@@ -150,6 +213,8 @@ class Verdict:
     worst_prompt: str = ""
     scores: Scores | None = None
     evidence: Evidence | None = None
+    speed: SpeedFacts | None = None
+    memory: MemoryFacts | None = None
     reference: ReferenceNote | None = None
     emulated: bool = False
     pictures: tuple[str, ...] = ()
@@ -160,6 +225,15 @@ class Verdict:
     def because(self, outcome: Outcome, sentence: str) -> Verdict:
         """The same record with another outcome and sentence."""
         return replace(self, outcome=outcome, sentence=sentence)
+
+
+class Stop(Exception):  # noqa: N818  the end of a path, not an error
+    """A gate ended before its comparison, with a verdict of its own kind and what was known by then."""
+
+    def __init__(self, outcome: Outcome, sentence: str, **facts: Any) -> None:
+        super().__init__(sentence)
+        self.outcome = outcome
+        self.facts = facts
 
 
 def to_record(verdict: Verdict) -> dict[str, object]:
@@ -175,7 +249,7 @@ def _plain(value: object) -> object:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, Outcome):
+    if isinstance(value, Enum):
         return value.value
     if isinstance(value, float) and not isfinite(value):
         return str(value)

@@ -1,10 +1,19 @@
 """Models: one file each, with everything known of it."""
 
-from pytest_mxq.models.base import GENERIC_RULE, Keep, ModelRegistry, Recipe, SelectionRule
+from pytest_mxq.models.base import GENERIC_RULE, Keep, MemoryNeed, ModelRegistry, ModelSource, Recipe, SelectionRule
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV
 
-__all__ = ["GENERIC_RULE", "Keep", "ModelRegistry", "Recipe", "SelectionRule", "built_in_models"]
+__all__ = [
+    "GENERIC_RULE",
+    "Keep",
+    "MemoryNeed",
+    "ModelRegistry",
+    "ModelSource",
+    "Recipe",
+    "SelectionRule",
+    "built_in_models",
+]
 
 
 def built_in_models() -> tuple[Recipe, ...]:

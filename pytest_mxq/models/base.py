@@ -51,6 +51,30 @@ class SelectionRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryNeed:
+    """What a model occupies on a device in BF16, GiB.
+
+    Attributes:
+        weights: all weights.
+        encoders: those of the text encoders, which random weights do without.
+        denoiser: those of the denoiser.
+        call: what a call adds, whatever its batch.
+        image: what each picture of the batch adds.
+    """
+
+    weights: float
+    encoders: float
+    denoiser: float
+    call: float
+    image: float
+
+    def both_arms(self, batch_size: int, *, random: bool) -> float:
+        """Peak with the base and one quantized arm of about half the denoiser's size."""
+        weights = self.weights - (self.encoders if random else 0.0)
+        return weights + 0.52 * self.denoiser + self.call + batch_size * self.image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Everything known of a model, in one place.
 
@@ -68,6 +92,7 @@ class Recipe:
         random: builds the pipeline from its configuration, wherever parameters are made (`arms/random_weights` makes
             none and fills them afterwards); parameters in the places of the text encoders hold the embeddings that
             every prompt gets. None: the model cannot be had with random weights.
+        memory: what it occupies; None: not known, and not checked before loading.
     """
 
     name: str
@@ -80,6 +105,7 @@ class Recipe:
     min_share: float = 0.5
     cpu_float32_vae: bool = True
     random: Callable[[], Any] | None = None
+    memory: MemoryNeed | None = None
 
 
 # For a model that nobody registered: the published size clause, and the layers that every published rule keeps.
@@ -138,3 +164,18 @@ class ModelRegistry:
 
 def _folder_name(name: str) -> str:
     return Path(name).resolve().name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """One set of weights of a model: what an arm is built from.
+
+    Attributes:
+        recipe: the model.
+        revision: revision on the Hub, over the recipe's own.
+        random: whether the weights are random, for speed and memory where the trained ones cannot be had.
+    """
+
+    recipe: Recipe
+    revision: str | None = None
+    random: bool = False

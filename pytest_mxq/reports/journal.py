@@ -42,7 +42,7 @@ class Journal:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings": {name: _plain(value) for name, value in asdict(session.settings).items()},
             "device": {"name": session.device.name, "slug": session.device.slug, "kind": session.device.kind},
-            "fingerprint": {"hard": session.fingerprint.hard, "recorded": session.fingerprint.recorded},
+            "fingerprint": {"hard": session.bench.fingerprint.hard, "recorded": session.bench.fingerprint.recorded},
             "verdicts": records,
             "problems": problems,
         }

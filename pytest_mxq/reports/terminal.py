@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mxq.baselines.fingerprint import hard_differences
 from pytest_mxq.errors import BaselineMissingError, MxqError
 from pytest_mxq.gates.bounds import GATES
-from pytest_mxq.gates.verdict import Outcome, Verdict
+from pytest_mxq.gates.verdict import Outcome, SpeedFacts, Verdict
 from pytest_mxq.settings import Reference
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _COLOURS: Mapping[str, dict[str, bool]] = {
     Outcome.REFRESHED.value: {"green": True},
     Outcome.SKIPPED.value: {"yellow": True},
 }
-_HEADINGS = ("model", "case", "format", "gate", "verdict", "mean", "worst", "bound", "reference")
+_HEADINGS = ("model", "case", "format", "gate", "verdict", "observed", "worst", "bound", "reference")
 Markup = dict[str, bool]
 
 
@@ -52,6 +52,8 @@ def _details(verdict: Verdict) -> Iterator[str]:
         shown = GATES[verdict.cell.gate].show(verdict.scores.worst)
         yield f"  worst     {shown}  {verdict.worst_prompt!r}"
         yield f"  pictures  {_numbers(verdict)}"
+    if verdict.speed is not None:
+        yield from _rounds(verdict.speed)
     reference = verdict.reference
     if reference is not None:
         where = f"{shown_path(reference.manifest)} " if reference.manifest else ""
@@ -66,6 +68,33 @@ def _details(verdict: Verdict) -> Iterator[str]:
         yield f"  look at   {shown_path(path)}"
     if verdict.next_command:
         yield f"  next      {verdict.next_command}"
+
+
+def _rounds(speed: SpeedFacts) -> Iterator[str]:
+    """A strip of the rounds of each arm, each on its own scale, and what was seen of the machine."""
+    samples = speed.samples
+    for name, values in (("BF16", samples.bf16), ("quantized", samples.quantized)):
+        if values:
+            yield f"  {name:<9} {strip(values)}  {min(values):.3f} to {max(values):.3f} s"
+    watched = [f"{len(samples.voided)} rounds voided"]
+    if samples.throttle_share is not None:
+        watched.append(f"slowed down in {samples.throttle_share:.0%}")
+    if samples.power_cap_share is not None:
+        watched.append(f"power cap in {samples.power_cap_share:.0%}")
+    first = " and ".join(f"{seconds:.1f} s" for seconds in samples.first_call)
+    yield f"  machine   {', '.join(watched)}; first calls {first}; {samples.execution}"
+
+
+def strip(values: Sequence[float]) -> str:
+    """One block a value, from the lowest of them to the highest.
+
+    >>> strip([1.0, 1.5, 2.0])
+    '▁▅█'
+    """
+    blocks = "▁▂▃▄▅▆▇█"
+    low = min(values)
+    span = (max(values) - low) or 1.0
+    return "".join(blocks[round((value - low) / span * (len(blocks) - 1))] for value in values)
 
 
 def _numbers(verdict: Verdict) -> str:
@@ -91,12 +120,12 @@ def _reference_line(session: MxqSession, model: str, case: str) -> str:
         return "reference live (--mxq-reference=live)"
     live = "live" if session.settings.reference is Reference.AUTO and not session.settings.strict else "stale"
     try:
-        manifest = session.store.load(model, case)
+        manifest = session.bench.store.load(model, case)
     except BaselineMissingError:
         return f"no stored baseline; reference {'live' if live == 'live' else 'missing'}"
     except MxqError as error:
         return f"baseline unusable: {error}"
-    differences = hard_differences(manifest.fingerprint, session.fingerprint)
+    differences = hard_differences(manifest.fingerprint, session.bench.fingerprint)
     if differences:
         return f"reference {live}: the baseline is of other hardware or software: {'; '.join(differences)}"
     return f"reference stored {manifest.created[:10]}, {len(manifest.pictures)} pictures, same hardware and software"
@@ -162,22 +191,38 @@ def _aligned(cells: Iterable[str], widths: Iterable[int]) -> str:
 
 
 def _row(record: dict[str, Any]) -> tuple[str, ...]:
-    cell, scores, reference = record["cell"], record["scores"], record["reference"]
+    cell, reference = record["cell"], record["reference"]
     kind = GATES.get(cell["gate"])
     show = kind.show if kind else str
     sign = ">=" if kind and kind.higher_is_better else "<="
     bounds = [record[name] for name in ("bound", "worst_bound") if record[name] is not None]
+    observed, worst = _observed(record)
     return (
         cell["model"] or "-",
         cell["case"],
         cell["format"] + (" (emulated)" if record["emulated"] else ""),
         cell["gate"],
         STATUS.get(record["outcome"], record["outcome"]),
-        show(float(scores["mean"])) if scores else "-",
-        show(float(scores["worst"])) if scores else "-",
+        observed,
+        worst,
         f"{sign} {', '.join(show(bound) for bound in bounds)}" if bounds else "-",
         reference["mode"] if reference else "-",
     )
+
+
+def _observed(record: dict[str, Any]) -> tuple[str, str]:
+    """The number that was compared, and the worst picture or the interval beside it."""
+    kind = GATES.get(record["cell"]["gate"])
+    if kind is None:
+        return "-", "-"
+    scores, speed, memory = record["scores"], record["speed"], record["memory"]
+    if scores:
+        return kind.show(float(scores["mean"])), kind.show(float(scores["worst"]))
+    if speed:
+        return kind.show(speed["speedup"]), f"[{speed['lower']:.3f}, {speed['upper']:.3f}]"
+    if memory:
+        return kind.show(memory["peak_gib"] / memory["bf16_peak_gib"]), f"{memory['peak_gib']:.2f} GiB"
+    return "-", "-"
 
 
 def make_progress(config: pytest.Config) -> Callable[[str, int, int], None]:

@@ -92,6 +92,7 @@ class Bench:
             reference=reference,
             strict=False,
             write_comparison=self._write,
+            performance=_no_performance,
         )
         return workflow.judge(plan, workload, next_command="pytest t")
 
@@ -117,6 +118,10 @@ def engines() -> Iterator[TorchEngines]:
 def bench(engines: TorchEngines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(engines, "draw_other_execution", _no_compiler)  # a cold compilation takes half a minute
     return Bench(engines, tmp_path)
+
+
+def _no_performance() -> Any:
+    raise AssertionError("a gate of pictures needs no stopwatch")
 
 
 def _no_compiler(*_args: Any, **_kwargs: Any) -> Any:

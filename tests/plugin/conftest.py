@@ -8,7 +8,8 @@ from gate_project import CONFTEST, GATE_TEST, GateDirectory
 def gates(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> GateDirectory:
     """A project with one gate test, on a machine without a GPU, outside CI."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.delenv("CI", raising=False)
+    for name in ("CI", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+        monkeypatch.delenv(name, raising=False)
     pytester.makeini("[pytest]\n")
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_it=GATE_TEST)

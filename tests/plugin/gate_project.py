@@ -13,9 +13,29 @@ HERE = Path(__file__).parent
 CONFTEST = f"""
 import sys
 sys.path.insert(0, {str(HERE)!r})
-from pytest_mxq.session import MxqSession
+from pytest_mxq.workbench import Workbench
 from mxq_fakes import FakeEngines
-MxqSession._engines = lambda self: FakeEngines()
+Workbench.engines = property(lambda self: self.__dict__.setdefault("fakes", FakeEngines()))
+"""
+
+BLACKWELL = """
+import pytest_mxq.session
+from mxq_fakes import FakeStopwatch
+from pytest_mxq.device import Device
+pytest_mxq.session.find_device = lambda: Device(
+    kind="cuda", name="NVIDIA B200", capability=(10, 0), slug="nvidia-b200-sm100", total_memory_gib=180.0, facts={}
+)
+Workbench.stopwatch = property(lambda self: self.__dict__.setdefault("watch", FakeStopwatch(self.engines)))
+"""
+
+SPEED_TEST = """
+import pytest
+
+@pytest.mark.mxq("demo", prompts=2)
+@pytest.mark.mxq_speedup(min={"mxfp8": 1.15, "nvfp4": 1.40})
+@pytest.mark.mxq_memory(max_ratio={"mxfp8": 0.75, "nvfp4": 0.65})
+def test_speed(mxq_pipeline, mxq_prompt):
+    return mxq_pipeline(mxq_prompt)
 """
 
 GATE_TEST = """
@@ -60,6 +80,12 @@ class GateDirectory:
         """The report of the last run."""
         document: dict[str, Any] = json.loads((self.path / "mxq-report" / "report.json").read_text())
         return document
+
+    def on_blackwell(self, source: str = SPEED_TEST) -> None:
+        """Pretend that the device is a B200, with a fake stopwatch."""
+        conftest = self.path / "conftest.py"
+        conftest.write_text(conftest.read_text() + BLACKWELL)
+        self.write(source)
 
     def outcomes(self) -> dict[str, str]:
         """format-gate -> outcome, of the last run."""

@@ -15,7 +15,8 @@ from pytest_mxq.baselines.schema import Identity, LpipsInfo, Manifest, Selection
 from pytest_mxq.cases import Case
 from pytest_mxq.errors import CaseFaultError
 from pytest_mxq.formats import Format
-from pytest_mxq.gates.verdict import Evidence, PictureFault
+from pytest_mxq.gates.statistics import SpeedMode
+from pytest_mxq.gates.verdict import Evidence, MemoryFacts, PictureFault, SpeedSamples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,3 +165,84 @@ def _identity(case: Case, calls: list[dict[str, Any]], weights: str) -> Identity
         execution=case.settings.execution.value,
         calls=tuple(calls),
     )
+
+
+class FakeStopwatch:
+    """Times as ``behaviour.json`` says: seconds of BF16 and of each format, a little scatter on both."""
+
+    def __init__(self, engines: FakeEngines) -> None:
+        self.engines = engines
+        self.behaviour = engines.behaviour
+
+    def evidence(self, case: Case, number_format: Format) -> Evidence:
+        return self.engines.evidence(case, number_format, emulated=False)
+
+    def _times(self, name: str, count: int) -> tuple[float, ...]:
+        base = self.behaviour.get("seconds", {}).get(name, 1.0)
+        scatter = self.behaviour.get("scatter", 0.001)
+        wave = (0.0, 1.0, -1.0, 0.5, -0.5, 0.8, -0.3, 0.2)
+        return tuple(base * (1 + scatter * wave[(i + len(name)) % len(wave)]) for i in range(count))
+
+    def _observed(self, case: Case, workload: Callable[..., object]) -> Identity:
+        bound = FakeBound(case)
+        workload(bound, case.prompts[0])
+        return _identity(case, bound.calls, self.behaviour.get("weights", "folder:0"))
+
+    def time_live(
+        self, case: Case, workload: Callable[..., object], number_format: Format, *, alpha: float, seed: int
+    ) -> tuple[SpeedSamples, Identity]:
+        self.engines._log(f"live {number_format.name}")
+        samples = SpeedSamples(
+            mode=SpeedMode.LIVE,
+            bf16=self._times("bf16", 8),
+            quantized=self._times(number_format.name, 8),
+            environment=self.behaviour.get("environment", ""),
+            start_seed=seed,
+            execution="compiled blocks, default",
+            first_call=(20.0, 11.0),
+            throttle_share=0.0,
+            power_cap_share=0.5,
+        )
+        return samples, self._observed(case, workload)
+
+    def time_quantized(
+        self,
+        case: Case,
+        workload: Callable[..., object],
+        number_format: Format,
+        sessions: tuple[tuple[float, ...], ...],
+    ) -> tuple[SpeedSamples, Identity]:
+        self.engines._log(f"stored {number_format.name}")
+        samples = SpeedSamples(
+            mode=SpeedMode.STORED, bf16=(), quantized=self._times(number_format.name, 8), sessions=sessions
+        )
+        return samples, self._observed(case, workload)
+
+    def time_bf16(self, case: Case, workload: Callable[..., object]) -> FakeTimed:
+        self.engines._log("session")
+        return FakeTimed(
+            seconds=self._times("bf16", 8),
+            peak_gib=20.0,
+            execution="compiled blocks, default",
+            identity=self._observed(case, workload),
+            environment=self.behaviour.get("environment", ""),
+        )
+
+    def weigh(
+        self, case: Case, workload: Callable[..., object], number_format: Format, stored_gib: float | None
+    ) -> tuple[MemoryFacts, Identity]:
+        peak = self.behaviour.get("peak", {}).get(number_format.name, 12.0)
+        facts = MemoryFacts(peak_gib=peak, bf16_peak_gib=stored_gib or 20.0, weight_ratio=0.5)
+        return facts, self._observed(case, workload)
+
+    def inductor_digest(self) -> str:
+        return str(self.behaviour.get("inductor", "0123"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeTimed:
+    seconds: tuple[float, ...]
+    peak_gib: float | None
+    execution: str
+    identity: Identity
+    environment: str

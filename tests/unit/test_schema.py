@@ -216,7 +216,7 @@ def test_an_innocent_key_is_not_blamed_for_a_fault_that_comes_later() -> None:
 
 
 def test_every_missing_field_is_named() -> None:
-    for field in Manifest.__struct_fields__:
+    for field in set(Manifest.__struct_fields__) - {"sessions"}:  # absent where nothing was timed
         data = altered(lambda document, field=field: document.pop(field))  # type: ignore[misc]
         assert f"missing required field `{field}`" in message_of(data)
 

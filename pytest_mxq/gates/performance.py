@@ -1,0 +1,103 @@
+"""Deciding speed and memory gates: pure functions of what was measured."""
+
+from math import exp, log
+from statistics import median
+
+from pytest_mxq.gates.bounds import MemoryBound, SpeedBound
+from pytest_mxq.gates.statistics import (
+    DEFAULT_PROCESS_SD,
+    SpeedDecision,
+    SpeedEstimate,
+    SpeedMode,
+    decide_speed,
+    estimate_paired,
+    estimate_stored,
+    speedup_process_sd,
+)
+from pytest_mxq.gates.verdict import MemoryFacts, Outcome, SpeedFacts, SpeedSamples
+
+AUTO_SESSIONS = 5  # stored sessions from which ``auto`` trusts them
+AUTO_HALF_WIDTH = 0.02  # and the widest half-width of their ln speedup
+
+
+def decide_memory(memory: MemoryFacts, bound: MemoryBound) -> tuple[Outcome, str]:
+    """Pass or regression, and the sentence that says why.
+
+    >>> memory = MemoryFacts(peak_gib=15.0, bf16_peak_gib=27.0, weight_ratio=0.5)
+    >>> decide_memory(memory, MemoryBound(max_ratio=0.6, max_gib=None, max_weight_ratio=None))
+    (<Outcome.PASS: 'pass'>, 'peak 0.556 of BF16 <= 0.600 (15.00 of 27.00 GiB)')
+    """
+    checks = [
+        (
+            "peak {} of BF16",
+            memory.ratio,
+            bound.max_ratio,
+            f" ({memory.peak_gib:.2f} of {memory.bf16_peak_gib:.2f} GiB)",
+        ),
+        ("peak {} GiB", memory.peak_gib, bound.max_gib, ""),
+        ("quantized weights {} of BF16's", memory.weight_ratio, bound.max_weight_ratio, ""),
+    ]
+    texts, good = [], True
+    for text, value, limit, more in checks:
+        if limit is not None:
+            within = value <= limit
+            good = good and within
+            texts.append(f"{text.format(f'{value:.3f}')} {'<=' if within else '>'} {limit:.3f}{more}")
+    return (Outcome.PASS if good else Outcome.REGRESSION), ", ".join(texts)
+
+
+def estimate(samples: SpeedSamples, *, alpha: float) -> SpeedEstimate:
+    """The speedup of live rounds, or of one session against stored ones.
+
+    Raises:
+        SamplesError: too few rounds, or times that are none.
+    """
+    if samples.mode is SpeedMode.STORED:
+        return estimate_stored(samples.sessions, samples.quantized, alpha=alpha)
+    spread = speedup_process_sd(samples.sessions, alpha=alpha) if len(samples.sessions) > 1 else DEFAULT_PROCESS_SD
+    return estimate_paired(samples.bf16, samples.quantized, alpha=alpha, process_sd=spread)
+
+
+def is_trusted(sessions: int, found: SpeedEstimate) -> bool:
+    """Whether ``auto`` takes a stored estimate: at least 5 sessions, and a half-width of at most 2 %."""
+    return sessions >= AUTO_SESSIONS and found.half_width <= AUTO_HALF_WIDTH
+
+
+def decide(samples: SpeedSamples, bound: SpeedBound, *, alpha: float) -> tuple[Outcome, str, SpeedFacts | None]:
+    """The verdict of a speed gate, its sentence, and its numbers (None where nothing was timed to the end)."""
+    if samples.environment:
+        return Outcome.ENVIRONMENT, f"the machine is not fit to be timed on: {samples.environment}", None
+    found = estimate(samples, alpha=alpha)
+    outcome = _OUTCOMES[decide_speed(found, bound.speedup, bound.rule)]
+    bf16 = (
+        exp(median(log(median(session)) for session in samples.sessions)) if not samples.bf16 else median(samples.bf16)
+    )
+    facts = SpeedFacts(
+        speedup=found.speedup,
+        lower=found.lower,
+        upper=found.upper,
+        half_width=found.half_width,
+        n=found.n,
+        mode=found.mode.value,
+        alpha=alpha,
+        bf16_seconds=bf16,
+        quantized_seconds=median(samples.quantized),
+        samples=samples,
+    )
+    return outcome, _sentence(facts, bound, outcome), facts
+
+
+_OUTCOMES = {
+    SpeedDecision.PASS: Outcome.PASS,
+    SpeedDecision.MARGINAL: Outcome.MARGINAL,
+    SpeedDecision.REGRESSION: Outcome.REGRESSION,
+    SpeedDecision.INCONCLUSIVE: Outcome.INCONCLUSIVE,
+}
+
+
+def _sentence(facts: SpeedFacts, bound: SpeedBound, outcome: Outcome) -> str:
+    sign = {Outcome.REGRESSION: "<", Outcome.PASS: ">=", Outcome.MARGINAL: "about"}.get(outcome, "not told from")
+    return (
+        f"{facts.speedup:.3f}x {sign} {bound.speedup:.3f}x   [{facts.lower:.3f}, {facts.upper:.3f}] "
+        f"{1 - facts.alpha:.0%}   BF16 {facts.bf16_seconds:.3f} s -> {facts.quantized_seconds:.3f} s   n={facts.n}"
+    )

@@ -1,0 +1,134 @@
+"""What the paths of gates need of arms and probes: the engines behind these protocols arrive as arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from pytest_mxq.baselines.schema import Identity, LpipsInfo, Manifest, Selection
+from pytest_mxq.gates.verdict import Evidence, MemoryFacts, PictureFault, SpeedSamples
+
+if TYPE_CHECKING:
+    from pytest_mxq.cases import Case
+    from pytest_mxq.formats import Format
+
+Workload = Callable[..., object]
+
+
+class Shot(Protocol):
+    """The pictures of one arm (the engines' own type), with what was observed while they were drawn."""
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """Position of each picture in the case's full set."""
+        ...
+
+    @property
+    def faults(self) -> Sequence[PictureFault]:
+        """What is degenerate about the pictures."""
+        ...
+
+    @property
+    def identity(self) -> Identity:
+        """What was observed."""
+        ...
+
+
+S = TypeVar("S", bound=Shot)  # the engines' own type of pictures
+
+
+class Engines(Protocol[S]):
+    """What the workflow needs of arms and probes; pictures are opaque to it."""
+
+    def draw(self, case: Case, workload: Workload, *, label: str, chunks: Sequence[int] | None = None) -> S:
+        """Draw a case, or some chunks of it, with the BF16 arm."""
+        ...
+
+    def draw_other_execution(self, case: Case, workload: Workload, *, chunks: Sequence[int]) -> S:
+        """Draw some chunks in BF16, compiled where the case is eager and the other way round (for the noise floor)."""
+        ...
+
+    def draw_quantized(self, case: Case, workload: Workload, number_format: Format, *, emulated: bool) -> S:
+        """Draw a case with a quantized arm."""
+        ...
+
+    def evidence(self, case: Case, number_format: Format, *, emulated: bool) -> Evidence:
+        """Build a quantized arm and prove that it is quantized."""
+        ...
+
+    def selection(self, case: Case, number_format: Format) -> Selection | None:
+        """The layers that a format would quantize; None if there are none."""
+        ...
+
+    def stored(self, manifest: Manifest, images: Sequence[Any]) -> S:
+        """The pictures of a stored baseline."""
+        ...
+
+    def subset(self, shot: S, positions: Sequence[int]) -> S:
+        """The pictures at some positions."""
+        ...
+
+    def score(self, gate: str, reference: S, other: S) -> list[float]:
+        """A metric's values, picture by picture."""
+        ...
+
+    def are_identical(self, reference: S, other: S) -> bool:
+        """Whether all pictures are equal to the bit."""
+        ...
+
+    def images(self, shot: S) -> list[Any]:
+        """The pictures as PIL images."""
+        ...
+
+    def lpips_info(self) -> LpipsInfo:
+        """What LPIPS was computed with."""
+        ...
+
+
+class TimedBf16(Protocol):
+    """BF16 timed for a stored session."""
+
+    @property
+    def seconds(self) -> tuple[float, ...]: ...  # noqa: D102
+    @property
+    def peak_gib(self) -> float | None: ...  # noqa: D102
+    @property
+    def execution(self) -> str: ...  # noqa: D102
+    @property
+    def identity(self) -> Identity: ...  # noqa: D102
+    @property
+    def environment(self) -> str: ...  # noqa: D102
+
+
+class Stopwatch(Protocol):
+    """What the path needs of the engines."""
+
+    def evidence(self, case: Case, number_format: Format) -> Evidence:
+        """Build the quantized arm that is timed, and prove that it is quantized."""
+        ...
+
+    def time_live(
+        self, case: Case, workload: Workload, number_format: Format, *, alpha: float, seed: int
+    ) -> tuple[SpeedSamples, Identity]:
+        """Both arms in turn, and what was observed."""
+        ...
+
+    def time_quantized(
+        self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]
+    ) -> tuple[SpeedSamples, Identity]:
+        """One session of the quantized arm, and what was observed."""
+        ...
+
+    def weigh(
+        self, case: Case, workload: Workload, number_format: Format, stored_gib: float | None
+    ) -> tuple[MemoryFacts, Identity]:
+        """Peak memory of both arms, and what was observed."""
+        ...
+
+    def inductor_digest(self) -> str:
+        """Names Inductor's configuration: part of what timings must have in common."""
+        ...
+
+    def time_bf16(self, case: Case, workload: Workload) -> TimedBf16:
+        """One session of BF16, and its peak memory, to be stored."""
+        ...

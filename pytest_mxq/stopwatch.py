@@ -1,0 +1,237 @@
+"""Timing and weighing arms: compiled under one configuration, warm, watched, with nothing else in the timed region."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import torch
+
+from pytest_mxq.arms.compile import compile_cache, compiling_fast, inductor_settings, same_inductor_settings
+from pytest_mxq.arms.drawing import Series, timed_call
+from pytest_mxq.arms.store import Arm, How
+from pytest_mxq.baselines.schema import Identity
+from pytest_mxq.engines import compile_mode, observed_identity
+from pytest_mxq.errors import MxqError
+from pytest_mxq.gates.statistics import SpeedMode
+from pytest_mxq.gates.verdict import Evidence, MemoryFacts, Outcome, SpeedSamples, Stop
+from pytest_mxq.probes.compiled import SilentEagerError, check_compiled
+from pytest_mxq.probes.memory import measure_peak
+from pytest_mxq.probes.telemetry import Telemetry, open_telemetry
+from pytest_mxq.probes.timing import Clock, cpu_clock, cuda_clock, time_pairs, time_session, warm_up
+
+if TYPE_CHECKING:
+    from pytest_mxq.cases import Case
+    from pytest_mxq.device import Device
+    from pytest_mxq.engines import TorchEngines
+    from pytest_mxq.formats import Format
+
+Workload = Callable[..., object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmArm:
+    """An arm ready to be timed.
+
+    Attributes:
+        run: one whole call.
+        first_call: seconds of its first call, compilation included.
+        regions: compiled regions that one forward pass of the denoiser enters.
+        identity: what was observed.
+    """
+
+    run: Callable[[], object]
+    first_call: float
+    regions: int
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedBf16:
+    """BF16 timed for a stored session, and what was observed of it."""
+
+    seconds: tuple[float, ...]
+    peak_gib: float | None
+    execution: str
+    identity: Identity
+    environment: str
+
+
+class TorchStopwatch:
+    """Times and weighs the arms of a session's engines.
+
+    Args:
+        engines: whose arms.
+        device: what they run on.
+        cache: directory of compiled code; None: torch's own.
+        clock: what tells the time; None: the device's.
+    """
+
+    def __init__(self, engines: TorchEngines, device: Device, cache: Path | None, clock: Clock | None = None) -> None:
+        self._engines = engines
+        self._clock = clock or (cuda_clock() if device.kind == "cuda" else cpu_clock())
+        self._device = device
+        self._cache = cache
+        self._bf16_peaks: dict[tuple[str, str], float] = {}
+
+    def evidence(self, case: Case, number_format: Format) -> Evidence:
+        """Build the quantized arm that is timed, and prove that it is quantized."""
+        evidence = self._arm(case, number_format).evidence
+        if evidence is None:
+            raise MxqError(f"the arm of format {number_format.name!r} carries no evidence")
+        return evidence
+
+    def time_live(
+        self, case: Case, workload: Workload, number_format: Format, *, alpha: float, seed: int
+    ) -> tuple[SpeedSamples, Identity]:
+        """Both arms in turn (ABBA), until the interval is narrow enough.
+
+        Raises:
+            MxqError: an arm is not compiled as it should be, or Inductor's configuration changed between them.
+        """
+        with self._watching() as (clock, telemetry):
+            bf16 = self._warm(case, workload, None, clock)
+            quantized = self._warm(case, workload, number_format, clock)
+            _check_same_regions(bf16, quantized)
+            environment = telemetry.before_start()
+            if environment:
+                samples = SpeedSamples(mode=SpeedMode.LIVE, bf16=(), quantized=(), environment=environment)
+                return samples, quantized.identity
+            pairs = time_pairs(bf16.run, quantized.run, clock, alpha=alpha, seed=seed, inspect=telemetry.inspect)
+            seen = telemetry.summary()
+        samples = SpeedSamples(
+            mode=SpeedMode.LIVE,
+            bf16=pairs.bf16,
+            quantized=pairs.quantized,
+            voided=pairs.voided,
+            environment=f"too many rounds were disturbed: {pairs.voided[0]}" if pairs.disturbed else "",
+            execution=self._how(case).text,
+            start_seed=seed,
+            first_call=(bf16.first_call, quantized.first_call),
+            throttle_share=seen.throttle_share,
+            power_cap_share=seen.sw_power_cap_share,
+        )
+        return samples, quantized.identity
+
+    def time_quantized(
+        self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]
+    ) -> tuple[SpeedSamples, Identity]:
+        """One session of the quantized arm, to be held against stored sessions of BF16."""
+        with self._watching() as (clock, telemetry):
+            quantized = self._warm(case, workload, number_format, clock)
+            environment = telemetry.before_start()
+            if environment:
+                samples = SpeedSamples(mode=SpeedMode.STORED, bf16=(), quantized=(), environment=environment)
+                return samples, quantized.identity
+            session = time_session(quantized.run, clock, inspect=telemetry.inspect)
+            seen = telemetry.summary()
+        samples = SpeedSamples(
+            mode=SpeedMode.STORED,
+            bf16=(),
+            quantized=session.seconds,
+            sessions=sessions,
+            voided=session.voided,
+            environment=f"too many rounds were disturbed: {session.voided[0]}" if session.disturbed else "",
+            execution=self._how(case).text,
+            first_call=(quantized.first_call,),
+            throttle_share=seen.throttle_share,
+            power_cap_share=seen.sw_power_cap_share,
+        )
+        return samples, quantized.identity
+
+    def time_bf16(self, case: Case, workload: Workload) -> TimedBf16:
+        """One session of BF16, and its peak memory where the device tells, to be stored."""
+        self._engines.arms.drop("quantized")
+        with self._watching() as (clock, telemetry):
+            bf16 = self._warm(case, workload, None, clock)
+            environment = telemetry.before_start()
+            session = time_session(bf16.run, clock, inspect=telemetry.inspect)
+        disturbed = f"too many rounds were disturbed: {session.voided[0]}" if session.disturbed else ""
+        return TimedBf16(
+            seconds=session.seconds,
+            peak_gib=self._peak(bf16) if self._device.kind == "cuda" else None,
+            execution=self._how(case).text,
+            identity=bf16.identity,
+            environment=environment or disturbed,
+        )
+
+    def weigh(
+        self, case: Case, workload: Workload, number_format: Format, stored_gib: float | None
+    ) -> tuple[MemoryFacts, Identity]:
+        """Peak memory of one call of each arm alone on the device; BF16's may be a stored one.
+
+        Raises:
+            MxqError: the device tells no peak.
+        """
+        with self._watching() as (clock, _):
+            if stored_gib is None:
+                stored_gib = self._bf16_peaks.get(case.key)
+            if stored_gib is None:
+                self._engines.arms.drop("quantized")
+                stored_gib = self._bf16_peaks[case.key] = self._peak(self._warm(case, workload, None, clock))
+            arm = self._arm(case, number_format)
+            quantized = self._warm(case, workload, number_format, clock)
+            with self._engines.arms.alone(arm):
+                peak = self._peak(quantized)
+        evidence = self.evidence(case, number_format)
+        ratio = evidence.weight_bytes / evidence.bf16_bytes
+        return MemoryFacts(peak_gib=peak, bf16_peak_gib=stored_gib, weight_ratio=ratio), quantized.identity
+
+    def inductor_digest(self) -> str:
+        """Twelve hex digits that name Inductor's configuration."""
+        text = "\n".join(f"{name}={value}" for name, value in sorted(inductor_settings().items()))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _peak(self, arm: WarmArm) -> float:
+        return measure_peak(arm.run, torch.device(self._device.kind)).allocated_gib
+
+    def _how(self, case: Case) -> How:
+        return How(compiled=compile_mode(case, self._device.kind), for_time=True)
+
+    def _arm(self, case: Case, number_format: Format | None) -> Arm:
+        return self._engines.arms.arm(case.source, number_format, emulated=False, how=self._how(case))
+
+    def _warm(self, case: Case, workload: Workload, number_format: Format | None, clock: Clock) -> WarmArm:
+        arm = self._arm(case, number_format)
+        settings = case.settings
+        series = Series(prompts=case.prompts, batch_size=settings.batch_size, seed=settings.seed)
+        start = perf_counter()
+        run, once = timed_call(workload, arm.pipe, case.recipe.call, series)
+        clock.synchronize()
+        first_call = perf_counter() - start
+        warm_up(run, clock)
+        try:
+            regions = check_compiled(getattr(arm.pipe, case.recipe.denoiser), run)
+        except SilentEagerError as error:
+            raise Stop(Outcome.REGRESSION, str(error)) from None
+        identity = observed_identity(case, arm.weights, once, execution=self._how(case).text)
+        return WarmArm(run=run, first_call=first_call, regions=regions, identity=identity)
+
+    @contextmanager
+    def _watching(self) -> Iterator[tuple[Clock, Telemetry]]:
+        """One Inductor configuration for all that happens inside, the compile cache, and an eye on the GPU."""
+        with _cache(self._cache), compiling_fast(), same_inductor_settings(), open_telemetry(self._device) as telemetry:
+            yield self._clock, telemetry
+
+
+@contextmanager
+def _cache(directory: Path | None) -> Iterator[None]:
+    if directory is None:
+        yield
+        return
+    with compile_cache(directory):
+        yield
+
+
+def _check_same_regions(bf16: WarmArm, quantized: WarmArm) -> None:
+    if bf16.regions != quantized.regions:
+        raise Stop(
+            Outcome.REGRESSION,
+            f"the arms do not run alike: one forward pass enters {bf16.regions} compiled regions in BF16 and "
+            f"{quantized.regions} in the quantized arm: a block fell back to eager execution",
+        )

@@ -1,0 +1,132 @@
+"""What a session works with, made when it is first needed: engines, stopwatch, workflow, refresher."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_mxq.baselines.fingerprint import take_fingerprint
+from pytest_mxq.baselines.names import case_file_name, model_folder_name
+from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.noise import known_noise_silenced
+
+if TYPE_CHECKING:
+    from pytest_mxq.cases import Plan
+    from pytest_mxq.device import Device
+    from pytest_mxq.formats import Format
+    from pytest_mxq.performance import Performance
+    from pytest_mxq.refresh import Refresher
+    from pytest_mxq.settings import Settings
+    from pytest_mxq.workflow import Workflow
+
+TIMING_ONLY = "PYTEST_MXQ_TIMING_ONLY"  # set for the child processes of a refresh: add a session, draw nothing
+
+
+class Workbench:
+    """Made once a session; torch and diffusers are imported when the first gate runs.
+
+    Attributes:
+        fingerprint: of this process.
+        store: the stored baselines of this device.
+    """
+
+    def __init__(self, config: pytest.Config, settings: Settings, device: Device, formats: Sequence[Format]) -> None:
+        self._config = config
+        self._settings = settings
+        self._device = device
+        self._formats = formats
+        self.fingerprint = take_fingerprint(device)
+        self.store = BaselineStore(settings.baselines, media=settings.media, device=device.slug)
+
+    @cached_property
+    def engines(self) -> Any:
+        """Arms and probes."""
+        try:
+            with known_noise_silenced():
+                from pytest_mxq.engines import TorchEngines
+        except ModuleNotFoundError as error:
+            pytest.fail(
+                f"{error.name} is not installed, and a gate needs it: pip install pytest-mxq brings torch, torchao and "
+                "diffusers",
+                pytrace=False,
+            )
+        from pytest_mxq.reports.terminal import make_progress
+
+        return TorchEngines(self._device.kind, make_progress(self._config))
+
+    @cached_property
+    def stopwatch(self) -> Any:
+        """What times and weighs the engines' arms."""
+        from pytest_mxq.stopwatch import TorchStopwatch
+
+        return TorchStopwatch(self.engines, self._device, self._settings.compile_cache)
+
+    @cached_property
+    def workflow(self) -> Workflow[Any]:
+        """The path of every gate."""
+        from pytest_mxq.workflow import Workflow
+
+        return Workflow(
+            engines=self.engines,
+            store=self.store,
+            fingerprint=self.fingerprint,
+            reference=self._settings.reference,
+            strict=self._settings.strict,
+            write_comparison=self._write_comparison,
+            performance=lambda: self.performance,
+        )
+
+    @cached_property
+    def performance(self) -> Performance:
+        """The path of speed and memory gates."""
+        from pytest_mxq.performance import Performance
+
+        return Performance(
+            stopwatch=self.stopwatch,
+            fingerprint=self.fingerprint,
+            reference=self._settings.reference,
+            strict=self._settings.strict,
+            alpha=self._settings.alpha,
+            device_gib=self._device.total_memory_gib,
+        )
+
+    @cached_property
+    def refresher(self) -> Refresher[Any]:
+        """What measures baselines."""
+        from pytest_mxq.refresh import Refresher
+
+        return Refresher(
+            engines=self.engines,
+            store=self.store,
+            device=self._device.slug,
+            fingerprint=self.fingerprint,
+            formats=self._formats,
+            stopwatch=(lambda: self.stopwatch) if self._device.kind == "cuda" else None,
+            timing_only=bool(os.environ.get(TIMING_ONLY)),
+        )
+
+    def forget_comparisons(self, plan: Plan) -> None:
+        """Remove the comparisons of an earlier run: the report shows this one."""
+        for old in self._comparison(plan, 0).parent.glob(f"{plan.cell.format}-{plan.cell.gate}-*.png"):
+            old.unlink()
+
+    def _comparison(self, plan: Plan, index: int) -> Path:
+        folder = self._settings.report / model_folder_name(plan.cell.model) / case_file_name(plan.cell.case)
+        return folder / f"{plan.cell.format}-{plan.cell.gate}-{index:02d}.png"
+
+    def _write_comparison(self, plan: Plan, index: int, reference: Any, quantized: Any, caption: str) -> Path:
+        from pytest_mxq.reports.pictures import write_comparison
+
+        path = self._comparison(plan, index)
+        if reference.size != quantized.size:  # nothing can be laid side by side; the odd one is shown alone
+            path.parent.mkdir(parents=True, exist_ok=True)
+            quantized.save(path)
+            return path
+        label = f"{plan.cell.format} (emulated)" if plan.emulated else plan.cell.format
+        write_comparison(path, reference=reference, quantized=quantized, label=label, caption=caption)
+        return path

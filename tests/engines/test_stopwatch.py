@@ -1,0 +1,173 @@
+"""Speed gates on the demo with a fake clock: the unharmed arm passes, each injected slowdown is caught."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_mxq.arms import store as arm_store
+from pytest_mxq.arms.compile import compile_blocks, repeated_blocks
+from pytest_mxq.baselines.fingerprint import take_fingerprint
+from pytest_mxq.cases import Case, Plan
+from pytest_mxq.device import Device
+from pytest_mxq.engines import TorchEngines
+from pytest_mxq.formats import Format, built_in_formats
+from pytest_mxq.gates.bounds import GATES, SpeedBound
+from pytest_mxq.gates.statistics import SpeedRule
+from pytest_mxq.gates.verdict import Cell, Outcome, Stop, Verdict
+from pytest_mxq.models import SelectionRule
+from pytest_mxq.models.demo import DEMO
+from pytest_mxq.performance import Performance
+from pytest_mxq.probes.timing import Clock
+from pytest_mxq.settings import CaseSettings, Reference
+from pytest_mxq.stopwatch import TorchStopwatch
+
+CPU = Device(kind="cpu", name="cpu", capability=None, slug="cpu-test", total_memory_gib=None, facts={})
+ONE_STEP = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 1}))
+BUILT_IN = next(number_format for number_format in built_in_formats() if number_format.name == "mxfp8")
+# The emulation stands in for the hardware: what is shown here is the path, on a clock of its own.
+MXFP8 = replace(BUILT_IN, native=BUILT_IN.emulation or BUILT_IN.native)
+BF16_BLOCK, QUANTIZED_BLOCK = 1.0, 0.75
+
+
+class FakeTime:
+    """Each block costs its time on this clock, with a little scatter."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.count = 0
+
+    def spend(self, seconds: float) -> None:
+        self.count += 1
+        self.now += seconds * (1 + 0.002 * ((self.count * 7919) % 11 - 5) / 5)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[TorchEngines]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield TorchEngines("cpu", lambda _label, _done, _total: None)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch, shared: TorchEngines) -> FakeTime:
+    """Blocks are compiled by the backend that changes nothing, and spend their time on the fake clock."""
+    time = FakeTime()
+
+    def compile_and_charge(denoiser: torch.nn.Module, **_: Any) -> None:
+        compile_blocks(denoiser, backend="eager")
+        quantized = any(type(p).__name__ == "EmulatedTensor" for p in denoiser.parameters())
+        cost = QUANTIZED_BLOCK if quantized else BF16_BLOCK
+        blocks = len(repeated_blocks(denoiser))
+        denoiser.register_forward_hook(lambda *_: time.spend(cost * blocks))
+
+    monkeypatch.setattr(arm_store, "compile_blocks", compile_and_charge)
+    shared.arms.release()
+    return time
+
+
+def judge(
+    engines: TorchEngines,
+    time: FakeTime,
+    *,
+    bound: float = 1.25,
+    recipe: Any = ONE_STEP,
+    harm: Callable[[torch.nn.Module], None] | None = None,
+    number_format: Format = MXFP8,
+) -> Verdict:
+    clock = Clock(now=lambda: time.now, synchronize=lambda: None)
+    stopwatch = TorchStopwatch(engines, CPU, None, clock)
+    case = Case(recipe=recipe, name="case", settings=CaseSettings(model="demo"), prompts=DEMO.prompts[:1])
+    if harm is not None:
+        harm(stopwatch._arm(case, number_format).pipe.transformer)
+    cell = Cell(nodeid="t::x", model="demo", case="case", format=number_format.name, gate="speedup")
+    plan = Plan(
+        cell=cell,
+        case=case,
+        kind=GATES["speedup"],
+        number_format=number_format,
+        bound=SpeedBound(speedup=bound, rule=SpeedRule.NOT_BELOW),
+    )
+    performance = Performance(
+        stopwatch=stopwatch, fingerprint=take_fingerprint(CPU), reference=Reference.LIVE, strict=False, alpha=0.05
+    )
+    draft = Verdict(cell=cell, outcome=Outcome.ERROR, sentence="")
+    try:
+        return performance.judge(plan, lambda pipeline, prompt: pipeline(prompt), draft, None, "")
+    except Stop as stop:
+        return replace(draft, outcome=stop.outcome, sentence=str(stop), **stop.facts)
+
+
+def test_the_unharmed_arm_passes_with_its_speedup(shared: TorchEngines, time: FakeTime) -> None:
+    verdict = judge(shared, time)
+    assert verdict.outcome is Outcome.PASS, verdict.sentence
+    assert verdict.speed is not None
+    assert verdict.speed.speedup == pytest.approx(BF16_BLOCK / QUANTIZED_BLOCK, rel=0.01)
+    assert verdict.speed.n >= 6
+    assert verdict.speed.samples.execution == "compiled blocks, default"
+    assert len(verdict.speed.samples.first_call) == 2
+
+
+def test_a_block_left_eager_is_a_regression_by_name(shared: TorchEngines, time: FakeTime) -> None:
+    def leave_one_eager(denoiser: torch.nn.Module) -> None:
+        repeated_blocks(denoiser)[2]._compiled_call_impl = None
+
+    verdict = judge(shared, time, harm=leave_one_eager)
+    assert verdict.outcome is Outcome.REGRESSION
+    assert "1 of 6 repeated blocks are not compiled: single_transformer_blocks.0" in verdict.sentence
+
+
+def test_a_rule_that_quantizes_too_little_is_not_quantized(shared: TorchEngines, time: FakeTime) -> None:
+    few = replace(ONE_STEP, rule=SelectionRule(min_features=700))
+    verdict = judge(shared, time, recipe=few)
+    assert verdict.outcome is Outcome.NOT_QUANTIZED
+    assert verdict.evidence is not None
+    assert 0 <= verdict.evidence.weight_share < 0.5
+
+
+@pytest.mark.parametrize("share", [0.10, 0.5])
+def test_a_sleep_in_the_denoiser_is_a_regression(shared: TorchEngines, time: FakeTime, share: float) -> None:
+    def sleep(denoiser: torch.nn.Module) -> None:
+        denoiser.register_forward_hook(lambda *_: time.spend(share * QUANTIZED_BLOCK * len(repeated_blocks(denoiser))))
+
+    verdict = judge(shared, time, bound=1.32, harm=sleep)
+    assert verdict.outcome is Outcome.REGRESSION, verdict.sentence
+
+
+def test_dequantizing_at_each_call_is_a_regression(shared: TorchEngines, time: FakeTime) -> None:
+    def dequantize(denoiser: torch.nn.Module) -> None:
+        weights = [p for p in denoiser.parameters() if type(p).__name__ == "EmulatedTensor"]
+
+        def copy_all(*_: Any) -> None:
+            for weight in weights:
+                weight.values.to(torch.bfloat16)  # type: ignore[attr-defined]  # the copy that is thrown away
+                time.spend(0.02)
+
+        denoiser.register_forward_pre_hook(copy_all)
+
+    verdict = judge(shared, time, bound=1.32, harm=dequantize)
+    assert verdict.outcome is Outcome.REGRESSION, verdict.sentence
+
+
+def test_memory_cannot_be_weighed_on_a_cpu_and_says_so(shared: TorchEngines, time: FakeTime) -> None:
+    stopwatch = TorchStopwatch(shared, CPU, None, Clock(now=lambda: time.now, synchronize=lambda: None))
+    case = Case(recipe=ONE_STEP, name="case", settings=CaseSettings(model="demo"), prompts=DEMO.prompts[:1])
+    with pytest.raises(Exception, match="CUDA"):
+        stopwatch.weigh(case, lambda pipeline, prompt: pipeline(prompt), MXFP8, None)
+
+
+def test_alone_puts_every_unused_weight_away_and_brings_it_back(shared: TorchEngines, time: FakeTime) -> None:
+    case = Case(recipe=ONE_STEP, name="case", settings=CaseSettings(model="demo"), prompts=DEMO.prompts[:1])
+    stopwatch = TorchStopwatch(shared, CPU, None, Clock(now=lambda: time.now, synchronize=lambda: None))
+    arm = stopwatch._arm(case, MXFP8)
+    before = {n: p.clone() for n, p in shared.arms.base(case.source).pipe.transformer.named_parameters()}
+    with shared.arms.alone(arm):
+        pass
+    after = dict(shared.arms.base(case.source).pipe.transformer.named_parameters())
+    assert all(torch.equal(before[name], after[name]) for name in before)

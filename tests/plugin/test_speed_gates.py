@@ -1,0 +1,272 @@
+"""Gates of speed and memory on a pretended B200: what is decided, what is shown, what is stored."""
+
+import json
+from typing import Any
+
+import pytest
+from gate_project import GATE_TEST, SPEED_TEST, GateDirectory
+
+FAST = {"bf16": 2.0, "mxfp8": 1.6, "nvfp4": 1.3}
+
+
+@pytest.fixture
+def b200(gates: GateDirectory) -> GateDirectory:
+    gates.on_blackwell()
+    gates.behave(seconds=FAST)
+    return gates
+
+
+def run(gates: GateDirectory, *options: str) -> pytest.RunResult:
+    return gates.run("--mxq-formats=mxfp8,nvfp4", *options)
+
+
+def refresh(gates: GateDirectory, times: int) -> None:
+    for _ in range(times):
+        gates.run("--mxq-refresh").assert_outcomes(passed=1)
+
+
+def manifest(gates: GateDirectory) -> dict[str, Any]:
+    path = gates.path / "baselines/nvidia-b200-sm100/demo/test_speed.json"
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
+
+
+def modes(gates: GateDirectory) -> dict[str, str]:
+    return {f"{r['cell']['format']}-{r['cell']['gate']}": r["reference"]["mode"] for r in gates.report()["verdicts"]}
+
+
+def test_a_fast_arm_passes_with_an_interval_and_a_slow_one_is_a_regression(b200: GateDirectory) -> None:
+    run(b200).assert_outcomes(passed=4)
+    b200.behave(seconds={**FAST, "nvfp4": 1.53})
+    result = run(b200, "-v")
+    result.assert_outcomes(failed=1, passed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "*test_speed?nvfp4-speedup? REGRESSION*",
+            "REGRESSION  demo nvfp4 speedup   1.307x < 1.400x   [[]1.2*, 1.3*[]] 95%   BF16 2.000 s -> 1.530 s   n=8",
+            "  BF16      *  1.998 to 2.002 s",
+            "  quantized *  1.52* to 1.53* s",
+            "  machine   0 rounds voided, slowed down in 0%, power cap in 50%; first calls 20.0 s and 11.0 s; compiled blocks, default",
+            "  baseline  live: (0 of 0 stored timing sessions are of this hardware and software, wanted 5)",
+            "demo   test_speed  nvfp4   speedup  REGRESSION  1.307x*",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "scatter", "outcome"),
+    [(1.43, 0.001, "marginal"), (1.43, 0.15, "inconclusive"), (1.36, 0.001, "pass"), (1.54, 0.001, "regression")],
+)
+def test_the_four_answers(b200: GateDirectory, seconds: float, scatter: float, outcome: str) -> None:
+    b200.behave(seconds={**FAST, "nvfp4": seconds}, scatter=scatter)
+    run(b200, "--mxq-gates=speedup")
+    assert b200.outcomes()["nvfp4-speedup"] == outcome
+
+
+def test_the_rule_proven_does_not_pass_within_the_resolution(b200: GateDirectory) -> None:
+    b200.write(SPEED_TEST.replace('"nvfp4": 1.40}', '"nvfp4": 1.40}, rule="proven"'))
+    b200.behave(seconds={**FAST, "nvfp4": 1.43})
+    run(b200, "--mxq-gates=speedup").assert_outcomes(passed=1, failed=1)
+    assert b200.outcomes()["nvfp4-speedup"] == "inconclusive"
+
+
+def test_an_unfit_machine_is_environment_never_a_regression(b200: GateDirectory) -> None:
+    b200.behave(seconds={**FAST, "nvfp4": 9.0}, environment="another process on the GPU: 4711")
+    run(b200, "--mxq-gates=speedup").assert_outcomes(failed=2)
+    assert set(b200.outcomes().values()) == {"environment"}
+    assert "4711" in b200.report()["verdicts"][0]["sentence"]
+
+
+def test_a_refresh_adds_a_session_with_peak_and_keeps_the_newest_eight(b200: GateDirectory) -> None:
+    refresh(b200, 10)
+    sessions = manifest(b200)["sessions"]
+    assert len(sessions) == 8
+    assert len(sessions[0]["seconds"]) == 8
+    assert sessions[0]["peak_gib"] == 20.0
+    assert sessions[0]["fingerprint"]["hard"]["inductor"] == "0123"
+
+
+def test_auto_takes_five_stored_sessions_and_fewer_go_live(b200: GateDirectory) -> None:
+    refresh(b200, 4)
+    run(b200, "--mxq-gates=speedup").assert_outcomes(passed=2)
+    assert set(modes(b200).values()) == {"live"}
+    refresh(b200, 1)
+    run(b200, "--mxq-gates=speedup").assert_outcomes(passed=2)
+    assert set(modes(b200).values()) == {"stored"}
+    assert b200.report()["verdicts"][0]["speed"]["mode"] == "stored"
+
+
+def test_auto_goes_live_where_the_stored_sessions_are_too_wide(b200: GateDirectory) -> None:
+    for number in range(5):
+        b200.behave(seconds={**FAST, "bf16": 2.0 * (1 + 0.03 * number)})
+        refresh(b200, 1)
+    b200.behave(seconds=FAST)
+    run(b200, "--mxq-gates=speedup")
+    assert set(modes(b200).values()) == {"live"}
+    assert "half-width of" in b200.report()["verdicts"][0]["reference"]["reason"]
+
+
+def test_stored_needs_three_sessions_and_says_how_to_get_them(b200: GateDirectory) -> None:
+    refresh(b200, 2)
+    result = run(b200, "--mxq-gates=speedup", "--mxq-reference=stored")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*MISSING*2 of 2 stored timing sessions*--mxq-refresh-sessions=1*"])
+    refresh(b200, 1)
+    run(b200, "--mxq-gates=speedup", "--mxq-reference=stored").assert_outcomes(passed=2)
+
+
+def test_strict_in_auto_wants_stored_sessions_and_live_is_said_outright(b200: GateDirectory) -> None:
+    run(b200, "--mxq-strict").assert_outcomes(failed=4)
+    assert set(b200.outcomes().values()) == {"missing"}
+    run(b200, "--mxq-strict", "--mxq-reference=live").assert_outcomes(passed=4)
+
+
+def test_sessions_of_other_software_or_another_inductor_configuration_do_not_count(b200: GateDirectory) -> None:
+    refresh(b200, 5)
+    b200.behave(seconds=FAST, inductor="4567")
+    run(b200, "--mxq-gates=speedup")
+    assert set(modes(b200).values()) == {"live"}
+    assert "0 of 5 stored timing sessions" in b200.report()["verdicts"][0]["reference"]["reason"]
+
+
+def test_fewer_steps_never_look_like_a_speedup(b200: GateDirectory) -> None:
+    refresh(b200, 5)
+    b200.write(SPEED_TEST.replace("mxq_pipeline(mxq_prompt)", "mxq_pipeline(mxq_prompt, num_inference_steps=4)"))
+    run(b200).assert_outcomes(failed=4)
+    assert set(b200.outcomes().values()) == {"stale"}
+    assert "num_inference_steps 8 -> 4" in b200.report()["verdicts"][0]["sentence"]
+
+
+def test_too_few_quantized_layers_are_named_before_anything_is_timed(b200: GateDirectory) -> None:
+    b200.behave(seconds=FAST, quantized=1)
+    run(b200).assert_outcomes(failed=4)
+    assert set(b200.outcomes().values()) == {"not-quantized"}
+    assert not [line for line in b200.engine_log() if line.startswith("live")]
+
+
+@pytest.mark.parametrize(
+    ("bound", "outcome"),
+    [
+        ("max_ratio=0.61", "pass"),
+        ("max_ratio=0.59", "regression"),
+        ("max_gib=12.0", "pass"),
+        ("max_gib=11.9", "regression"),
+        ("max_weight_ratio=0.5", "pass"),
+        ("max_weight_ratio=0.49", "regression"),
+        ("max_ratio=0.61, max_gib=11.9", "regression"),
+    ],
+)
+def test_each_bound_of_memory_is_a_bound(b200: GateDirectory, bound: str, outcome: str) -> None:
+    b200.write(
+        f'import pytest\n@pytest.mark.mxq("demo")\n@pytest.mark.mxq_memory({bound})\n'
+        "def test_speed(mxq_pipeline, mxq_prompt):\n    return mxq_pipeline(mxq_prompt)\n"
+    )
+    b200.run("--mxq-formats=mxfp8")
+    assert b200.outcomes() == {"mxfp8-memory": outcome}
+
+
+@pytest.mark.parametrize(
+    ("marker", "said"),
+    [
+        ("mxq_speedup()", "mxq_speedup needs min="),
+        ("mxq_speedup(min=0)", "mxq_speedup(min=) must be above 0 and at most 100"),
+        ('mxq_speedup(min=1.1, rule="sure")', "mxq_speedup(rule=) must be one of not-below, proven"),
+        ("mxq_speedup(min=1.1, worst=1)", "mxq_speedup has no argument 'worst'; it takes min, rule"),
+        ("mxq_memory()", "mxq_memory needs at least one of max_ratio, max_gib, max_weight_ratio"),
+        ("mxq_memory(max_ratio=2.5)", "mxq_memory(max_ratio=) must be above 0 and at most 2"),
+        ("mxq_memory(max_weight_ratio=1.5)", "mxq_memory(max_weight_ratio=) must be above 0 and at most 1"),
+        ('mxq_memory(max_gib={"nvfp4": 3})', "states no bound for format 'mxfp8'"),
+    ],
+)
+def test_a_faulty_bound_is_a_fault_of_its_test(b200: GateDirectory, marker: str, said: str) -> None:
+    b200.write(
+        f'import pytest\n@pytest.mark.mxq("demo")\n@pytest.mark.{marker}\n'
+        "def test_x(mxq_pipeline, mxq_prompt):\n    return mxq_pipeline(mxq_prompt)\n"
+    )
+    result = b200.run("--mxq-formats=mxfp8")
+    result.assert_outcomes(errors=1)
+    assert said in result.stdout.str()
+
+
+def test_speed_is_never_emulated(gates: GateDirectory) -> None:
+    gates.write(SPEED_TEST)
+    result = gates.emulated("-rs")
+    result.assert_outcomes(skipped=4)
+    result.stdout.fnmatch_lines(["*found no CUDA device (cpu); speed and memory are never emulated*"])
+
+
+def test_random_weights_skip_pictures_and_have_a_baseline_of_their_own(b200: GateDirectory) -> None:
+    both = SPEED_TEST.replace('"demo"', '"flux.1-dev"') + GATE_TEST.replace('"demo"', '"flux.1-dev"')
+    b200.write(both)
+    result = run(b200, "--mxq-weights=random", "-rs")
+    result.assert_outcomes(passed=4, skipped=4)
+    result.stdout.fnmatch_lines(["*pictures of random weights mean nothing*"])
+    b200.write(SPEED_TEST.replace('"demo"', '"flux.1-dev"'))
+    b200.run("--mxq-refresh", "--mxq-weights=random").assert_outcomes(passed=1)
+    path = b200.path / "baselines/nvidia-b200-sm100/flux.1-dev/test_speed-random-weights.json"
+    assert json.loads(path.read_text())["pictures"] == []
+
+
+def test_a_model_that_cannot_be_random_skips_with_the_reason(b200: GateDirectory) -> None:
+    result = run(b200, "--mxq-weights=random", "-rs")
+    result.assert_outcomes(skipped=4)
+    result.stdout.fnmatch_lines(["*model 'demo' cannot be built with random weights*"])
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--mxq-alpha=0.6", "--mxq-alpha must be a number from 0.0001 to 0.25, got '0.6'"),
+        ("--mxq-alpha=x", "--mxq-alpha must be a number"),
+        ("--mxq-refresh-sessions=0", "--mxq-refresh-sessions must be a number from 1 to 64"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(b200: GateDirectory, option: str, said: str) -> None:
+    result = run(b200, option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert said in result.stderr.str()
+
+
+def test_alpha_widens_the_interval(b200: GateDirectory) -> None:
+    widths = []
+    for alpha in ("0.05", "0.01"):
+        run(b200, f"--mxq-alpha={alpha}", "--mxq-gates=speedup")
+        widths.append(b200.report()["verdicts"][0]["speed"]["half_width"])
+    assert widths[0] < widths[1]
+
+
+def test_samples_reach_pytest_benchmark(b200: GateDirectory) -> None:
+    result = run(b200, "--mxq-gates=speedup", "--benchmark-json=out.json")
+    result.assert_outcomes(passed=2)
+    benchmarks = json.loads((b200.path / "out.json").read_text())["benchmarks"]
+    assert [entry["name"] for entry in benchmarks] == ["test_speed[mxfp8-speedup]", "test_speed[nvfp4-speedup]"]
+    samples = b200.report()["verdicts"][0]["speed"]["samples"]["quantized"]
+    assert benchmarks[0]["stats"]["data"] == pytest.approx(samples)
+    assert benchmarks[0]["extra_info"]["mxq"]["speedup"] == pytest.approx(1.25, rel=0.01)
+
+
+@pytest.mark.parametrize("options", [("-p", "no:benchmark"), ("--benchmark-disable",)])
+def test_without_pytest_benchmark_nothing_changes(b200: GateDirectory, options: tuple[str, ...]) -> None:
+    run(b200, *options).assert_outcomes(passed=4)
+
+
+def test_benchmark_only_leaves_strict_red(b200: GateDirectory) -> None:
+    result = run(b200, "--mxq-strict", "--mxq-reference=live", "--benchmark-only")
+    assert result.ret != 0
+
+
+def test_several_workers_on_one_gpu_are_a_usage_error(b200: GateDirectory) -> None:
+    result = b200.run_apart("--mxq-formats=mxfp8,nvfp4", "-n2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*2 xdist workers share one GPU, and *-n0 or -n1*"])
+    b200.run_apart("--mxq-formats=mxfp8,nvfp4", "-n1").assert_outcomes(passed=4)
+
+
+def test_too_little_memory_is_found_before_anything_is_loaded(b200: GateDirectory) -> None:
+    conftest = b200.path / "conftest.py"
+    conftest.write_text(conftest.read_text().replace("180.0", "40.0"))
+    b200.write(SPEED_TEST.replace('"demo"', '"flux.1-dev"'))
+    run(b200).assert_outcomes(failed=4)
+    assert set(b200.outcomes().values()) == {"environment"}
+    assert "need about 47 GiB and the device has 40; nothing was loaded" in b200.report()["verdicts"][0]["sentence"]
+    assert b200.engine_log() == []
