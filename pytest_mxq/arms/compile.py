@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import operator
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -117,10 +119,22 @@ def compiling_fast() -> Iterator[None]:
 
 @contextmanager
 def _never_falling_back() -> Iterator[None]:
+    _import_inductor()
     with torch._dynamo.config.patch(  # noqa: SLF001
         recompile_limit=RECOMPILE_LIMIT, fail_on_recompile_limit_hit=True
     ):
         yield
+
+
+def _import_inductor() -> None:
+    """Import what torch would import at the first compilation.
+
+    Meanwhile torch 2.11 warns of a deprecated decorator of its own; under
+    ``filterwarnings = error`` the compilation would end in ``BackendCompilerFailed``.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importlib.import_module("torch._inductor.compile_fx")
 
 
 @contextmanager

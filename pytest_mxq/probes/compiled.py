@@ -86,7 +86,8 @@ class _FirstForward:
     """Profiles the first forward pass of a module, and only that: a whole call can have a million events."""
 
     def __init__(self) -> None:
-        self._profile = profile(activities=[ProfilerActivity.CPU])
+        # Accumulating, though there is one cycle: otherwise torch 2.11 warns that events of earlier ones are dropped.
+        self._profile = profile(activities=[ProfilerActivity.CPU], acc_events=True)
         self._started = self._stopped = False
         self.regions: int | None = None
 
