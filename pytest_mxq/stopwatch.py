@@ -176,6 +176,7 @@ class TorchStopwatch:
                 stored_gib = self._bf16_peaks[case.key] = self._peak(self._warm(case, workload, None, clock))
             arm = self._arm(case, number_format)
             quantized = self._warm(case, workload, number_format, clock)
+            self._engines.arms.drop("bf16")  # its CUDA Graphs hold the addresses of the weights that are put away now
             with self._engines.arms.alone(arm):
                 peak = self._peak(quantized)
         evidence = self.evidence(case, number_format)

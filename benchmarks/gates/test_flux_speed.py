@@ -5,7 +5,7 @@ pytest benchmarks/gates --mxq-formats=float8 --mxq-weights=random --mxq-referenc
 
 import pytest
 
-STEPS = 8
+STEPS = 4
 
 
 @pytest.mark.mxq("flux.1-dev", batch_size=[1, 4])
