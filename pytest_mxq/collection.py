@@ -105,7 +105,7 @@ class Planner:
         _check_test(item)
         _check_markers(item, self.formats.names())
         if self.settings.refresh:
-            return Plan(cell=cell, case=case)
+            return Plan(cell=cell, case=case, skip=_refresh_skip(case))
         if not self.settings.formats:
             return Plan(cell=cell, skip=NO_FORMATS)
         _check_seen(item, slot)
@@ -157,6 +157,15 @@ class Planner:
             random_weights=random,
             is_timed=any(_marker(item, k.marker) for k in GATES.values() if k.family != "pictures"),
         )
+
+
+def _refresh_skip(case: Case) -> str:
+    """Why a case has nothing to store with random weights; empty: it has."""
+    if case.random_weights and case.recipe.random is None:
+        return f"--mxq-weights=random: model {case.recipe.name!r} cannot be built with random weights"
+    if case.random_weights and not case.is_timed:
+        return "--mxq-weights=random: the test has no gate of speed or memory"
+    return ""
 
 
 def find_double_cases(plans: Iterable[Plan]) -> dict[str, str]:

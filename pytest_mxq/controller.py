@@ -59,7 +59,7 @@ class Controller:
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         """Note what the workers are going to run, so that a crash leaves a trail; refuse to time on a shared GPU."""
         workers = int(node.workerinput.get("workercount", 1))
-        if workers > 1 and not self.settings.refresh:
+        if workers > 1 and self.session.device.kind == "cuda":
             _refuse_shared_gpu(ids, workers)
         ends = tuple(f"{name}-{gate}]" for name in self.settings.formats for gate in self._gates())
         cells = [_cell_of(nodeid) for nodeid in ids if nodeid.endswith(ends)]
@@ -161,7 +161,7 @@ def _refuse_shared_gpu(ids: list[str], workers: int) -> None:
     Raises:
         pytest.UsageError: a gate of speed or memory was collected.
     """
-    ends = tuple(f"-{kind.name}]" for kind in GATES.values() if kind.family != "pictures")
+    ends = ("-refresh]", *(f"-{kind.name}]" for kind in GATES.values() if kind.family != "pictures"))
     timed = [nodeid for nodeid in ids if nodeid.endswith(ends)]
     if timed:
         raise pytest.UsageError(

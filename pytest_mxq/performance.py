@@ -13,9 +13,9 @@ from pytest_mxq.baselines.schema import Identity, Manifest, TimingSession, ident
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.bounds import MemoryBound, SpeedBound
 from pytest_mxq.gates.evidence import judge_evidence
-from pytest_mxq.gates.performance import AUTO_SESSIONS, decide, decide_memory, estimate, is_trusted
+from pytest_mxq.gates.performance import decide, decide_memory
 from pytest_mxq.gates.statistics import MIN_SESSIONS
-from pytest_mxq.gates.verdict import Outcome, ReferenceNote, Stop, Verdict
+from pytest_mxq.gates.verdict import Outcome, ReferenceNote, SpeedSamples, Stop, Verdict
 from pytest_mxq.protocols import Stopwatch, Workload
 from pytest_mxq.settings import Reference
 
@@ -66,16 +66,11 @@ class Performance:
         if case is None or number_format is None:
             raise MxqError(f"{plan.cell.nodeid} has no gate")
         self._check_room(case)
-        evidence = self.stopwatch.evidence(case, number_format)
-        stored = manifest.selections.get(number_format.name) if manifest is not None else None
-        wrong = judge_evidence(evidence, min_share=case.min_share, stored=stored)
-        if wrong is not None:
-            raise Stop(*wrong, evidence=evidence)
         job = Job(
             case=case,
             number_format=number_format,
             workload=workload,
-            draft=replace(draft, evidence=evidence),
+            draft=draft,
             manifest=manifest,
             path=path,
         )
@@ -103,29 +98,34 @@ class Performance:
                 f"has {self.device_gib:.0f}; nothing was loaded. A device of {need:.0f} GiB or a smaller batch does",
             )
 
+    def _proved(self, job: Job) -> Verdict:
+        """Build the quantized arm, and prove that it is quantized; the draft with its evidence.
+
+        Raises:
+            Stop: it is not.
+        """
+        evidence = self.stopwatch.evidence(job.case, job.number_format)
+        stored = job.manifest.selections.get(job.number_format.name) if job.manifest is not None else None
+        wrong = judge_evidence(evidence, min_share=job.case.min_share, stored=stored)
+        if wrong is not None:
+            raise Stop(*wrong, evidence=evidence)
+        return replace(job.draft, evidence=evidence)
+
     def _judge_speed(self, job: Job, bound: SpeedBound) -> Verdict:
-        case, number_format, workload = job.case, job.number_format, job.workload
-        manifest, path = job.manifest, job.path
-        sessions, why_not = self._sessions(manifest)
-        samples, note = None, ReferenceNote(mode="live", reason=why_not, manifest=path if manifest else "")
-        if not why_not:
-            samples, identity = self.stopwatch.time_quantized(case, workload, number_format, sessions)
-            _check_identity(manifest, identity)
-            reason = f"{len(sessions)} sessions, same hardware and software"
-            note = ReferenceNote(mode="stored", reason=reason, manifest=path)
-            if self.reference is Reference.AUTO and not samples.environment:
-                found = estimate(samples, alpha=self.alpha)
-                if not is_trusted(len(sessions), found):
-                    samples = None
-                    reason = f"the {len(sessions)} stored sessions give a half-width of {found.half_width:.1%}"
-                    note = ReferenceNote(mode="live", reason=reason, manifest=path)
-        if samples is None:
+        sessions = tuple(session.seconds for session in self._comparable(job))
+        if self.reference is Reference.STORED:
+            samples, note, draft = self._time_stored(job, sessions)
+        else:
+            draft = self._proved(job)
             seed = SystemRandom().randrange(2**31)
-            live, _ = self.stopwatch.time_live(case, workload, number_format, alpha=self.alpha, seed=seed)
+            live, _ = self.stopwatch.time_live(job.case, job.workload, job.number_format, alpha=self.alpha, seed=seed)
             samples = replace(live, sessions=sessions)
+            # Stored sessions say nothing of today's machine until a canary is shown to be steadier than what it guards.
+            reason = "--mxq-reference=live" if self.reference is Reference.LIVE else "speed is timed beside BF16"
+            note = ReferenceNote(mode="live", reason=reason)
         outcome, sentence, facts = decide(samples, bound, alpha=self.alpha)
         return replace(
-            job.draft,
+            draft,
             outcome=outcome,
             sentence=sentence,
             observed=facts.speedup if facts else None,
@@ -134,69 +134,77 @@ class Performance:
             reference=note,
         )
 
-    def _sessions(self, manifest: Manifest | None) -> tuple[tuple[tuple[float, ...], ...], str]:
-        """The stored sessions that can be used here, and why they are not enough (empty: they are).
+    def _time_stored(
+        self, job: Job, sessions: tuple[tuple[float, ...], ...]
+    ) -> tuple[SpeedSamples, ReferenceNote, Verdict]:
+        """One session of the quantized arm against stored ones of BF16.
 
         Raises:
-            Stop: stored ones were asked for, and there are too few.
+            Stop: there are too few, or they are of another case.
         """
-        if self.reference is Reference.LIVE:
-            return (), "--mxq-reference=live"
-        usable = tuple(session.seconds for session in self._comparable(manifest))
-        found = manifest.sessions if manifest is not None else ()
-        wanted = MIN_SESSIONS if self.reference is Reference.STORED else AUTO_SESSIONS
-        if len(usable) >= wanted:
-            return usable, ""
-        text = (
-            f"{len(usable)} of {len(found)} stored timing sessions are of this hardware and software, wanted {wanted}"
-        )
-        if self.reference is Reference.STORED or (self.strict and len(usable) < MIN_SESSIONS):
+        if len(sessions) < MIN_SESSIONS:
+            found = len(job.manifest.sessions) if job.manifest is not None else 0
             raise Stop(
-                Outcome.MISSING, f"{text}; add some: pytest --mxq-refresh --mxq-refresh-sessions={wanted - len(usable)}"
+                Outcome.MISSING,
+                f"{len(sessions)} of {found} stored timing sessions are of this hardware, software and execution, "
+                f"{MIN_SESSIONS} are needed; add some: pytest --mxq-refresh "
+                f"--mxq-refresh-sessions={MIN_SESSIONS - len(sessions)}",
             )
-        return usable, text
+        draft = self._proved(job)
+        samples, identity = self.stopwatch.time_quantized(job.case, job.workload, job.number_format, sessions)
+        _check_identity(job.manifest, identity)
+        reason = f"{len(sessions)} sessions, same hardware and software"
+        return samples, ReferenceNote(mode="stored", reason=reason, manifest=job.path), draft
 
     def _judge_memory(self, job: Job, bound: MemoryBound) -> Verdict:
-        case, number_format, workload = job.case, job.number_format, job.workload
-        manifest, path = job.manifest, job.path
-        peak, reason = self._stored_peak(manifest)
-        memory, identity = self.stopwatch.weigh(case, workload, number_format, peak)
+        peak, reason = self._stored_peak(job)
+        draft = self._proved(job)
+        memory, identity = self.stopwatch.weigh(job.case, job.workload, job.number_format, peak)
         if peak is not None:
-            _check_identity(manifest, identity)
+            _check_identity(job.manifest, identity)
         outcome, sentence = decide_memory(memory, bound)
+        mode, path = ("stored", job.path) if peak else ("live", "")
         return replace(
-            job.draft,
+            draft,
             outcome=outcome,
             sentence=sentence,
             observed=memory.ratio,
             bound=bound.max_ratio,
             memory=memory,
-            reference=ReferenceNote(
-                mode="stored" if peak else "live", reason=reason, manifest=path if manifest is not None else ""
-            ),
+            reference=ReferenceNote(mode=mode, reason=reason, manifest=path),
         )
 
-    def _stored_peak(self, manifest: Manifest | None) -> tuple[float | None, str]:
+    def _stored_peak(self, job: Job) -> tuple[float | None, str]:
         if self.reference is Reference.LIVE:
             return None, "--mxq-reference=live"
-        usable = [session for session in self._comparable(manifest) if session.peak_gib]
+        usable = [session for session in self._comparable(job) if session.peak_gib]
         if usable:
             return usable[-1].peak_gib, f"peak of {usable[-1].created[:10]}, same hardware and software"
         if self.reference is Reference.STORED or self.strict:
             raise Stop(Outcome.MISSING, "no stored peak memory of this hardware and software: pytest --mxq-refresh")
         return None, "no stored peak memory of this hardware and software"
 
-    def _comparable(self, manifest: Manifest | None) -> list[TimingSession]:
-        """The stored sessions of this hardware, software and Inductor configuration."""
-        if manifest is None:
+    def _comparable(self, job: Job) -> list[TimingSession]:
+        """The stored sessions of this hardware, software, Inductor configuration and execution."""
+        if job.manifest is None or self.reference is Reference.LIVE:
             return []
-        here = with_inductor(self.fingerprint, self.stopwatch.inductor_digest())
-        return [session for session in manifest.sessions if not hard_differences(session.fingerprint, here)]
+        here = timing_fingerprint(self.fingerprint, self.stopwatch.inductor_digest())
+        execution = self.stopwatch.execution(job.case)
+        return [
+            session
+            for session in job.manifest.sessions
+            if session.execution == execution and not hard_differences(session.fingerprint, here)
+        ]
 
 
-def with_inductor(fingerprint: Fingerprint, digest: str) -> Fingerprint:
-    """The fingerprint of a timing session: Inductor's configuration belongs to it."""
-    return Fingerprint(hard={**fingerprint.hard, "inductor": digest}, recorded=fingerprint.recorded)
+# Recorded for pictures, and hard for times: another limit or clock is another machine.
+_TIMING_FACTS = ("power_limit_w", "max_sm_clock_mhz", "max_memory_clock_mhz", "persistence")
+
+
+def timing_fingerprint(fingerprint: Fingerprint, inductor: str) -> Fingerprint:
+    """The fingerprint of a timing session: Inductor's configuration and the GPU's limits belong to it."""
+    limits = {name: fingerprint.recorded[name] for name in _TIMING_FACTS if name in fingerprint.recorded}
+    return Fingerprint(hard={**fingerprint.hard, **limits, "inductor": inductor}, recorded=fingerprint.recorded)
 
 
 def _check_identity(manifest: Manifest | None, observed: Identity) -> None:

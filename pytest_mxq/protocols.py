@@ -125,6 +125,10 @@ class Stopwatch(Protocol):
         """Peak memory of both arms, and what was observed."""
         ...
 
+    def execution(self, case: Case) -> str:
+        """How the arms of a case run while they are timed."""
+        ...
+
     def inductor_digest(self) -> str:
         """Names Inductor's configuration: part of what timings must have in common."""
         ...

@@ -22,7 +22,7 @@ from pytest_mxq.baselines.schema import (
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
 from pytest_mxq.gates.verdict import Outcome, Stop, Verdict
-from pytest_mxq.performance import with_inductor
+from pytest_mxq.performance import timing_fingerprint
 from pytest_mxq.protocols import Engines, S, Stopwatch, TimedBf16, Workload
 from pytest_mxq.workflow import largest_lpips
 
@@ -81,31 +81,34 @@ class Refresher(Generic[S]):
             return self._add_session(case, workload)
         old = self._old_baseline(case)
         if case.random_weights:
-            return self._refresh_without_pictures(case, workload, old)
+            return self._refresh_without_pictures(case, workload)
         shot = self.engines.draw(case, workload, label="bf16")
         if shot.faults:
             text = "; ".join(fault.sentence for fault in shot.faults)
             raise Stop(Outcome.DEGENERATE, f"nothing was stored: BF16 draws degenerate pictures: {text}")
         noise = self._noise_floor(case, workload, shot)
-        kept = _kept_sessions(old[0] if isinstance(old, tuple) else None, shot.identity)
+        kept = _kept_sessions(self._old_manifest(case), shot.identity)
         sessions = (*kept, *self._session(case, workload))
         draft = self._draft(case, shot.identity, noise, _newest(sessions))
         manifest = self.store.save(draft, self.engines.images(shot))
         return "\n".join(self._changes(case, old, manifest, shot))
 
-    def _refresh_without_pictures(self, case: Case, workload: Workload, old: tuple[Manifest, S] | str) -> str:
+    def _refresh_without_pictures(self, case: Case, workload: Workload) -> str:
         """Random weights: timing sessions alone."""
         if self.stopwatch is None:
             raise MxqError("random weights serve timings alone, and timings are stored on a CUDA device alone")
         timed = self._timed(case, workload)
-        kept = _kept_sessions(old[0] if isinstance(old, tuple) else None, timed.identity)
+        kept = _kept_sessions(self._old_manifest(case), timed.identity)
         draft = self._draft(case, timed.identity, None, _newest((*kept, self._as_session(timed))))
         self.store.save(draft, [])
         return f"{case.recipe.name}/{case.name}: {len(draft.sessions)} timing sessions, newest {_shown(timed.seconds)}"
 
     def _add_session(self, case: Case, workload: Workload) -> str:
         manifest = self.store.load(case.recipe.name, case.name)
-        sessions = _newest((*manifest.sessions, *self._session(case, workload)))
+        timed = self._timed(case, workload)
+        if not _same_call(manifest, timed.identity):
+            raise Stop(Outcome.STALE, "nothing was added: the stored baseline is of another call; refresh it")
+        sessions = _newest((*manifest.sessions, self._as_session(timed)))
         fields = {name: getattr(manifest, name) for name in Draft.__struct_fields__}
         images = self.store.read_pictures(manifest) if manifest.pictures else []
         self.store.save(Draft(**{**fields, "sessions": sessions}), images)
@@ -131,7 +134,7 @@ class Refresher(Generic[S]):
             execution=timed.execution,
             seconds=timed.seconds,
             peak_gib=timed.peak_gib,
-            fingerprint=with_inductor(self.fingerprint, digest),
+            fingerprint=timing_fingerprint(self.fingerprint, digest),
         )
 
     def _draft(
@@ -154,6 +157,13 @@ class Refresher(Generic[S]):
         """The layers that each format would quantize; a format that would quantize none has no entry."""
         chosen = {kind.name: self.engines.selection(case, kind) for kind in self.formats}
         return {name: selection for name, selection in chosen.items() if selection is not None}
+
+    def _old_manifest(self, case: Case) -> Manifest | None:
+        """What is stored now, whatever became of its pictures: timing sessions outlive a damaged one."""
+        try:
+            return self.store.load(case.recipe.name, case.name)
+        except (BaselineMissingError, BaselineInvalidError):
+            return None
 
     def _old_baseline(self, case: Case) -> tuple[Manifest, S] | str:
         """What is stored now, or why it cannot be compared with."""
@@ -210,10 +220,16 @@ KEPT_SESSIONS = 8
 
 def _kept_sessions(old: Manifest | None, identity: Identity) -> tuple[TimingSession, ...]:
     """The stored sessions of the same call on the same weights; those of another case are worth nothing."""
-    if old is None:
-        return ()
-    same = ("calls", "weights", "batch_size", "images_per_prompt", "width", "height")
-    return old.sessions if all(getattr(old.identity, name) == getattr(identity, name) for name in same) else ()
+    return old.sessions if old is not None and _same_call(old, identity) else ()
+
+
+def _same_call(manifest: Manifest, identity: Identity) -> bool:
+    """Whether a case does per call what a stored one did (a timed call may see one call of several)."""
+    same = ("weights", "batch_size", "images_per_prompt", "width", "height")
+    old = manifest.identity
+    return all(getattr(old, name) == getattr(identity, name) for name in same) and all(
+        call in old.calls for call in identity.calls
+    )
 
 
 def _newest(sessions: tuple[TimingSession, ...]) -> tuple[TimingSession, ...]:

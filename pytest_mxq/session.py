@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Generator, Iterable
 from dataclasses import asdict, replace
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -164,24 +165,32 @@ class MxqSession:
     def _refresh(self, plan: Plan, item: pytest.Function, workload: Any) -> Verdict:
         """Refresh a case; every further timing session runs in a process of its own."""
         verdict = self.bench.refresher.refresh(plan, workload)
-        further = self.settings.refresh_sessions - 1
-        if plan.case is None or not plan.case.is_timed or not further or self.device.kind != "cuda":
+        further = 0 if os.environ.get(TIMING_ONLY) else self.settings.refresh_sessions - 1
+        timed = plan.case is not None and plan.case.is_timed and self.device.kind == "cuda"
+        if not further or not timed or verdict.outcome is not Outcome.REFRESHED:
             return verdict
         self.bench.engines.arms.release()
-        options = [*Rerun.of(self.config).options, "--mxq-refresh", "--mxq-refresh-in-ci"]
         for number in range(further):
+            fault = self._run_session(item)
+            if fault:
+                text = f"{verdict.sentence}\ntiming session {number + 2} failed:\n{fault}"
+                return verdict.because(Outcome.ERROR, text)
+        return verdict.because(verdict.outcome, f"{verdict.sentence}\n{further} further timing sessions added")
+
+    def _run_session(self, item: pytest.Item) -> str:
+        """Time BF16 once more in a process of its own; what went wrong, or ""."""
+        rerun = Rerun.of(self.config)
+        with TemporaryDirectory() as report:
+            options = (*rerun.options, "--mxq-refresh", "--mxq-refresh-in-ci", "--mxq-refresh-sessions=1")
             done = subprocess.run(
-                [sys.executable, "-m", "pytest", "-q", item.nodeid, *options],
-                cwd=self.config.rootpath,
+                [sys.executable, "-m", "pytest", "-q", rerun.place(item), *options, f"--mxq-report={report}"],
+                cwd=rerun.started_in,
                 env={**os.environ, TIMING_ONLY: "1"},
                 capture_output=True,
                 text=True,
                 check=False,
             )
-            if done.returncode:
-                text = f"{verdict.sentence}\ntiming session {number + 2} failed:\n{done.stdout[-2000:]}"
-                return verdict.because(Outcome.ERROR, text)
-        return verdict.because(verdict.outcome, f"{verdict.sentence}\n{further} further timing sessions added")
+        return done.stdout[-2000:] if done.returncode else ""
 
     def pytest_sessionfinish(self) -> None:
         """Hand the plan from an xdist worker to the controller, which alone writes files."""

@@ -15,7 +15,7 @@ import torch
 from pytest_mxq.arms.compile import compile_cache, compiling_fast, inductor_settings, same_inductor_settings
 from pytest_mxq.arms.drawing import Series, timed_call
 from pytest_mxq.arms.store import Arm, How
-from pytest_mxq.baselines.schema import Identity
+from pytest_mxq.baselines.schema import Identity, identity_differences
 from pytest_mxq.engines import compile_mode, observed_identity
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.statistics import SpeedMode
@@ -77,11 +77,12 @@ class TorchStopwatch:
         self._clock = clock or (cuda_clock() if device.kind == "cuda" else cpu_clock())
         self._device = device
         self._cache = cache
-        self._bf16_peaks: dict[tuple[str, str], float] = {}
+        self._bf16_peaks: dict[tuple[str, str], tuple[float, Identity]] = {}
 
     def evidence(self, case: Case, number_format: Format) -> Evidence:
         """Build the quantized arm that is timed, and prove that it is quantized."""
-        evidence = self._arm(case, number_format).evidence
+        with self._watching():  # a format that changes Inductor's configuration is found out here
+            evidence = self._arm(case, number_format).evidence
         if evidence is None:
             raise MxqError(f"the arm of format {number_format.name!r} carries no evidence")
         return evidence
@@ -98,6 +99,7 @@ class TorchStopwatch:
             bf16 = self._warm(case, workload, None, clock)
             quantized = self._warm(case, workload, number_format, clock)
             _check_same_regions(bf16, quantized)
+            _check_same_calls(bf16.identity, quantized.identity)
             environment = telemetry.before_start()
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.LIVE, bf16=(), quantized=(), environment=environment)
@@ -169,13 +171,17 @@ class TorchStopwatch:
             MxqError: the device tells no peak.
         """
         with self._watching() as (clock, _):
+            bf16 = None
             if stored_gib is None:
-                stored_gib = self._bf16_peaks.get(case.key)
-            if stored_gib is None:
-                self._engines.arms.drop("quantized")
-                stored_gib = self._bf16_peaks[case.key] = self._peak(self._warm(case, workload, None, clock))
+                if case.key not in self._bf16_peaks:
+                    self._engines.arms.drop("quantized")
+                    warm = self._warm(case, workload, None, clock)
+                    self._bf16_peaks[case.key] = self._peak(warm), warm.identity
+                stored_gib, bf16 = self._bf16_peaks[case.key]
             arm = self._arm(case, number_format)
             quantized = self._warm(case, workload, number_format, clock)
+            if bf16 is not None:
+                _check_same_calls(bf16, quantized.identity)
             self._engines.arms.drop("bf16")  # its CUDA Graphs hold the addresses of the weights that are put away now
             with self._engines.arms.alone(arm):
                 peak = self._peak(quantized)
@@ -187,6 +193,10 @@ class TorchStopwatch:
         """Twelve hex digits that name Inductor's configuration."""
         text = "\n".join(f"{name}={value}" for name, value in sorted(inductor_settings().items()))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def execution(self, case: Case) -> str:
+        """How the arms of a case run while they are timed, as a stored session records it."""
+        return self._how(case).text
 
     def _peak(self, arm: WarmArm) -> float:
         return measure_peak(arm.run, torch.device(self._device.kind)).allocated_gib
@@ -209,6 +219,8 @@ class TorchStopwatch:
         try:
             regions = check_compiled(getattr(arm.pipe, case.recipe.denoiser), run)
         except SilentEagerError as error:
+            if number_format is None:
+                raise  # nothing that a format could be blamed for
             raise Stop(Outcome.REGRESSION, str(error)) from None
         identity = observed_identity(case, arm.weights, once, execution=self._how(case).text)
         return WarmArm(run=run, first_call=first_call, regions=regions, identity=identity)
@@ -227,6 +239,12 @@ def _cache(directory: Path | None) -> Iterator[None]:
         return
     with compile_cache(directory):
         yield
+
+
+def _check_same_calls(bf16: Identity, quantized: Identity) -> None:
+    differences = identity_differences(bf16, quantized)
+    if differences:
+        raise MxqError(f"the workload did not do the same on both arms (BF16 -> quantized): {'; '.join(differences)}")
 
 
 def _check_same_regions(bf16: WarmArm, quantized: WarmArm) -> None:

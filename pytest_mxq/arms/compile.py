@@ -120,9 +120,14 @@ def compiling_fast() -> Iterator[None]:
 @contextmanager
 def _never_falling_back() -> Iterator[None]:
     _import_inductor()
-    with torch._dynamo.config.patch(  # noqa: SLF001
-        recompile_limit=RECOMPILE_LIMIT, fail_on_recompile_limit_hit=True
+    with (
+        warnings.catch_warnings(),
+        torch._dynamo.config.patch(  # noqa: SLF001
+            recompile_limit=RECOMPILE_LIMIT, fail_on_recompile_limit_hit=True
+        ),
     ):
+        # torch captures an empty graph on purpose, to make a memory pool, and warns of it.
+        warnings.filterwarnings("ignore", message="The CUDA Graph is empty")
         yield
 
 

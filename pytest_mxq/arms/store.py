@@ -76,6 +76,7 @@ class ArmStore:
         self._source: ModelSource | None = None
         self._base: Arm | None = None
         self._arms: dict[str, tuple[tuple[object, ...], Arm]] = {}  # "bf16" compiled, and one "quantized"
+        self._compiled_for_time: bool | None = None  # what the compiled code in this process is for
         self.builds: Counter[tuple[str, str]] = Counter()
 
     def base(self, source: ModelSource) -> Arm:
@@ -101,6 +102,7 @@ class ArmStore:
         base = self.base(source)
         if number_format is None and how.compiled is None:
             return base
+        self._separate(how)
         slot = "quantized" if number_format else "bf16"
         key = (number_format, emulated, how)
         if slot not in self._arms or self._arms[slot][0] != key:
@@ -108,6 +110,20 @@ class ArmStore:
             self._arms[slot] = key, self._build(source.recipe, base, number_format, emulated=emulated, how=how)
             self.builds[source.recipe.name, number_format.name if number_format else "bf16-compiled"] += 1
         return self._arms[slot][1]
+
+    def _separate(self, how: How) -> None:
+        """Let no arm run code that was compiled for the other purpose.
+
+        Dynamo keeps one cache for all blocks of a class and does not guard Inductor's configuration, so an arm that is
+        compiled for time would run the graphs that were compiled for faithful pictures before it.
+        """
+        if how.compiled is None or self._compiled_for_time is how.for_time:
+            return
+        if self._compiled_for_time is not None:
+            self._arms.clear()
+            torch._dynamo.reset()  # noqa: SLF001
+            _collect()
+        self._compiled_for_time = how.for_time
 
     def choose(self, source: ModelSource, number_format: Format) -> Chosen:
         """The layers that would be quantized."""
@@ -122,10 +138,10 @@ class ArmStore:
         denoiser = self._source.recipe.denoiser
         used = {parameter.data_ptr() for parameter in getattr(arm.pipe, denoiser).parameters() if _is_plain(parameter)}
         idle = [p for p in getattr(self._base.pipe, denoiser).parameters() if p.data_ptr() not in used]
-        for parameter in idle:
-            parameter.data = parameter.data.cpu()
-        _collect()
         try:
+            for parameter in idle:
+                parameter.data = parameter.data.cpu()
+            _collect()
             yield
         finally:
             for parameter in idle:

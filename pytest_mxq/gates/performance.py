@@ -6,6 +6,7 @@ from statistics import median
 from pytest_mxq.gates.bounds import MemoryBound, SpeedBound
 from pytest_mxq.gates.statistics import (
     DEFAULT_PROCESS_SD,
+    MIN_SESSIONS,
     SpeedDecision,
     SpeedEstimate,
     SpeedMode,
@@ -15,9 +16,6 @@ from pytest_mxq.gates.statistics import (
     speedup_process_sd,
 )
 from pytest_mxq.gates.verdict import MemoryFacts, Outcome, SpeedFacts, SpeedSamples
-
-AUTO_SESSIONS = 5  # stored sessions from which ``auto`` trusts them
-AUTO_HALF_WIDTH = 0.02  # and the widest half-width of their ln speedup
 
 
 def decide_memory(memory: MemoryFacts, bound: MemoryBound) -> tuple[Outcome, str]:
@@ -54,13 +52,9 @@ def estimate(samples: SpeedSamples, *, alpha: float) -> SpeedEstimate:
     """
     if samples.mode is SpeedMode.STORED:
         return estimate_stored(samples.sessions, samples.quantized, alpha=alpha)
-    spread = speedup_process_sd(samples.sessions, alpha=alpha) if len(samples.sessions) > 1 else DEFAULT_PROCESS_SD
+    enough = len(samples.sessions) >= MIN_SESSIONS
+    spread = speedup_process_sd(samples.sessions, alpha=alpha) if enough else DEFAULT_PROCESS_SD
     return estimate_paired(samples.bf16, samples.quantized, alpha=alpha, process_sd=spread)
-
-
-def is_trusted(sessions: int, found: SpeedEstimate) -> bool:
-    """Whether ``auto`` takes a stored estimate: at least 5 sessions, and a half-width of at most 2 %."""
-    return sessions >= AUTO_SESSIONS and found.half_width <= AUTO_HALF_WIDTH
 
 
 def decide(samples: SpeedSamples, bound: SpeedBound, *, alpha: float) -> tuple[Outcome, str, SpeedFacts | None]:

@@ -46,10 +46,12 @@ class Rerun:
 
     def command(self, item: pytest.Item, cell: Cell) -> str:
         """``pytest "tests/test_x.py::test_x[nvfp4-lpips]" --mxq-formats=nvfp4 ...``, ready for a shell."""
+        return shlex.join([*self.program, self.place(item), f"--mxq-formats={cell.format}", *self.options])
+
+    def place(self, item: pytest.Item) -> str:
+        """The item's nodeid, relative to where pytest was started."""
         path, separator, rest = item.nodeid.partition("::")
-        relative = os.path.relpath(self.root / path, self.started_in)
-        words = [*self.program, f"{relative}{separator}{rest}", f"--mxq-formats={cell.format}", *self.options]
-        return shlex.join(words)
+        return f"{os.path.relpath(self.root / path, self.started_in)}{separator}{rest}"
 
 
 def _program(started_in: Path) -> tuple[str, ...]:

@@ -44,8 +44,12 @@ class FakeEngines:
     """Reads how to behave from ``behaviour.json`` in the current directory, and logs what it did to ``engine.log``."""
 
     def __init__(self) -> None:
+        self.arms = self  # nothing to release
         path = Path("behaviour.json")
         self.behaviour: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def release(self) -> None:
+        """Nothing is held."""
 
     def _log(self, text: str) -> None:
         with Path("engine.log").open("a") as file:
@@ -223,7 +227,7 @@ class FakeStopwatch:
         return FakeTimed(
             seconds=self._times("bf16", 8),
             peak_gib=20.0,
-            execution="compiled blocks, default",
+            execution=self.execution(case),
             identity=self._observed(case, workload),
             environment=self.behaviour.get("environment", ""),
         )
@@ -234,6 +238,9 @@ class FakeStopwatch:
         peak = self.behaviour.get("peak", {}).get(number_format.name, 12.0)
         facts = MemoryFacts(peak_gib=peak, bf16_peak_gib=stored_gib or 20.0, weight_ratio=0.5)
         return facts, self._observed(case, workload)
+
+    def execution(self, case: Case) -> str:
+        return str(self.behaviour.get("execution", "compiled blocks, default"))
 
     def inductor_digest(self) -> str:
         return str(self.behaviour.get("inductor", "0123"))
