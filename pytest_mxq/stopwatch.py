@@ -20,7 +20,7 @@ from pytest_mxq.engines import compile_mode, observed_identity
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.statistics import SpeedMode
 from pytest_mxq.gates.verdict import Evidence, MemoryFacts, Outcome, SpeedSamples, Stop
-from pytest_mxq.probes.compiled import SilentEagerError, check_compiled
+from pytest_mxq.probes.compiled import SilentEagerError, check_compiled, count_compilations
 from pytest_mxq.probes.memory import measure_peak
 from pytest_mxq.probes.telemetry import Telemetry, open_telemetry
 from pytest_mxq.probes.timing import Clock, cpu_clock, cuda_clock, time_pairs, time_session, warm_up
@@ -211,11 +211,17 @@ class TorchStopwatch:
         arm = self._arm(case, number_format)
         settings = case.settings
         series = Series(prompts=case.prompts, batch_size=settings.batch_size, seed=settings.seed)
-        start = perf_counter()
+        before, start = count_compilations(), perf_counter()
         run, once = timed_call(workload, arm.pipe, case.recipe.call, series)
         clock.synchronize()
         first_call = perf_counter() - start
         warm_up(run, clock)
+        skipped = count_compilations().skipped_cuda_graphs - before.skipped_cuda_graphs
+        if skipped:
+            raise MxqError(
+                f"Inductor skipped {skipped} CUDA Graphs: the arm does not run as {self._how(case).text!r} says, and would "
+                "be compared with one that does; TORCH_LOGS=cudagraphs says why"
+            )
         try:
             regions = check_compiled(getattr(arm.pipe, case.recipe.denoiser), run)
         except SilentEagerError as error:

@@ -27,16 +27,22 @@ class Compilations:
     Attributes:
         graphs: graphs compiled; a recompilation is one more.
         failures: frames it gave up, among them those beyond the recompile limit: they run eagerly from then on.
+        skipped_cuda_graphs: graphs that Inductor was asked to record as CUDA Graphs and did not.
     """
 
     graphs: int
     failures: int
+    skipped_cuda_graphs: int
 
 
 def count_compilations() -> Compilations:
     """Count what torch.compile has done in this process so far, by Dynamo's own counters."""
     frames = counters["frames"]
-    return Compilations(graphs=counters["stats"]["unique_graphs"], failures=frames["total"] - frames["ok"])
+    return Compilations(
+        graphs=counters["stats"]["unique_graphs"],
+        failures=frames["total"] - frames["ok"],
+        skipped_cuda_graphs=counters["inductor"]["cudagraph_skips"],
+    )
 
 
 def eager_blocks(denoiser: nn.Module) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from pytest_mxq.arms import store as arm_store
 from pytest_mxq.arms.compile import compile_blocks, repeated_blocks
@@ -220,3 +221,12 @@ def test_one_session_of_the_quantized_arm_is_held_against_stored_ones(shared: To
     sessions = tuple(stopwatch.time_bf16(case, draw).seconds for _ in range(3))
     samples, _ = stopwatch.time_quantized(case, draw, MXFP8, sessions)
     assert estimate(samples, alpha=0.05).speedup == pytest.approx(BF16_BLOCK / QUANTIZED_BLOCK, rel=0.01)
+
+
+def test_skipped_cuda_graphs_are_found_out(shared: TorchEngines, time: FakeTime) -> None:
+    def skipping(pipeline: Any, prompt: Any) -> Any:
+        counters["inductor"]["cudagraph_skips"] += 1
+        return pipeline(prompt)
+
+    with pytest.raises(MxqError, match=r"Inductor skipped \d+ CUDA Graphs"):
+        judge(shared, time, workload=skipping)
