@@ -118,7 +118,8 @@ class MxqSession:
                 plan = item.stash[PLAN]
                 plan = item.stash[PLAN] = replace(plan, fault=plan.fault or faults.get(item.nodeid, ""))
                 self.planned[item.nodeid] = plan.cell
-                if plan.case is not None and not plan.fault:
+                draws = plan.kind is not None and plan.kind.family == "pictures"
+                if draws and not plan.fault and not plan.skip:
                     self.cases[plan.cell.model, plan.cell.case] = plan
 
     # ------------------------------------------------------------------ run

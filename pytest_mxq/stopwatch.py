@@ -219,8 +219,8 @@ class TorchStopwatch:
         skipped = count_compilations().skipped_cuda_graphs - before.skipped_cuda_graphs
         if skipped:
             raise MxqError(
-                f"Inductor skipped {skipped} CUDA Graphs: the arm does not run as {self._how(case).text!r} says, and would "
-                "be compared with one that does; TORCH_LOGS=cudagraphs says why"
+                f"Inductor skipped {skipped} CUDA Graphs: the arm does not run as {self._how(case).text!r} says, and "
+                "would be compared with one that does; TORCH_LOGS=cudagraphs says why"
             )
         try:
             regions = check_compiled(getattr(arm.pipe, case.recipe.denoiser), run)
