@@ -67,6 +67,7 @@ from pytest_mxq.formats.float8 import FLOAT8
 from pytest_mxq.gates.evidence import judge_evidence
 from pytest_mxq.gates.statistics import (
     DEFAULT_PROCESS_SD,
+    Sampling,
     SpeedRule,
     decide_speed,
     estimate_paired,
@@ -203,7 +204,7 @@ def prove_quantized(bench: Bench, what: str, pipe: Any, chosen: Chosen, stored: 
 def pair(bench: Bench, what: str, runs: tuple[Run, Run], bounds: tuple[float, ...] = (), seed: int = 0) -> float:
     """Time two warm arms as a live gate does, record everything, and return the speedup."""
     said = bench.telemetry.before_start()
-    samples = time_pairs(*runs, bench.clock, alpha=ALPHA, seed=seed, inspect=bench.telemetry.inspect)
+    samples = time_pairs(*runs, bench.clock, sampling=Sampling(alpha=ALPHA), seed=seed, inspect=bench.telemetry.inspect)
     sds = (DEFAULT_PROCESS_SD, 0.0)
     estimates = [estimate_paired(samples.bf16, samples.quantized, alpha=ALPHA, process_sd=sd) for sd in sds]
     verdicts = {

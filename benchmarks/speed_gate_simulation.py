@@ -24,6 +24,7 @@ from pytest_mxq.gates.statistics import (
     MAX_ROUNDS,
     MIN_SESSION_ROUNDS,
     RoundOrder,
+    Sampling,
     SpeedDecision,
     SpeedRule,
     abba_order,
@@ -138,7 +139,7 @@ def live_samples(rng: np.random.Generator, cell: Cell) -> tuple[list[float], Sam
 
 def rounds_needed(bf16: list[float], quantized: list[float]) -> int:
     count = minimum_rounds(ALPHA)
-    while not enough(bf16[:count], quantized[:count], alpha=ALPHA, elapsed_seconds=0.0):
+    while not enough(bf16[:count], quantized[:count], Sampling(alpha=ALPHA), elapsed_seconds=0.0):
         count += 2
     return count
 

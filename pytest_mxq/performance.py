@@ -14,7 +14,7 @@ from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.bounds import MemoryBound, SpeedBound
 from pytest_mxq.gates.evidence import judge_evidence
 from pytest_mxq.gates.performance import decide, decide_memory
-from pytest_mxq.gates.statistics import MIN_SESSIONS
+from pytest_mxq.gates.statistics import MIN_SESSIONS, Sampling
 from pytest_mxq.gates.verdict import Outcome, ReferenceNote, SpeedSamples, Stop, Verdict
 from pytest_mxq.protocols import Stopwatch, Workload
 from pytest_mxq.settings import Reference
@@ -118,7 +118,8 @@ class Performance:
         else:
             draft = self._proved(job)
             seed = SystemRandom().randrange(2**31)
-            live, _ = self.stopwatch.time_live(job.case, job.workload, job.number_format, alpha=self.alpha, seed=seed)
+            sampling = Sampling(alpha=self.alpha, max_rounds=bound.max_rounds, max_seconds=bound.max_seconds)
+            live, _ = self.stopwatch.time_live(job.case, job.workload, job.number_format, sampling=sampling, seed=seed)
             samples = replace(live, sessions=sessions)
             # Stored sessions say nothing of today's machine until a canary is shown to be steadier than what it guards.
             reason = "--mxq-reference=live" if self.reference is Reference.LIVE else "speed is timed beside BF16"

@@ -36,7 +36,7 @@ _MARKERS = (
     "mxq_lpips(max=, worst=): bound of the mean LPIPS against BF16, of the worst picture; number or {format: number}",
     "mxq_ssim(min=, worst=): bound of the mean SSIM against BF16",
     "mxq_psnr(min=, worst=): bound of the mean PSNR against BF16, dB",
-    "mxq_speedup(min=, rule=): bound of the speedup over BF16; rule not-below (default) or proven",
+    "mxq_speedup(min=, rule=, max_rounds=, max_seconds=): bound of the speedup over BF16; rule not-below or proven",
     "mxq_memory(max_ratio=, max_gib=, max_weight_ratio=): bounds of peak memory against BF16, in GiB, of weights",
 )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pytest_mxq.baselines.schema import Identity, LpipsInfo, Manifest, Selection
+from pytest_mxq.gates.statistics import Sampling
 from pytest_mxq.gates.verdict import Evidence, MemoryFacts, PictureFault, SpeedSamples
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Stopwatch(Protocol):
         ...
 
     def time_live(
-        self, case: Case, workload: Workload, number_format: Format, *, alpha: float, seed: int
+        self, case: Case, workload: Workload, number_format: Format, *, sampling: Sampling, seed: int
     ) -> tuple[SpeedSamples, Identity]:
         """Both arms in turn, and what was observed."""
         ...

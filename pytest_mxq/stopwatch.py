@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,10 +18,10 @@ from pytest_mxq.arms.store import Arm, How
 from pytest_mxq.baselines.schema import Identity, identity_differences
 from pytest_mxq.engines import compile_mode, observed_identity
 from pytest_mxq.errors import MxqError
-from pytest_mxq.gates.statistics import SpeedMode
+from pytest_mxq.gates.statistics import Sampling, SpeedMode
 from pytest_mxq.gates.verdict import Evidence, MemoryFacts, Outcome, SpeedSamples, Stop
 from pytest_mxq.probes.compiled import SilentEagerError, check_compiled, count_compilations
-from pytest_mxq.probes.memory import measure_peak
+from pytest_mxq.probes.memory import measure_peak, weight_bytes
 from pytest_mxq.probes.telemetry import Telemetry, open_telemetry
 from pytest_mxq.probes.timing import Clock, cpu_clock, cuda_clock, time_pairs, time_session, warm_up
 
@@ -40,12 +40,14 @@ class WarmArm:
 
     Attributes:
         run: one whole call.
+        pipe: its pipeline.
         first_call: seconds of its first call, compilation included.
         regions: compiled regions that one forward pass of the denoiser enters.
         identity: what was observed.
     """
 
     run: Callable[[], object]
+    pipe: Any
     first_call: float
     regions: int
     identity: Identity
@@ -88,7 +90,7 @@ class TorchStopwatch:
         return evidence
 
     def time_live(
-        self, case: Case, workload: Workload, number_format: Format, *, alpha: float, seed: int
+        self, case: Case, workload: Workload, number_format: Format, *, sampling: Sampling, seed: int
     ) -> tuple[SpeedSamples, Identity]:
         """Both arms in turn (ABBA), until the interval is narrow enough.
 
@@ -104,7 +106,7 @@ class TorchStopwatch:
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.LIVE, bf16=(), quantized=(), environment=environment)
                 return samples, quantized.identity
-            pairs = time_pairs(bf16.run, quantized.run, clock, alpha=alpha, seed=seed, inspect=telemetry.inspect)
+            pairs = time_pairs(bf16.run, quantized.run, clock, sampling=sampling, seed=seed, inspect=telemetry.inspect)
             seen = telemetry.summary()
         samples = SpeedSamples(
             mode=SpeedMode.LIVE,
@@ -199,7 +201,21 @@ class TorchStopwatch:
         return self._how(case).text
 
     def _peak(self, arm: WarmArm) -> float:
-        return measure_peak(arm.run, torch.device(self._device.kind)).allocated_gib
+        """Peak of allocated memory of one call, GiB.
+
+        Raises:
+            Stop: more was resident before the call than the arm weighs.
+        """
+        modules = [component for component in arm.pipe.components.values() if isinstance(component, torch.nn.Module)]
+        weight = sum(weight_bytes(module).total for module in modules) / 2**30
+        peak = measure_peak(arm.run, torch.device(self._device.kind))
+        if peak.resident_gib > 1.1 * weight + 0.5:  # beside the weights, workspaces and the pools of CUDA Graphs
+            raise Stop(
+                Outcome.ENVIRONMENT,
+                f"{peak.resident_gib:.1f} GiB are resident where the arm weighs {weight:.1f}: something else in this "
+                "process holds GPU memory (the traceback of an earlier failure keeps its tensors); run this gate alone",
+            )
+        return peak.allocated_gib
 
     def _how(self, case: Case) -> How:
         return How(compiled=compile_mode(case, self._device.kind), for_time=True)
@@ -229,7 +245,7 @@ class TorchStopwatch:
                 raise  # nothing that a format could be blamed for
             raise Stop(Outcome.REGRESSION, str(error)) from None
         identity = observed_identity(case, arm.weights, once, execution=self._how(case).text)
-        return WarmArm(run=run, first_call=first_call, regions=regions, identity=identity)
+        return WarmArm(run=run, pipe=arm.pipe, first_call=first_call, regions=regions, identity=identity)
 
     @contextmanager
     def _watching(self) -> Iterator[tuple[Clock, Telemetry]]:

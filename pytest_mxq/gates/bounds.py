@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from pytest_mxq.errors import CaseFaultError
-from pytest_mxq.gates.statistics import SpeedRule
+from pytest_mxq.gates.statistics import MAX_ROUNDS, MAX_SECONDS, SpeedRule
 
 EMULATED_SUFFIX = "-emulated"
 
@@ -60,7 +60,7 @@ GATES: dict[str, GateKind] = {
         unit="x",
         digits=3,
         family="speed",
-        arguments=("rule",),
+        arguments=("rule", "max_rounds", "max_seconds"),
     ),
     "memory": GateKind(
         name="memory",
@@ -84,10 +84,19 @@ class Bound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedBound:
-    """What ``mxq_speedup`` demands of one format: the speedup over BF16, and how sure it must be."""
+    """What ``mxq_speedup`` demands of one format.
+
+    Attributes:
+        speedup: the speedup over BF16.
+        rule: how sure it must be.
+        max_rounds: paired rounds after which sampling ends.
+        max_seconds: seconds after which it ends, once there are rounds enough for an interval.
+    """
 
     speedup: float
     rule: SpeedRule
+    max_rounds: int = MAX_ROUNDS
+    max_seconds: float = MAX_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +139,16 @@ def _speed_bound(kind: GateKind, arguments: Mapping[str, Any], format_name: str)
     rule = arguments.get("rule", SpeedRule.NOT_BELOW.value)
     if rule not in rules:
         raise CaseFaultError(f"{kind.marker}(rule=) must be one of {', '.join(rules)}; got {rule!r}")
-    return SpeedBound(speedup=_number(kind, "min", arguments["min"], format_name, emulated=False), rule=SpeedRule(rule))
+    rounds = arguments.get("max_rounds", MAX_ROUNDS)
+    if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds % 2 or not 6 <= rounds <= 200:
+        raise CaseFaultError(f"{kind.marker}(max_rounds=) must be an even number from 6 to 200, got {rounds!r}")
+    seconds = arguments.get("max_seconds", MAX_SECONDS)
+    return SpeedBound(
+        speedup=_number(kind, "min", arguments["min"], format_name, emulated=False),
+        rule=SpeedRule(rule),
+        max_rounds=rounds,
+        max_seconds=_number(kind, "max_seconds", seconds, format_name, emulated=False, largest=7200.0),
+    )
 
 
 def _memory_bound(kind: GateKind, arguments: Mapping[str, Any], format_name: str) -> MemoryBound:

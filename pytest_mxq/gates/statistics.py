@@ -68,6 +68,21 @@ class RoundOrder(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How long paired rounds are sampled.
+
+    Attributes:
+        alpha: One-sided level of the bounds that the samples are for.
+        max_rounds: Rounds after which sampling ends, however wide the interval still is; even, for whole ABBA blocks.
+        max_seconds: Seconds after which it ends, once there are enough rounds for an interval at all.
+    """
+
+    alpha: float
+    max_rounds: int = MAX_ROUNDS
+    max_seconds: float = MAX_SECONDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedEstimate:
     """A speedup and its one-sided bounds.
 
@@ -203,24 +218,24 @@ def abba_order(rounds: int, seed: int) -> tuple[RoundOrder, ...]:
 
 
 def enough(
-    bf16_seconds: Sequence[float], quantized_seconds: Sequence[float], *, alpha: float, elapsed_seconds: float
+    bf16_seconds: Sequence[float], quantized_seconds: Sequence[float], sampling: Sampling, *, elapsed_seconds: float
 ) -> bool:
     """Whether paired sampling may end: on the interval's width, the rounds or the time, never on the verdict.
 
     Call after every second round, so that ABBA blocks stay whole.
 
     >>> bf16 = [2.0, 2.01, 1.99, 2.0, 2.01, 1.99]
-    >>> enough(bf16, [1.0] * 6, alpha=0.05, elapsed_seconds=12.0)
+    >>> enough(bf16, [1.0] * 6, Sampling(alpha=0.05), elapsed_seconds=12.0)
     True
-    >>> enough(bf16[:4], [1.0] * 4, alpha=0.05, elapsed_seconds=400.0)
+    >>> enough(bf16[:4], [1.0] * 4, Sampling(alpha=0.05), elapsed_seconds=400.0)
     False
     """
     differences = _log_ratios(bf16_seconds, quantized_seconds)
-    if len(differences) < minimum_rounds(alpha):
+    if len(differences) < minimum_rounds(sampling.alpha):
         return False
-    if len(differences) >= MAX_ROUNDS or elapsed_seconds >= MAX_SECONDS:
+    if len(differences) >= sampling.max_rounds or elapsed_seconds >= sampling.max_seconds:
         return True
-    return hodges_lehmann(differences, alpha=alpha).half_width <= TARGET_HALF_WIDTH
+    return hodges_lehmann(differences, alpha=sampling.alpha).half_width <= TARGET_HALF_WIDTH
 
 
 def estimate_paired(

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import torch
 
 from pytest_mxq.errors import MxqError
-from pytest_mxq.gates.statistics import MAX_ROUNDS, MIN_SESSION_ROUNDS, RoundOrder, abba_order, enough, minimum_rounds
+from pytest_mxq.gates.statistics import MIN_SESSION_ROUNDS, RoundOrder, Sampling, abba_order, enough, minimum_rounds
 from pytest_mxq.probes.compiled import count_compilations
 
 Run: TypeAlias = Callable[[], object]
@@ -170,7 +170,9 @@ def warm_up(run: Run, clock: Clock) -> WarmUp:
     return WarmUp(seconds=tuple(seconds), graphs=count_compilations().graphs - first.graphs, settled=settled)
 
 
-def time_pairs(bf16: Run, quantized: Run, clock: Clock, *, alpha: float, seed: int, inspect: Inspect) -> PairedSamples:
+def time_pairs(
+    bf16: Run, quantized: Run, clock: Clock, *, sampling: Sampling, seed: int, inspect: Inspect
+) -> PairedSamples:
     """Time two warm arms in rounds of ABBA order until `enough` of them count, or too many were voided.
 
     A voided round is repeated in its own order, so that the rounds that count alternate all the same. It is given up
@@ -180,7 +182,7 @@ def time_pairs(bf16: Run, quantized: Run, clock: Clock, *, alpha: float, seed: i
         bf16: calls the BF16 arm.
         quantized: calls the quantized arm.
         clock: of the device.
-        alpha: one-sided level of the bounds that the samples are for.
+        sampling: how long.
         seed: draws which arm starts.
         inspect: judges each round by the machine.
 
@@ -188,13 +190,13 @@ def time_pairs(bf16: Run, quantized: Run, clock: Clock, *, alpha: float, seed: i
         SamplesError: there is no interval at this alpha.
         TimingError: the clock stands still, runs backwards or is not a number.
     """
-    orders = abba_order(MAX_ROUNDS, seed)
+    orders = abba_order(max(sampling.max_rounds, minimum_rounds(sampling.alpha)), seed)
     rounds: list[Round] = []
     with _collector_off():
         guard, start = _Guard(inspect), clock.now()
         while True:
             samples = PairedSamples(rounds=tuple(rounds), start_seed=seed, elapsed_seconds=clock.now() - start)
-            if _complete(samples, alpha):
+            if _complete(samples, sampling):
                 return samples
             rounds.append(_time_round(bf16, quantized, clock, orders[len(samples.bf16)], guard))
 
@@ -274,13 +276,11 @@ def _time_round(bf16: Run, quantized: Run, clock: Clock, order: RoundOrder, guar
     return Round(bf16_seconds=bf16_seconds, quantized_seconds=quantized_seconds, order=order, voided=guard())
 
 
-def _complete(samples: PairedSamples, alpha: float) -> bool:
-    if _hopeless(len(samples.voided), max(len(samples.bf16), minimum_rounds(alpha))):
+def _complete(samples: PairedSamples, sampling: Sampling) -> bool:
+    if _hopeless(len(samples.voided), max(len(samples.bf16), minimum_rounds(sampling.alpha))):
         return True
     whole_blocks = len(samples.bf16) % 2 == 0
-    return whole_blocks and enough(
-        samples.bf16, samples.quantized, alpha=alpha, elapsed_seconds=samples.elapsed_seconds
-    )
+    return whole_blocks and enough(samples.bf16, samples.quantized, sampling, elapsed_seconds=samples.elapsed_seconds)
 
 
 def _share(voided: int, counting: int) -> float:

@@ -27,6 +27,7 @@ from pytest_mxq.models import SelectionRule
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.performance import Performance
 from pytest_mxq.probes.compiled import count_compilations
+from pytest_mxq.probes.memory import Peak
 from pytest_mxq.probes.timing import Clock
 from pytest_mxq.settings import CaseSettings, Reference
 from pytest_mxq.stopwatch import TorchStopwatch
@@ -230,3 +231,27 @@ def test_skipped_cuda_graphs_are_found_out(shared: TorchEngines, time: FakeTime)
 
     with pytest.raises(MxqError, match=r"Inductor skipped \d+ CUDA Graphs"):
         judge(shared, time, workload=skipping)
+
+
+@pytest.mark.parametrize(("resident", "fits"), [(0.1, True), (30.0, False)])
+def test_each_arm_is_weighed_alone_and_what_else_is_resident_is_found_out(
+    shared: TorchEngines, time: FakeTime, monkeypatch: pytest.MonkeyPatch, resident: float, fits: bool
+) -> None:
+    peaks = iter([27.0, 15.0])
+
+    def fake_peak(run: Callable[[], object], _device: torch.device) -> Peak:
+        run()
+        return Peak(allocated_gib=next(peaks), reserved_gib=40.0, resident_gib=resident)
+
+    monkeypatch.setattr("pytest_mxq.stopwatch.measure_peak", fake_peak)
+    case = Case(recipe=ONE_STEP, name="case", settings=CaseSettings(model="demo"), prompts=DEMO.prompts[:1])
+    stopwatch = TorchStopwatch(shared, CPU, None, Clock(now=lambda: time.now, synchronize=lambda: None))
+    draw = lambda pipeline, prompt: pipeline(prompt)  # noqa: E731
+    if fits:
+        memory, _ = stopwatch.weigh(case, draw, MXFP8, None)
+        assert (memory.bf16_peak_gib, memory.peak_gib) == (27.0, 15.0)
+        assert memory.weight_ratio == pytest.approx(0.523, abs=0.01)
+        return
+    with pytest.raises(Stop, match=r"30\.0 GiB are resident where the arm weighs 0\.0") as caught:
+        stopwatch.weigh(case, draw, MXFP8, None)
+    assert caught.value.outcome is Outcome.ENVIRONMENT

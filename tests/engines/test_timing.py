@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_mxq.gates.statistics import MAX_ROUNDS, MAX_SECONDS, RoundOrder, SamplesError, enough
+from pytest_mxq.gates.statistics import MAX_ROUNDS, MAX_SECONDS, RoundOrder, SamplesError, Sampling, enough
 from pytest_mxq.probes.compiled import SilentEagerError, check_compiled, count_compilations, eager_blocks
 from pytest_mxq.probes.timing import (
     MAX_WARM_UP,
@@ -76,7 +76,7 @@ def pairs(
 ) -> PairedSamples:
     bf16 = device.workload("bf16", [2.0, 2.0 * (1 + noise), 2.0 * (1 - noise)])
     other = device.workload("quantized", [quantized])
-    return time_pairs(bf16, other, device.clock, alpha=0.05, seed=seed, inspect=inspect)
+    return time_pairs(bf16, other, device.clock, sampling=Sampling(alpha=0.05), seed=seed, inspect=inspect)
 
 
 @pytest.fixture
@@ -209,10 +209,10 @@ def test_both_starts_are_drawn() -> None:
 
 def test_rounds_that_agree_after_seven_still_end_with_a_whole_block() -> None:
     seconds = [2.01, 2.08, 2.03, 2.03, 2.02, 2.01, 2.02, 2.0]
-    assert [n for n in (6, 7, 8) if enough(seconds[:n], [1.0] * n, alpha=0.05, elapsed_seconds=0.0)] == [7, 8]
+    assert [n for n in (6, 7, 8) if enough(seconds[:n], [1.0] * n, Sampling(alpha=0.05), elapsed_seconds=0.0)] == [7, 8]
     device = FakeDevice()
     bf16, quantized = device.workload("bf16", seconds), device.workload("quantized", [1.0])
-    samples = time_pairs(bf16, quantized, device.clock, alpha=0.05, seed=0, inspect=fine)
+    samples = time_pairs(bf16, quantized, device.clock, sampling=Sampling(alpha=0.05), seed=0, inspect=fine)
     assert len(samples.rounds) == 8
 
 
@@ -223,7 +223,9 @@ def test_noisy_rounds_end_at_the_limit_and_are_even() -> None:
 def test_noisy_rounds_end_when_the_time_is_up() -> None:
     device = FakeDevice()
     slow = device.workload("bf16", [50.0, 70.0, 30.0])
-    samples = time_pairs(slow, device.workload("quantized", [20.0]), device.clock, alpha=0.05, seed=0, inspect=fine)
+    samples = time_pairs(
+        slow, device.workload("quantized", [20.0]), device.clock, sampling=Sampling(alpha=0.05), seed=0, inspect=fine
+    )
     assert len(samples.rounds) == 6
     assert samples.elapsed_seconds > MAX_SECONDS
 
@@ -262,7 +264,7 @@ def test_an_alpha_without_interval_is_refused_before_anything_runs() -> None:
     device = FakeDevice()
     run = device.workload("run", [1.0])
     with pytest.raises(SamplesError, match=r"alpha is 0\.7"):
-        time_pairs(run, run, device.clock, alpha=0.7, seed=0, inspect=fine)
+        time_pairs(run, run, device.clock, sampling=Sampling(alpha=0.7), seed=0, inspect=fine)
     assert "run" not in device.log
 
 
@@ -291,7 +293,12 @@ def test_a_recompile_in_a_round_voids_it() -> None:
         return compiled(torch.zeros(next(sizes)))
 
     samples = time_pairs(
-        bf16, device.workload("q", [1.0]), device.clock, alpha=0.05, seed=0, inspect=reasons("", "", "hot")
+        bf16,
+        device.workload("q", [1.0]),
+        device.clock,
+        sampling=Sampling(alpha=0.05),
+        seed=0,
+        inspect=reasons("", "", "hot"),
     )
     assert samples.voided == ("torch.compile compiled 1 graphs and gave up 0 frames; hot",)
     assert samples.rounds[2].voided

@@ -15,7 +15,7 @@ from pytest_mxq.baselines.schema import Identity, LpipsInfo, Manifest, Selection
 from pytest_mxq.cases import Case
 from pytest_mxq.errors import CaseFaultError
 from pytest_mxq.formats import Format
-from pytest_mxq.gates.statistics import SpeedMode
+from pytest_mxq.gates.statistics import Sampling, SpeedMode
 from pytest_mxq.gates.verdict import Evidence, MemoryFacts, PictureFault, SpeedSamples
 
 
@@ -193,9 +193,10 @@ class FakeStopwatch:
         return _identity(case, bound.calls, self.behaviour.get("weights", "folder:0"))
 
     def time_live(
-        self, case: Case, workload: Callable[..., object], number_format: Format, *, alpha: float, seed: int
+        self, case: Case, workload: Callable[..., object], number_format: Format, *, sampling: Sampling, seed: int
     ) -> tuple[SpeedSamples, Identity]:
         self.engines._log(f"live {number_format.name}")
+        self.engines._log(f"limits {sampling.max_rounds} {sampling.max_seconds}")
         samples = SpeedSamples(
             mode=SpeedMode.LIVE,
             bf16=self._times("bf16", 8),

@@ -238,7 +238,12 @@ def test_each_bound_of_memory_is_a_bound(b200: GateDirectory, bound: str, outcom
         ("mxq_speedup()", "mxq_speedup needs min="),
         ("mxq_speedup(min=0)", "mxq_speedup(min=) must be above 0 and at most 100"),
         ('mxq_speedup(min=1.1, rule="sure")', "mxq_speedup(rule=) must be one of not-below, proven"),
-        ("mxq_speedup(min=1.1, worst=1)", "mxq_speedup has no argument 'worst'; it takes min, rule"),
+        (
+            "mxq_speedup(min=1.1, worst=1)",
+            "mxq_speedup has no argument 'worst'; it takes min, rule, max_rounds, max_seconds",
+        ),
+        ("mxq_speedup(min=1.1, max_rounds=7)", "mxq_speedup(max_rounds=) must be an even number from 6 to 200, got 7"),
+        ("mxq_speedup(min=1.1, max_seconds=0)", "mxq_speedup(max_seconds=) must be above 0 and at most 7200"),
         ("mxq_memory()", "mxq_memory needs at least one of max_ratio, max_gib, max_weight_ratio"),
         ("mxq_memory(max_ratio=2.5)", "mxq_memory(max_ratio=) must be above 0 and at most 2"),
         ("mxq_memory(max_weight_ratio=1.5)", "mxq_memory(max_weight_ratio=) must be above 0 and at most 1"),
@@ -344,3 +349,9 @@ def test_too_little_memory_is_found_before_anything_is_loaded(b200: GateDirector
     assert set(b200.outcomes().values()) == {"environment"}
     assert "need about 47 GiB and the device has 40; nothing was loaded" in b200.report()["verdicts"][0]["sentence"]
     assert b200.engine_log() == []
+
+
+def test_rounds_and_seconds_can_be_limited(b200: GateDirectory) -> None:
+    b200.write(SPEED_TEST.replace('"nvfp4": 1.40}', '"nvfp4": 1.40}, max_rounds=8, max_seconds=60'))
+    run(b200, "--mxq-gates=speedup").assert_outcomes(passed=2)
+    assert "limits 8 60.0" in b200.engine_log()

@@ -12,6 +12,7 @@ from pytest_mxq.gates import statistics
 from pytest_mxq.gates.statistics import (
     RoundOrder,
     SamplesError,
+    Sampling,
     SpeedDecision,
     SpeedEstimate,
     SpeedMode,
@@ -124,19 +125,25 @@ def rounds(n: int, spread: float) -> list[float]:
 
 
 def test_sampling_ends_on_the_width() -> None:
-    assert enough(rounds(6, 0.005), [1.0] * 6, alpha=0.05, elapsed_seconds=0.0)
-    assert not enough(rounds(6, 0.03), [1.0] * 6, alpha=0.05, elapsed_seconds=0.0)
+    assert enough(rounds(6, 0.005), [1.0] * 6, Sampling(alpha=0.05), elapsed_seconds=0.0)
+    assert not enough(rounds(6, 0.03), [1.0] * 6, Sampling(alpha=0.05), elapsed_seconds=0.0)
 
 
 def test_sampling_ends_at_twenty_rounds_or_after_300_seconds_however_wide_the_interval() -> None:
-    assert not enough(rounds(18, 0.5), [1.0] * 18, alpha=0.05, elapsed_seconds=299.0)
-    assert enough(rounds(18, 0.5), [1.0] * 18, alpha=0.05, elapsed_seconds=300.0)
-    assert enough(rounds(20, 0.5), [1.0] * 20, alpha=0.05, elapsed_seconds=0.0)
+    assert not enough(rounds(18, 0.5), [1.0] * 18, Sampling(alpha=0.05), elapsed_seconds=299.0)
+    assert enough(rounds(18, 0.5), [1.0] * 18, Sampling(alpha=0.05), elapsed_seconds=300.0)
+    assert enough(rounds(20, 0.5), [1.0] * 20, Sampling(alpha=0.05), elapsed_seconds=0.0)
+
+
+def test_the_limits_of_rounds_and_seconds_can_be_set() -> None:
+    assert enough(rounds(8, 0.5), [1.0] * 8, Sampling(alpha=0.05, max_rounds=8), elapsed_seconds=0.0)
+    assert not enough(rounds(8, 0.5), [1.0] * 8, Sampling(alpha=0.05, max_rounds=10), elapsed_seconds=0.0)
+    assert enough(rounds(8, 0.5), [1.0] * 8, Sampling(alpha=0.05, max_seconds=30.0), elapsed_seconds=30.0)
 
 
 def test_sampling_never_ends_before_there_is_an_interval() -> None:
-    assert not enough([2.0] * 4, [1.0] * 4, alpha=0.05, elapsed_seconds=1e6)
-    assert not enough([2.0] * 6, [1.0] * 6, alpha=0.01, elapsed_seconds=1e6)
+    assert not enough([2.0] * 4, [1.0] * 4, Sampling(alpha=0.05), elapsed_seconds=1e6)
+    assert not enough([2.0] * 6, [1.0] * 6, Sampling(alpha=0.01), elapsed_seconds=1e6)
 
 
 def test_sampling_does_not_look_at_the_speedup() -> None:
@@ -144,7 +151,8 @@ def test_sampling_does_not_look_at_the_speedup() -> None:
     for _ in range(50):
         bf16, quantized = ([rng.lognormvariate(0, 0.01) for _ in range(8)] for _ in range(2))
         stops = {
-            enough(bf16, [factor * q for q in quantized], alpha=0.05, elapsed_seconds=0.0) for factor in (0.5, 0.9, 3)
+            enough(bf16, [factor * q for q in quantized], Sampling(alpha=0.05), elapsed_seconds=0.0)
+            for factor in (0.5, 0.9, 3)
         }
         assert len(stops) == 1
 
@@ -240,7 +248,7 @@ def test_decisions_at_a_bound_of_1_40(
     [
         lambda times: estimate_paired(times, [1.0] * 8, alpha=0.05, process_sd=0.01),
         lambda times: estimate_paired([1.0] * 8, times, alpha=0.05, process_sd=0.01),
-        lambda times: enough(times, [1.0] * 8, alpha=0.05, elapsed_seconds=0.0),
+        lambda times: enough(times, [1.0] * 8, Sampling(alpha=0.05), elapsed_seconds=0.0),
         lambda times: estimate_stored([[1.0] * 8, [1.0] * 8, times], [1.0] * 8, alpha=0.05),
         lambda times: estimate_stored([[1.0] * 8] * 3, times, alpha=0.05),
         lambda times: speedup_process_sd([[1.0] * 8, [1.0] * 8, times], alpha=0.05),
@@ -256,7 +264,7 @@ def test_an_impossible_time_is_refused_with_its_place(measure: Callable[[list[fl
     "measure",
     [
         minimum_rounds,
-        lambda alpha: enough([1.0] * 20, [1.0] * 20, alpha=alpha, elapsed_seconds=0.0),
+        lambda alpha: enough([1.0] * 20, [1.0] * 20, Sampling(alpha=alpha), elapsed_seconds=0.0),
         lambda alpha: estimate_paired([1.0] * 20, [1.0] * 20, alpha=alpha, process_sd=0.01),
         lambda alpha: estimate_stored([[1.0] * 8] * 3, [1.0] * 8, alpha=alpha),
         lambda alpha: speedup_process_sd([[1.0] * 8] * 3, alpha=alpha),
@@ -317,7 +325,7 @@ def paired_decision(rng: random.Random, *, truth: float, noise: float, process_s
     shift = math.log(truth) + rng.gauss(0, process_sd)
     bf16 = [math.exp(rng.gauss(shift, noise)) for _ in range(20)]
     quantized = [math.exp(rng.gauss(0, noise)) for _ in range(20)]
-    n = next(n for n in range(6, 21, 2) if enough(bf16[:n], quantized[:n], alpha=0.05, elapsed_seconds=0.0))
+    n = next(n for n in range(6, 21, 2) if enough(bf16[:n], quantized[:n], Sampling(alpha=0.05), elapsed_seconds=0.0))
     estimate = estimate_paired(bf16[:n], quantized[:n], alpha=0.05, process_sd=process_sd)
     return decide_speed(estimate, 1.0, SpeedRule.NOT_BELOW)
 
