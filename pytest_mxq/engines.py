@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +146,8 @@ class TorchEngines:
             seed=case.settings.seed,
             chunks=None if chunks is None else tuple(chunks),
         )
-        with compiling_faithfully():
+        # An eager arm needs no Inductor, whose import alone takes a second.
+        with nullcontext() if arm.how.compiled is None else compiling_faithfully():
             drawn = draw(
                 workload, arm.pipe, case.recipe.call, series, lambda done, total: self._progress(label, done, total)
             )

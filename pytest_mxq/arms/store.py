@@ -23,23 +23,6 @@ from pytest_mxq.models import ModelSource, Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arm:
-    """One pipeline in one format.
-
-    Attributes:
-        pipe: the pipeline.
-        weights: name of its weights, for a case's identity.
-        evidence: proof of quantization; None for BF16.
-        chosen: what the rule chose; None for BF16.
-    """
-
-    pipe: Any
-    weights: str
-    evidence: Evidence | None = None
-    chosen: Chosen | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class How:
     """How an arm runs.
 
@@ -59,6 +42,25 @@ class How:
 
 
 EAGER = How()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One pipeline in one format.
+
+    Attributes:
+        pipe: the pipeline.
+        weights: name of its weights, for a case's identity.
+        evidence: proof of quantization; None for BF16.
+        chosen: what the rule chose; None for BF16.
+        how: how it runs.
+    """
+
+    pipe: Any
+    weights: str
+    evidence: Evidence | None = None
+    chosen: Chosen | None = None
+    how: How = EAGER
 
 
 class ArmStore:
@@ -170,7 +172,7 @@ class ArmStore:
             compile_blocks(denoiser, mode=how.compiled)
         pipe = type(base.pipe)(**{**base.pipe.components, recipe.denoiser: denoiser})
         pipe.set_progress_bar_config(disable=True)
-        return Arm(pipe=pipe, weights=base.weights, evidence=evidence, chosen=chosen)
+        return Arm(pipe=pipe, weights=base.weights, evidence=evidence, chosen=chosen, how=how)
 
 
 def _is_plain(parameter: torch.Tensor) -> bool:
