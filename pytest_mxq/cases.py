@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_mxq.formats import Format
     from pytest_mxq.gates.bounds import AnyBound, GateKind
     from pytest_mxq.gates.verdict import Cell
-    from pytest_mxq.models import Recipe
+    from pytest_mxq.models import Recipe, SelectionRule
     from pytest_mxq.settings import CaseSettings
 
 
@@ -38,6 +38,11 @@ class Case:
     def source(self) -> ModelSource:
         """What its arms are built from."""
         return ModelSource(recipe=self.recipe, revision=self.settings.revision, random=self.random_weights)
+
+    @property
+    def rule(self) -> SelectionRule:
+        """Which layers of its quantized arms are quantized."""
+        return self.recipe.selection(self.settings.selection)
 
     @property
     def key(self) -> tuple[str, str]:

@@ -146,6 +146,7 @@ class Planner:
             raise CaseFaultError("a list of batch sizes belongs into a marker of the test itself, not of a parameter")
         settings = next((choice for choice in choices if slot.batch_size in {None, choice.batch_size}), choices[0])
         recipe = self.models.find(settings.model, beside=self.beside)
+        recipe.selection(settings.selection)  # an unknown name is a fault of the test
         random = self.settings.random_weights
         name = _test_name(item, slot, settings.case) + (RANDOM_SUFFIX if random else "")
         check_case_name(name)

@@ -90,7 +90,7 @@ class TorchEngines:
 
     def selection(self, case: Case, number_format: Format) -> Selection | None:
         """The layers that a format would quantize; None if there are none."""
-        chosen = self.arms.choose(case.source, number_format)
+        chosen = self.arms.choose(case.source, number_format, case.rule)
         share = chosen.weights / chosen.all_weights if chosen.all_weights else 0.0
         return Selection.of(chosen.names, total=chosen.total, weight_share=share) if chosen.names else None
 
@@ -137,7 +137,7 @@ class TorchEngines:
 
     def _arm(self, case: Case, number_format: Format | None, *, emulated: bool, execution: Execution) -> Arm:
         compiled = None if execution is Execution.EAGER else compile_mode(case, self.device)
-        return self.arms.arm(case.source, number_format, emulated=emulated, how=How(compiled=compiled))
+        return self.arms.arm(case.source, number_format, emulated=emulated, rule=case.rule, how=How(compiled=compiled))
 
     def _draw(self, case: Case, workload: Workload, arm: Arm, label: str, chunks: Sequence[int] | None) -> PictureShot:
         series = Series(
@@ -155,8 +155,8 @@ class TorchEngines:
 
 
 def compile_mode(case: Case, device: str) -> CompileMode:
-    """How a case's blocks are compiled: with CUDA Graphs at batch size 1, where launches dominate (recipes.md)."""
-    graphs = device == "cuda" and case.settings.batch_size == 1
+    """How a case's blocks are compiled: with CUDA Graphs at the batch sizes where launches dominate."""
+    graphs = device == "cuda" and case.settings.batch_size <= case.recipe.graphs_up_to
     return CompileMode.REDUCE_OVERHEAD if graphs else CompileMode.DEFAULT
 
 

@@ -31,8 +31,8 @@ _OPTIONS = (
     ("refresh-in-ci", "flag", "allow --mxq-refresh where CI is set"),
 )
 _MARKERS = (
-    "mxq(model, case=, batch_size=, prompts=, seed=, execution=, revision=, min_share=): the model that the test's "
-    "workload runs on, and the settings of its case",
+    "mxq(model, case=, batch_size=, prompts=, seed=, execution=, revision=, min_share=, selection=): the model that "
+    "the test's workload runs on, and the settings of its case",
     "mxq_lpips(max=, worst=): bound of the mean LPIPS against BF16, of the worst picture; number or {format: number}",
     "mxq_ssim(min=, worst=): bound of the mean SSIM against BF16",
     "mxq_psnr(min=, worst=): bound of the mean PSNR against BF16, dB",

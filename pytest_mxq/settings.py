@@ -85,6 +85,9 @@ def check_name(what: str, name: str, known: Iterable[str]) -> None:
     raise UnknownNameError(f"unknown {what} {name!r}{hint}; {what}s: {', '.join(choices)}")
 
 
+PUBLISHED = "published"  # the selection rule that a recipe's published numbers were made with
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseSettings:
     """The settings of ``mxq(model, ...)``.
@@ -97,6 +100,7 @@ class CaseSettings:
         seed: seed of the first picture; each further picture counts one up.
         revision: revision on the Hub; None: the recipe's.
         min_share: smallest share of the Linear weights that must be quantized; None: the recipe's.
+        selection: name of the recipe's rule that chooses the layers.
     """
 
     model: str
@@ -107,6 +111,7 @@ class CaseSettings:
     execution: Execution = Execution.EAGER
     revision: str | None = None
     min_share: float | None = None
+    selection: str = PUBLISHED
 
 
 def read_case_settings(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> tuple[CaseSettings, ...]:
@@ -181,6 +186,12 @@ def _min_share(value: object) -> float:
     raise CaseFaultError(f"mxq(min_share=) must be above 0 and at most 1, got {value!r}")
 
 
+def _selection(value: object) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise CaseFaultError(f"mxq(selection=) must be the name of one of the model's rules, got {value!r}")
+
+
 _CHECKS = {
     "case": _case,
     "prompts": _prompts,
@@ -188,4 +199,5 @@ _CHECKS = {
     "execution": _execution,
     "revision": _revision,
     "min_share": _min_share,
+    "selection": _selection,
 }

@@ -221,7 +221,7 @@ class TorchStopwatch:
         return How(compiled=compile_mode(case, self._device.kind), for_time=True)
 
     def _arm(self, case: Case, number_format: Format | None) -> Arm:
-        return self._engines.arms.arm(case.source, number_format, emulated=False, how=self._how(case))
+        return self._engines.arms.arm(case.source, number_format, emulated=False, rule=case.rule, how=self._how(case))
 
     def _warm(self, case: Case, workload: Workload, number_format: Format | None, clock: Clock) -> WarmArm:
         arm = self._arm(case, number_format)

@@ -6,7 +6,7 @@ import gc
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from pytest_mxq.arms.random_weights import load_random
 from pytest_mxq.errors import MxqError
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.verdict import Evidence
-from pytest_mxq.models import ModelSource, Recipe
+from pytest_mxq.models import ModelSource, Recipe, SelectionRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,17 +99,29 @@ class ArmStore:
             self.builds[source.recipe.name, "bf16"] += 1
         return self._base
 
-    def arm(self, source: ModelSource, number_format: Format | None, *, emulated: bool, how: How = EAGER) -> Arm:
-        """The arm of a model in a format (None: BF16), quantized and compiled at the first request."""
+    def arm(
+        self,
+        source: ModelSource,
+        number_format: Format | None,
+        *,
+        emulated: bool,
+        rule: SelectionRule | None = None,
+        how: How = EAGER,
+    ) -> Arm:
+        """The arm of a model in a format (None: BF16), quantized and compiled at the first request.
+
+        The rule is the recipe's published one where none is given.
+        """
         base = self.base(source)
         if number_format is None and how.compiled is None:
             return base
         self._separate(how)
         slot = "quantized" if number_format else "bf16"
-        key = (number_format, emulated, how)
+        key = (number_format, emulated, rule, how)
         if slot not in self._arms or self._arms[slot][0] != key:
             self.drop(slot)
-            self._arms[slot] = key, self._build(source.recipe, base, number_format, emulated=emulated, how=how)
+            recipe = source.recipe if rule is None else replace(source.recipe, rule=rule)
+            self._arms[slot] = key, self._build(recipe, base, number_format, emulated=emulated, how=how)
             self.builds[source.recipe.name, number_format.name if number_format else "bf16-compiled"] += 1
         return self._arms[slot][1]
 
@@ -127,10 +139,9 @@ class ArmStore:
             _collect()
         self._compiled_for_time = how.for_time
 
-    def choose(self, source: ModelSource, number_format: Format) -> Chosen:
+    def choose(self, source: ModelSource, number_format: Format, rule: SelectionRule) -> Chosen:
         """The layers that would be quantized."""
-        recipe = source.recipe
-        return choose_layers(getattr(self.base(source).pipe, recipe.denoiser), recipe.rule, number_format)
+        return choose_layers(getattr(self.base(source).pipe, source.recipe.denoiser), rule, number_format)
 
     @contextmanager
     def alone(self, arm: Arm) -> Iterator[None]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_mxq.errors import MxqError
 from pytest_mxq.models.prompts import GATE_PROMPTS
-from pytest_mxq.settings import check_name
+from pytest_mxq.settings import PUBLISHED, check_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,8 @@ class Recipe:
         source: a Hub id or a local folder in the layout of ``save_pretrained``.
         revision: pinned revision on the Hub.
         call: arguments of the pipeline's call; a workload may override each.
-        rule: selective quantization.
+        rule: selective quantization, as published.
+        alternatives: further rules by name, for ``mxq(selection=)``; "published" is `rule`.
         prompts: its own prompt set.
         denoiser: name of the pipeline's component that is quantized.
         min_share: smallest share of the denoiser's Linear weights that must be quantized.
@@ -93,11 +94,16 @@ class Recipe:
             none and fills them afterwards); parameters in the places of the text encoders hold the embeddings that
             every prompt gets. None: the model cannot be had with random weights.
         memory: what it occupies; None: not known, and not checked before loading.
+        graphs_up_to: largest batch size at which the arms of speed and memory gates run with CUDA Graphs; 0: none.
+        prepare: called with every pipeline of the model once it is loaded (such as for VAE tiling).
+        save_tiny: saves the same architecture, small enough for a CPU, into a folder, in the layout of
+            ``save_pretrained`` and with text encoders and tokenizers; for tests. None: there is none.
     """
 
     name: str
     source: str
     rule: SelectionRule
+    alternatives: Mapping[str, SelectionRule] = field(default_factory=lambda: MappingProxyType({}))
     call: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     revision: str | None = None
     prompts: tuple[str, ...] = GATE_PROMPTS
@@ -106,6 +112,19 @@ class Recipe:
     cpu_float32_vae: bool = True
     random: Callable[[], Any] | None = None
     memory: MemoryNeed | None = None
+    graphs_up_to: int = 1
+    prepare: Callable[[Any], None] | None = None
+    save_tiny: Callable[[Path], None] | None = None
+
+    def selection(self, name: str) -> SelectionRule:
+        """The rule of a name.
+
+        Raises:
+            UnknownNameError: there is none; lists the model's rules.
+        """
+        rules = {PUBLISHED: self.rule, **self.alternatives}
+        check_name("selection", name, rules)
+        return rules[name]
 
 
 # For a model that nobody registered: the published size clause, and the layers that every published rule keeps.

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pytest_mxq.models.base import Keep, MemoryNeed, Recipe, SelectionRule
+from pytest_mxq.models.published import PublishedLpips, PublishedRun
 
 _MAX_SEQUENCE_LENGTH = 512
 
@@ -173,42 +174,6 @@ FLUX_1_DEV = Recipe(
     random=build_flux,
 )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedRun:
-    """One published measurement.
-
-    Attributes:
-        format: name of the number format, or "bf16".
-        batch_size: pictures of the one prompt in a call.
-        seconds: mean latency of a call, compiled.
-        peak_gb: peak of allocated memory, in 10**9 bytes.
-        speedup: against BF16 at the same batch size, rounded by the publisher.
-    """
-
-    format: str
-    batch_size: int
-    seconds: float
-    peak_gb: float
-    speedup: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedLpips:
-    """A published mean LPIPS (alex, DrawBench's 200 prompts, seed 0) against BF16.
-
-    Attributes:
-        format: name of the number format.
-        selective: with the rule above.
-        all_layers: with every Linear quantized.
-    """
-
-    format: str
-    selective: float
-    all_layers: float
-
-
-PUBLISHED_DEVICE = "NVIDIA B200"
 
 PUBLISHED_RUNS = (
     PublishedRun(format="bf16", batch_size=1, seconds=2.10, peak_gb=38.34, speedup=1.0),

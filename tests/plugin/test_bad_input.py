@@ -40,6 +40,7 @@ BODY = "return mxq_pipeline(mxq_prompt)"
         ('@pytest.mark.mxq("demo", seed=-1)\n' + GATE, "mxq(seed=) must be a whole number from 0"),
         ('@pytest.mark.mxq("demo", execution="fast")\n' + GATE, "mxq(execution=) must be one of eager, as-speed"),
         ('@pytest.mark.mxq("demo", revision="")\n' + GATE, "mxq(revision=) must be"),
+        ('@pytest.mark.mxq("demo", selection="mine")\n' + GATE, "unknown selection 'mine'; selections: published"),
         ('@pytest.mark.mxq("demo", min_share=1.5)\n' + GATE, "mxq(min_share=) must be above 0 and at most 1"),
         ('@pytest.mark.mxq("demo", case="../x")\n' + GATE, "../x"),
         ('@pytest.mark.mxq("demo", case="a/b")\n' + GATE, "a/b"),

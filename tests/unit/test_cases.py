@@ -1,12 +1,13 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from pytest_mxq.cases import Case, refusal, runs_natively
 from pytest_mxq.device import Device
-from pytest_mxq.errors import UnknownNameError
+from pytest_mxq.errors import MxqError, UnknownNameError
 from pytest_mxq.formats import built_in_formats
-from pytest_mxq.models import ModelRegistry, built_in_models
+from pytest_mxq.models import ModelRegistry, SelectionRule, built_in_models
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.prompts import GATE_PROMPTS
 from pytest_mxq.settings import CaseSettings, split_names
@@ -86,3 +87,12 @@ def test_a_model_is_a_name_a_folder_or_a_hub_id(tmp_path: Path) -> None:
 def test_names_are_split_at_commas_and_spaces_and_counted_once() -> None:
     assert split_names(" a,b  c,,a ") == ("a", "b", "c")
     assert split_names(None) == ()
+
+
+def test_a_recipe_knows_its_rules_by_name() -> None:
+    other = SelectionRule(min_features=7)
+    recipe = dataclasses.replace(DEMO, alternatives={"intended": other})
+    assert recipe.selection("published") is DEMO.rule
+    assert recipe.selection("intended") is other
+    with pytest.raises(MxqError, match=r"unknown selection 'mine'; selections: published, intended"):
+        recipe.selection("mine")

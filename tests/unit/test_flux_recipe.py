@@ -18,9 +18,9 @@ from pytest_mxq.models.flux import (
     PUBLISHED_RUNS,
     TINY_SIZE,
     FluxSize,
-    PublishedRun,
     build_flux,
 )
+from pytest_mxq.models.published import PublishedRun
 
 KEPT = {
     *(f"time_text_embed.{part}_embedder.linear_{half}" for part in ("timestep", "guidance", "text") for half in (1, 2)),

@@ -1,0 +1,41 @@
+"""What a published measurement of a model is; the numbers stand in the models' own files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PUBLISHED_DEVICE = "NVIDIA B200"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRun:
+    """One published measurement.
+
+    Attributes:
+        format: name of the number format, or "bf16".
+        batch_size: pictures of the one prompt in a call.
+        seconds: mean latency of a call, compiled.
+        peak_gb: peak of allocated memory, in 10**9 bytes.
+        speedup: against BF16 at the same batch size, rounded by the publisher.
+    """
+
+    format: str
+    batch_size: int
+    seconds: float
+    peak_gb: float
+    speedup: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedLpips:
+    """A published mean LPIPS (alex, DrawBench's 200 prompts, seed 0) against BF16.
+
+    Attributes:
+        format: name of the number format.
+        selective: with the rule above.
+        all_layers: with every Linear quantized.
+    """
+
+    format: str
+    selective: float
+    all_layers: float
