@@ -5,6 +5,7 @@ Every section is a process of its own with its own time limit, and appends what 
 - demo-plain, demo-strict: the demo's blocks compiled with eager's roundings; strict turns every warning into an error;
 - pairs-0 to pairs-3: A/A, that is BF16 against BF16, five estimates a process;
 - harm: four injected slowdowns of the float8 arm, and the unharmed arm twice before them;
+- sleeps: longer and longer sleeps in the float8 arm's denoiser, and the unharmed arm twice before them;
 - float8: float8 against BF16 at 4 and at 28 steps, and the peak memory of each arm alone;
 - graphs: float8 with CUDA Graphs against float8 without them.
 
@@ -307,12 +308,19 @@ def graphs(bench: Bench) -> None:
     warm(bench, "float8", other)
     warm(bench, "float8 reduce-overhead", replayed)
     prove_compiled(bench, "float8 reduce-overhead", replayed)
+    for what, arm in (("float8", other), ("float8 reduce-overhead", replayed)):
+        first, again = bench.draw(arm), bench.draw(arm)
+        bench.record("repeated", of=what, equal=torch.equal(first, again), largest=largest(first, again))
     one, two = (bench.draw(arm) for arm in (other, replayed))
-    difference = (one.float() - two.float()).abs().max().item()
-    bench.record("outputs", equal=torch.equal(one, two), largest_difference=difference, spread=one.float().std().item())
+    spread = one.float().std().item()
+    bench.record("outputs", equal=torch.equal(one, two), largest_difference=largest(one, two), spread=spread)
     pair(bench, "default over reduce-overhead", (bench.workload(other), bench.workload(replayed)))
     peak(bench, "float8 and BF16 resident, default", other)
     peak(bench, "float8 and BF16 resident, reduce-overhead", replayed)
+
+
+def largest(one: torch.Tensor, two: torch.Tensor) -> float:
+    return (one.float() - two.float()).abs().max().item()
 
 
 def harm(bench: Bench) -> None:
@@ -335,6 +343,23 @@ def harm(bench: Bench) -> None:
         prove_compiled(bench, "stance force_eager", other)
     harm_by_half(bench, pipe, bound)
     bench.record("compilations", counts=count_compilations())
+
+
+def sleeps(bench: Bench) -> None:
+    """A sleep costs less than it lasts where the power limit holds the clocks: the device cools meanwhile."""
+    pipe = load(bench)
+    warm(bench, "bf16", pipe)
+    other = quantized(bench, pipe, chosen_layers(bench, pipe))
+    step = warm(bench, "float8", other) / STEPS
+    runs = bench.workload(pipe), bench.workload(other)
+    unharmed = pair(bench, "unharmed", runs)
+    bounds = tuple(share * unharmed for share in (HARM_BOUND, 0.98, 0.99))
+    pair(bench, "unharmed again", runs, bounds)
+    for share in (SLEEP_SHARE, 0.08):
+        hook = other.transformer.register_forward_pre_hook(device_sleep(bench, share * step))
+        bench.draw(other)
+        pair(bench, f"device sleep of {share:.0%} of a step", runs, bounds)
+        hook.remove()
 
 
 def harm_by_hooks(bench: Bench, other: Any, step: float, judge: Callable[[str], object]) -> None:
@@ -404,6 +429,7 @@ SECTIONS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "demo-strict": (partial(demo, strict=True), 60),
     **{f"pairs-{number}": (partial(pairs, number=number), 90) for number in range(4)},
     "harm": (harm, 200),
+    "sleeps": (sleeps, 110),
     "float8": (float8, 120),
     "graphs": (graphs, 120),
 }

@@ -15,7 +15,7 @@ from pytest_mxq.gates.bounds import MemoryBound, SpeedBound
 from pytest_mxq.gates.evidence import judge_evidence
 from pytest_mxq.gates.performance import decide, decide_memory
 from pytest_mxq.gates.statistics import MIN_SESSIONS, Sampling
-from pytest_mxq.gates.verdict import Outcome, ReferenceNote, SpeedSamples, Stop, Verdict
+from pytest_mxq.gates.verdict import MemoryFacts, Outcome, ReferenceNote, SpeedSamples, Stop, Verdict
 from pytest_mxq.protocols import Stopwatch, Workload
 from pytest_mxq.settings import Reference
 
@@ -34,6 +34,14 @@ class Job:
     draft: Verdict
     manifest: Manifest | None
     path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bf16Peak:
+    """BF16's peak memory in GiB, and what was observed when it was weighed in this run; None: it is a stored one."""
+
+    gib: float
+    observed: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,13 +166,23 @@ class Performance:
         return samples, ReferenceNote(mode="stored", reason=reason, manifest=job.path), draft
 
     def _judge_memory(self, job: Job, bound: MemoryBound) -> Verdict:
-        peak, reason = self._stored_peak(job)
+        bf16, note = self._bf16_peak(job, bound)
         draft = self._proved(job)
-        memory, identity = self.stopwatch.weigh(job.case, job.workload, job.number_format, peak)
-        if peak is not None:
+        peak, identity = self.stopwatch.weigh(job.case, job.workload, job.number_format)
+        if bf16 is not None and bf16.observed is not None:
+            _check_same_calls(bf16.observed, identity)
+        if bf16 is not None and bf16.observed is None:
             _check_identity(job.manifest, identity)
+        evidence = draft.evidence
+        if evidence is None:
+            raise MxqError("the quantized arm carries no evidence")
+        memory = MemoryFacts(
+            peak_gib=peak.allocated_gib,
+            reserved_gib=peak.reserved_gib,
+            bf16_peak_gib=bf16.gib if bf16 else None,
+            weight_ratio=evidence.weight_bytes / evidence.bf16_bytes,
+        )
         outcome, sentence = decide_memory(memory, bound)
-        mode, path = ("stored", job.path) if peak else ("live", "")
         return replace(
             draft,
             outcome=outcome,
@@ -172,18 +190,28 @@ class Performance:
             observed=memory.ratio,
             bound=bound.max_ratio,
             memory=memory,
-            reference=ReferenceNote(mode=mode, reason=reason, manifest=path),
+            reference=note,
         )
 
-    def _stored_peak(self, job: Job) -> tuple[float | None, str]:
-        if self.reference is Reference.LIVE:
-            return None, "--mxq-reference=live"
+    def _bf16_peak(self, job: Job, bound: MemoryBound) -> tuple[Bf16Peak | None, ReferenceNote | None]:
+        """BF16's peak, stored or weighed now, and where it comes from; nothing where no bound compares with it.
+
+        Raises:
+            Stop: a stored one is wanted, and there is none.
+        """
+        if bound.max_ratio is None:
+            return None, None
         usable = [session for session in self._comparable(job) if session.peak_gib]
-        if usable:
-            return usable[-1].peak_gib, f"peak of {usable[-1].created[:10]}, same hardware and software"
-        if self.reference is Reference.STORED or self.strict:
-            raise Stop(Outcome.MISSING, "no stored peak memory of this hardware and software: pytest --mxq-refresh")
-        return None, "no stored peak memory of this hardware and software"
+        if usable and usable[-1].peak_gib:
+            reason = f"peak of {usable[-1].created[:10]}, same hardware and software"
+            note = ReferenceNote(mode="stored", reason=reason, manifest=job.path)
+            return Bf16Peak(gib=usable[-1].peak_gib), note
+        reason = "no stored peak memory of this hardware and software"
+        if self.reference is Reference.STORED or (self.strict and self.reference is not Reference.LIVE):
+            raise Stop(Outcome.MISSING, f"{reason}: pytest --mxq-refresh")
+        peak, identity = self.stopwatch.weigh(job.case, job.workload, None)
+        reason = "--mxq-reference=live" if self.reference is Reference.LIVE else reason
+        return Bf16Peak(gib=peak.allocated_gib, observed=identity), ReferenceNote(mode="live", reason=reason)
 
     def _comparable(self, job: Job) -> list[TimingSession]:
         """The stored sessions of this hardware, software, Inductor configuration and execution."""
@@ -206,6 +234,12 @@ def timing_fingerprint(fingerprint: Fingerprint, inductor: str) -> Fingerprint:
     """The fingerprint of a timing session: Inductor's configuration and the GPU's limits belong to it."""
     limits = {name: fingerprint.recorded[name] for name in _TIMING_FACTS if name in fingerprint.recorded}
     return Fingerprint(hard={**fingerprint.hard, **limits, "inductor": inductor}, recorded=fingerprint.recorded)
+
+
+def _check_same_calls(bf16: Identity, quantized: Identity) -> None:
+    differences = identity_differences(bf16, quantized)
+    if differences:
+        raise MxqError(f"the workload did not do the same on both arms (BF16 -> quantized): {'; '.join(differences)}")
 
 
 def _check_identity(manifest: Manifest | None, observed: Identity) -> None:

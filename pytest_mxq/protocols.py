@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pytest_mxq.baselines.schema import Identity, LpipsInfo, Manifest, Selection
 from pytest_mxq.gates.statistics import Sampling
-from pytest_mxq.gates.verdict import Evidence, MemoryFacts, PictureFault, SpeedSamples
+from pytest_mxq.gates.verdict import Evidence, PeakMemory, PictureFault, SpeedSamples
 
 if TYPE_CHECKING:
     from pytest_mxq.cases import Case
@@ -120,10 +120,8 @@ class Stopwatch(Protocol):
         """One session of the quantized arm, and what was observed."""
         ...
 
-    def weigh(
-        self, case: Case, workload: Workload, number_format: Format, stored_gib: float | None
-    ) -> tuple[MemoryFacts, Identity]:
-        """Peak memory of both arms, and what was observed."""
+    def weigh(self, case: Case, workload: Workload, number_format: Format | None) -> tuple[PeakMemory, Identity]:
+        """Peak memory of one call of an arm (None: BF16) alone on the device, and what was observed."""
         ...
 
     def execution(self, case: Case) -> str:

@@ -186,7 +186,7 @@ class MxqSession:
             done = subprocess.run(
                 [sys.executable, "-m", "pytest", "-q", rerun.place(item), *options, f"--mxq-report={report}"],
                 cwd=rerun.started_in,
-                env={**os.environ, TIMING_ONLY: "1"},
+                env={**os.environ, TIMING_ONLY: self.bench.stopwatch.process_number() or "unknown"},
                 capture_output=True,
                 text=True,
                 check=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_mxq.arms.compile import compile_cache, compiling_fast, inductor_settings, same_inductor_settings
-from pytest_mxq.arms.drawing import Series, timed_call
+from pytest_mxq.arms.drawing import Drawn, Series, TimedCall, timed_call
 from pytest_mxq.arms.store import Arm, How
 from pytest_mxq.baselines.schema import Identity, identity_differences
 from pytest_mxq.engines import compile_mode, observed_identity
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.statistics import Sampling, SpeedMode
-from pytest_mxq.gates.verdict import Evidence, MemoryFacts, Outcome, SpeedSamples, Stop
+from pytest_mxq.gates.verdict import Evidence, Outcome, PeakMemory, SpeedSamples, Stop
 from pytest_mxq.probes.compiled import SilentEagerError, check_compiled, count_compilations
 from pytest_mxq.probes.memory import measure_peak, weight_bytes
 from pytest_mxq.probes.telemetry import Telemetry, open_telemetry
-from pytest_mxq.probes.timing import Clock, cpu_clock, cuda_clock, time_pairs, time_session, warm_up
+from pytest_mxq.probes.timing import Clock, WarmUp, cpu_clock, cuda_clock, time_pairs, time_session, warm_up
 
 if TYPE_CHECKING:
     from pytest_mxq.cases import Case
@@ -39,18 +39,31 @@ class WarmArm:
     """An arm ready to be timed.
 
     Attributes:
-        run: one whole call.
+        call: one whole call, and what it does.
         pipe: its pipeline.
         first_call: seconds of its first call, compilation included.
         regions: compiled regions that one forward pass of the denoiser enters.
         identity: what was observed.
     """
 
-    run: Callable[[], object]
+    call: TimedCall
     pipe: Any
     first_call: float
     regions: int
     identity: Identity
+
+    @property
+    def run(self) -> Callable[[], object]:
+        """One whole call."""
+        return self.call.run
+
+    def check(self) -> None:
+        """Find out that a timed call did something else than the first, observed one.
+
+        Raises:
+            CaseFaultError: it did.
+        """
+        self.call.check()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,14 +85,23 @@ class TorchStopwatch:
         device: what they run on.
         cache: directory of compiled code; None: torch's own.
         clock: what tells the time; None: the device's.
+        known: processes that may hold the GPU meanwhile, as its driver numbers them.
     """
 
-    def __init__(self, engines: TorchEngines, device: Device, cache: Path | None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        engines: TorchEngines,
+        device: Device,
+        cache: Path | None,
+        clock: Clock | None = None,
+        known: Collection[int] = (),
+    ) -> None:
         self._engines = engines
         self._clock = clock or (cuda_clock() if device.kind == "cuda" else cpu_clock())
         self._device = device
         self._cache = cache
-        self._bf16_peaks: dict[tuple[str, str], tuple[float, Identity]] = {}
+        self._known = known
+        self._bf16_peaks: dict[tuple[str, str], tuple[PeakMemory, Identity]] = {}
 
     def evidence(self, case: Case, number_format: Format) -> Evidence:
         """Build the quantized arm that is timed, and prove that it is quantized."""
@@ -108,6 +130,8 @@ class TorchStopwatch:
                 return samples, quantized.identity
             pairs = time_pairs(bf16.run, quantized.run, clock, sampling=sampling, seed=seed, inspect=telemetry.inspect)
             seen = telemetry.summary()
+            bf16.check()
+            quantized.check()
         samples = SpeedSamples(
             mode=SpeedMode.LIVE,
             bf16=pairs.bf16,
@@ -134,6 +158,7 @@ class TorchStopwatch:
                 return samples, quantized.identity
             session = time_session(quantized.run, clock, inspect=telemetry.inspect)
             seen = telemetry.summary()
+            quantized.check()
         samples = SpeedSamples(
             mode=SpeedMode.STORED,
             bf16=(),
@@ -155,67 +180,71 @@ class TorchStopwatch:
             bf16 = self._warm(case, workload, None, clock)
             environment = telemetry.before_start()
             session = time_session(bf16.run, clock, inspect=telemetry.inspect)
+            bf16.check()
         disturbed = f"too many rounds were disturbed: {session.voided[0]}" if session.disturbed else ""
         return TimedBf16(
             seconds=session.seconds,
-            peak_gib=self._peak(bf16) if self._device.kind == "cuda" else None,
+            peak_gib=self._peak(case, bf16).allocated_gib if self._device.kind == "cuda" else None,
             execution=self._how(case).text,
             identity=bf16.identity,
             environment=environment or disturbed,
         )
 
-    def weigh(
-        self, case: Case, workload: Workload, number_format: Format, stored_gib: float | None
-    ) -> tuple[MemoryFacts, Identity]:
-        """Peak memory of one call of each arm alone on the device; BF16's may be a stored one.
+    def weigh(self, case: Case, workload: Workload, number_format: Format | None) -> tuple[PeakMemory, Identity]:
+        """Peak memory of one call of an arm (None: BF16), as if it were alone on the device.
+
+        The weights of the other arm stay where they are and are subtracted: they are held from before the call until
+        after it, so that the peak of what tensors hold is the arm's own plus theirs, exactly. To move 24 GB off the
+        device and back would take longer than the call.
 
         Raises:
             MxqError: the device tells no peak.
         """
+        if number_format is None and case.key in self._bf16_peaks:
+            return self._bf16_peaks[case.key]
         with self._watching() as (clock, _):
-            bf16 = None
-            if stored_gib is None:
-                if case.key not in self._bf16_peaks:
-                    self._engines.arms.drop("quantized")
-                    warm = self._warm(case, workload, None, clock)
-                    self._bf16_peaks[case.key] = self._peak(warm), warm.identity
-                stored_gib, bf16 = self._bf16_peaks[case.key]
-            arm = self._arm(case, number_format)
-            quantized = self._warm(case, workload, number_format, clock)
-            if bf16 is not None:
-                _check_same_calls(bf16, quantized.identity)
-            self._engines.arms.drop("bf16")  # its CUDA Graphs hold the addresses of the weights that are put away now
-            with self._engines.arms.alone(arm):
-                peak = self._peak(quantized)
-        evidence = self.evidence(case, number_format)
-        ratio = evidence.weight_bytes / evidence.bf16_bytes
-        return MemoryFacts(peak_gib=peak, bf16_peak_gib=stored_gib, weight_ratio=ratio), quantized.identity
+            self._engines.arms.drop("quantized" if number_format is None else "bf16")  # with its CUDA Graphs' pool
+            warm = self._warm(case, workload, number_format, clock)
+            weighed = self._peak(case, warm), warm.identity
+            warm.check()
+        if number_format is None:
+            self._bf16_peaks[case.key] = weighed
+        return weighed
 
     def inductor_digest(self) -> str:
         """Twelve hex digits that name Inductor's configuration."""
         text = "\n".join(f"{name}={value}" for name, value in sorted(inductor_settings().items()))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    def process_number(self) -> str:
+        """The number under which the GPU's driver lists this process; "": it does not tell."""
+        with open_telemetry(self._device) as telemetry:
+            number = telemetry.own_number()
+        return "" if number is None else str(number)
+
     def execution(self, case: Case) -> str:
         """How the arms of a case run while they are timed, as a stored session records it."""
         return self._how(case).text
 
-    def _peak(self, arm: WarmArm) -> float:
-        """Peak of allocated memory of one call, GiB.
+    def _peak(self, case: Case, arm: WarmArm) -> PeakMemory:
+        """Peak of one call, without the weights that the arm does not use.
 
         Raises:
-            Stop: more was resident before the call than the arm weighs.
+            Stop: more was resident before the call than these weights.
         """
         modules = [component for component in arm.pipe.components.values() if isinstance(component, torch.nn.Module)]
-        weight = sum(weight_bytes(module).total for module in modules) / 2**30
+        base = getattr(self._engines.arms.base(case.source).pipe, case.recipe.denoiser)
+        own = weight_bytes(torch.nn.ModuleList(modules)).total / 2**30
+        idle = weight_bytes(torch.nn.ModuleList([*modules, base])).total / 2**30 - own
         peak = measure_peak(arm.run, torch.device(self._device.kind))
-        if peak.resident_gib > 1.1 * weight + 0.5:  # beside the weights, workspaces and the pools of CUDA Graphs
+        if peak.resident_gib > 1.1 * own + idle + 0.5:  # beside the weights, workspaces and the pools of CUDA Graphs
             raise Stop(
                 Outcome.ENVIRONMENT,
-                f"{peak.resident_gib:.1f} GiB are resident where the arm weighs {weight:.1f}: something else in this "
-                "process holds GPU memory (the traceback of an earlier failure keeps its tensors); run this gate alone",
+                f"{peak.resident_gib:.1f} GiB are resident where the arms weigh {own + idle:.1f}: something else in "
+                "this process holds GPU memory (the traceback of an earlier failure keeps its tensors); "
+                "run this gate alone",
             )
-        return peak.allocated_gib
+        return PeakMemory(allocated_gib=peak.allocated_gib - idle, reserved_gib=peak.reserved_gib - idle)
 
     def _how(self, case: Case) -> How:
         return How(compiled=compile_mode(case, self._device.kind), for_time=True)
@@ -228,29 +257,32 @@ class TorchStopwatch:
         settings = case.settings
         series = Series(prompts=case.prompts, batch_size=settings.batch_size, seed=settings.seed)
         before, start = count_compilations(), perf_counter()
-        run, once = timed_call(workload, arm.pipe, case.recipe.call, series)
+        call = timed_call(workload, arm.pipe, case.recipe.call, series)
         clock.synchronize()
         first_call = perf_counter() - start
-        warm_up(run, clock)
+        _check_pictures(call.once, number_format)
+        warmed = warm_up(call.run, clock)
         skipped = count_compilations().skipped_cuda_graphs - before.skipped_cuda_graphs
         if skipped:
             raise MxqError(
                 f"Inductor skipped {skipped} CUDA Graphs: the arm does not run as {self._how(case).text!r} says, and "
                 "would be compared with one that does; TORCH_LOGS=cudagraphs says why"
             )
+        _check_settled(warmed, number_format)
         try:
-            regions = check_compiled(getattr(arm.pipe, case.recipe.denoiser), run)
+            regions = check_compiled(getattr(arm.pipe, case.recipe.denoiser), call.run)
         except SilentEagerError as error:
             if number_format is None:
                 raise  # nothing that a format could be blamed for
             raise Stop(Outcome.REGRESSION, str(error)) from None
-        identity = observed_identity(case, arm.weights, once, execution=self._how(case).text)
-        return WarmArm(run=run, pipe=arm.pipe, first_call=first_call, regions=regions, identity=identity)
+        identity = observed_identity(case, arm.weights, call.once, execution=self._how(case).text)
+        return WarmArm(call=call, pipe=arm.pipe, first_call=first_call, regions=regions, identity=identity)
 
     @contextmanager
     def _watching(self) -> Iterator[tuple[Clock, Telemetry]]:
         """One Inductor configuration for all that happens inside, the compile cache, and an eye on the GPU."""
-        with _cache(self._cache), compiling_fast(), same_inductor_settings(), open_telemetry(self._device) as telemetry:
+        watching = open_telemetry(self._device, known=self._known)
+        with _cache(self._cache), compiling_fast(), same_inductor_settings(), watching as telemetry:
             yield self._clock, telemetry
 
 
@@ -261,6 +293,25 @@ def _cache(directory: Path | None) -> Iterator[None]:
         return
     with compile_cache(directory):
         yield
+
+
+def _name(number_format: Format | None) -> str:
+    return "BF16" if number_format is None else number_format.name
+
+
+def _check_pictures(drawn: Drawn, number_format: Format | None) -> None:
+    if not torch.isfinite(drawn.images).all():
+        raise Stop(Outcome.DEGENERATE, f"the pictures of the timed {_name(number_format)} arm hold NaN or infinity")
+
+
+def _check_settled(warmed: WarmUp, number_format: Format | None) -> None:
+    if not warmed.settled:
+        last, before = warmed.seconds[-1], warmed.seconds[-2]
+        raise Stop(
+            Outcome.ENVIRONMENT,
+            f"{_name(number_format)} did not settle in {len(warmed.seconds)} calls of warm-up: the last two took "
+            f"{before:.3f} and {last:.3f} s (code that is still being compiled, or a machine that is not steady)",
+        )
 
 
 def _check_same_calls(bf16: Identity, quantized: Identity) -> None:

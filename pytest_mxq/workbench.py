@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from pytest_mxq.settings import Settings
     from pytest_mxq.workflow import Workflow
 
-TIMING_ONLY = "PYTEST_MXQ_TIMING_ONLY"  # set for the child processes of a refresh: add a session, draw nothing
+# Set for the child processes of a refresh, which add a session and draw nothing, to the number under which the GPU's
+# driver lists their parent: it holds the GPU, and waits.
+TIMING_ONLY = "PYTEST_MXQ_TIMING_ONLY"
 
 
 class Workbench:
@@ -64,7 +66,9 @@ class Workbench:
         """What times and weighs the engines' arms."""
         from pytest_mxq.stopwatch import TorchStopwatch
 
-        return TorchStopwatch(self.engines, self._device, self._settings.compile_cache)
+        parent = os.environ.get(TIMING_ONLY, "")
+        known = (int(parent),) if parent.isdecimal() else ()
+        return TorchStopwatch(self.engines, self._device, self._settings.compile_cache, known=known)
 
     @cached_property
     def workflow(self) -> Workflow[Any]:

@@ -67,24 +67,59 @@ class TimedPipeline:
     arguments: Mapping[str, Any]
     generators: list[torch.Generator]
     seed: int
+    given: list[tuple[object, dict[str, Any]]] = field(default_factory=list)
 
     def __call__(self, prompt: str | Sequence[str], **overrides: Any) -> Any:
         """Call the pipeline with the same noise each time."""
+        self.given.append((prompt, overrides))  # looked at afterwards, outside the timed region
         for offset, generator in enumerate(self.generators):
             generator.manual_seed(self.seed + offset)
         texts = prompt if isinstance(prompt, str) else list(prompt)
         return self.pipe(prompt=texts, **{**self.arguments, **overrides}, generator=self.generators, output_type="pt")
 
 
-def timed_call(
-    workload: Workload, pipe: Any, arguments: Mapping[str, Any], series: Series
-) -> tuple[Callable[[], object], Drawn]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedCall:
+    """One whole call of a workload, to be timed.
+
+    Attributes:
+        run: makes the call.
+        once: what was drawn and observed the first time, before anything was timed.
+    """
+
+    run: Callable[[], object]
+    once: Drawn
+    bound: TimedPipeline
+    prompts: tuple[str, ...]
+
+    def check(self) -> None:
+        """Find out that a timed call did something else than the first one, which alone was observed.
+
+        Raises:
+            CaseFaultError: it did; names the first argument that changed.
+        """
+        expected = self.once.calls
+        for index, (prompt, overrides) in enumerate(self.bound.given):
+            done = _observe(prompt, self.prompts, {**self.bound.arguments, **overrides})
+            first = expected[index % len(expected)]
+            changed = [name for name in sorted({*done, *first}) if done.get(name) != first.get(name)]
+            if changed:
+                name = changed[0]
+                raise CaseFaultError(
+                    f"the workload did something else while it was timed than before: {name} {first.get(name)!r} -> "
+                    f"{done.get(name)!r}; every call must do the same"
+                )
+        if len(self.bound.given) % len(expected):
+            raise CaseFaultError(
+                f"the workload called the pipeline {len(expected)} times before it was timed, and not always as often "
+                "while it was; every run must do the same"
+            )
+
+
+def timed_call(workload: Workload, pipe: Any, arguments: Mapping[str, Any], series: Series) -> TimedCall:
     """One whole call of a workload, to be timed: the first prompt, ``batch_size`` times.
 
     It is run once here, observed, to learn how many generators the call needs.
-
-    Returns:
-        The call, and what was drawn and observed the first time.
 
     Raises:
         CaseFaultError: the workload returned no pictures.
@@ -92,14 +127,15 @@ def timed_call(
     prompts = (series.prompts[0],) * series.batch_size
     once = draw(workload, pipe, arguments, replace(series, prompts=prompts))
     generators = [torch.Generator("cpu") for _ in once.seeds]
-    bound: Any = TimedPipeline(pipe=pipe, arguments=arguments, generators=generators, seed=series.seed)
+    bound = TimedPipeline(pipe=pipe, arguments=arguments, generators=generators, seed=series.seed)
+    handle: Any = bound
     prompt = prompts[0] if series.batch_size == 1 else list(prompts)
 
     def run() -> object:
         with torch.no_grad():
-            return workload(bound, prompt)
+            return workload(handle, prompt)
 
-    return run, once
+    return TimedCall(run=run, once=once, bound=bound, prompts=prompts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torchao.utils import TorchAOBaseTensor
 
 from pytest_mxq.arms.compile import CompileMode, compile_blocks
 from pytest_mxq.arms.load import load_pipeline
 from pytest_mxq.arms.quantize import Chosen, choose_layers, collect_evidence, quantize_layers, share_copy
 from pytest_mxq.arms.random_weights import load_random
-from pytest_mxq.errors import MxqError
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.verdict import Evidence
 from pytest_mxq.models import ModelSource, Recipe, SelectionRule
@@ -143,23 +139,6 @@ class ArmStore:
         """The layers that would be quantized."""
         return choose_layers(getattr(self.base(source).pipe, source.recipe.denoiser), rule, number_format)
 
-    @contextmanager
-    def alone(self, arm: Arm) -> Iterator[None]:
-        """Have one arm alone on the device: every BF16 weight that it does not use itself waits on the CPU."""
-        if self._base is None or self._source is None:
-            raise MxqError("no arm is built")
-        denoiser = self._source.recipe.denoiser
-        used = {parameter.data_ptr() for parameter in getattr(arm.pipe, denoiser).parameters() if _is_plain(parameter)}
-        idle = [p for p in getattr(self._base.pipe, denoiser).parameters() if p.data_ptr() not in used]
-        try:
-            for parameter in idle:
-                parameter.data = parameter.data.cpu()
-            _collect()
-            yield
-        finally:
-            for parameter in idle:
-                parameter.data = parameter.data.to(self._device)
-
     def drop(self, slot: str) -> None:
         """Free the compiled "bf16" or the "quantized" arm."""
         self._arms.pop(slot, None)
@@ -184,10 +163,6 @@ class ArmStore:
         pipe = type(base.pipe)(**{**base.pipe.components, recipe.denoiser: denoiser})
         pipe.set_progress_bar_config(disable=True)
         return Arm(pipe=pipe, weights=base.weights, evidence=evidence, chosen=chosen, how=how)
-
-
-def _is_plain(parameter: torch.Tensor) -> bool:
-    return not isinstance(parameter, TorchAOBaseTensor)
 
 
 def _collect() -> None:

@@ -3,6 +3,7 @@
 from math import exp, log
 from statistics import median
 
+from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.bounds import MemoryBound, SpeedBound
 from pytest_mxq.gates.statistics import (
     DEFAULT_PROCESS_SD,
@@ -21,26 +22,28 @@ from pytest_mxq.gates.verdict import MemoryFacts, Outcome, SpeedFacts, SpeedSamp
 def decide_memory(memory: MemoryFacts, bound: MemoryBound) -> tuple[Outcome, str]:
     """Pass or regression, and the sentence that says why.
 
-    >>> memory = MemoryFacts(peak_gib=15.0, bf16_peak_gib=27.0, weight_ratio=0.5)
+    >>> memory = MemoryFacts(peak_gib=15.0, reserved_gib=16.5, bf16_peak_gib=27.0, weight_ratio=0.5)
     >>> decide_memory(memory, MemoryBound(max_ratio=0.6, max_gib=None, max_weight_ratio=None))
-    (<Outcome.PASS: 'pass'>, 'peak 0.556 of BF16 <= 0.600 (15.00 of 27.00 GiB)')
+    (<Outcome.PASS: 'pass'>, 'peak 0.556 of BF16 <= 0.600 (15.00 of 27.00 GiB), reserved 16.50 GiB')
+
+    Raises:
+        MxqError: a bound compares with BF16, which was not weighed.
     """
+    of_bf16 = "" if memory.bf16_peak_gib is None else f" ({memory.peak_gib:.2f} of {memory.bf16_peak_gib:.2f} GiB)"
     checks = [
-        (
-            "peak {} of BF16",
-            memory.ratio,
-            bound.max_ratio,
-            f" ({memory.peak_gib:.2f} of {memory.bf16_peak_gib:.2f} GiB)",
-        ),
+        ("peak {} of BF16", memory.ratio, bound.max_ratio, of_bf16),
         ("peak {} GiB", memory.peak_gib, bound.max_gib, ""),
         ("quantized weights {} of BF16's", memory.weight_ratio, bound.max_weight_ratio, ""),
     ]
     texts, good = [], True
     for text, value, limit, more in checks:
         if limit is not None:
+            if value is None:
+                raise MxqError("BF16's peak memory was not measured")
             within = value <= limit
             good = good and within
             texts.append(f"{text.format(f'{value:.3f}')} {'<=' if within else '>'} {limit:.3f}{more}")
+    texts.append(f"reserved {memory.reserved_gib:.2f} GiB")
     return (Outcome.PASS if good else Outcome.REGRESSION), ", ".join(texts)
 
 

@@ -26,7 +26,8 @@ MARGINAL_HALF_WIDTH = 0.02
 """Widest half-width at which an interval around the bound still passes. A speedup 5 % short passes at most 1 % of the
 time while `h (1 + z_0.99 / z_0.95) <= -ln 0.95`, that is `h <= 2.1 %`; up to 3 % it did up to 3 % of the time."""
 DEFAULT_PROCESS_SD = 0.01
-"""Assumed sd of ln speedup between processes: one float8 arm on one H100 differed by 1.5 % (an sd of 1.06 %)."""
+"""Assumed sd of ln speedup between processes. Float8 FLUX.1-dev in seven processes on up to four H100s: 0.8 %, of which
+processes on one GPU were 0.25 % and BF16 against BF16 0.04 % (benchmarks/results/gpu-speed-2026-11-22.md)."""
 MIN_SESSIONS = 3
 """Stored sessions below which nothing is decided."""
 MIN_SESSION_ROUNDS = 8

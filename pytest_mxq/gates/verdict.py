@@ -153,17 +153,33 @@ class SpeedFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeakMemory:
+    """Most memory of one call, GiB: what tensors held, and what torch held of the device."""
+
+    allocated_gib: float
+    reserved_gib: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryFacts:
-    """The numbers of a memory verdict: peaks of each arm alone in GiB, and the quantized weights' share of BF16."""
+    """The numbers of a memory verdict, of each arm alone.
+
+    Attributes:
+        peak_gib: most that the quantized arm's tensors held at once, GiB.
+        reserved_gib: most that torch held of the device meanwhile, the pools of CUDA Graphs included, GiB.
+        bf16_peak_gib: BF16's peak, GiB; None where no bound compares with it.
+        weight_ratio: bytes of the quantized weights as a share of theirs in BF16.
+    """
 
     peak_gib: float
-    bf16_peak_gib: float
+    reserved_gib: float
+    bf16_peak_gib: float | None
     weight_ratio: float
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> float | None:
         """Peak as a share of BF16's."""
-        return self.peak_gib / self.bf16_peak_gib
+        return None if self.bf16_peak_gib is None else self.peak_gib / self.bf16_peak_gib
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What the GPU did while it was timed, asked of NVML between the rounds; nothing is ever set."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntFlag
@@ -72,10 +72,12 @@ class Telemetry:
 
     Args:
         ask: asks about the GPU; always None for no GPU.
+        known: processes that may hold the GPU beside this one, as the driver numbers them.
     """
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, known: Collection[int] = ()) -> None:
         self._ask = ask
+        self._known = known
         self._modes = self._read_modes()
         self._start = self._last = self._read()
         self._rounds: list[tuple[_Reading, bool]] = []
@@ -139,19 +141,28 @@ class Telemetry:
 
         In a container the driver may list this process under its number outside; then one of those listed is ours.
         """
-        pids = [process.pid for process in self._ask("ComputeRunningProcesses") or ()]
-        others = [pid for pid in pids if pid != os.getpid()]
+        pids = self._processes()
+        others = [pid for pid in pids if pid != os.getpid() and pid not in self._known]
         if len(others) > (os.getpid() not in pids):
             yield f"another process computes on the GPU: {', '.join(map(str, others))}"
 
+    def own_number(self) -> int | None:
+        """This process as the driver numbers it; None if it does not tell, or cannot be told from others."""
+        pids = self._processes()
+        return os.getpid() if os.getpid() in pids else pids[0] if len(pids) == 1 else None
+
+    def _processes(self) -> list[int]:
+        return [process.pid for process in self._ask("ComputeRunningProcesses") or ()]
+
 
 @contextmanager
-def open_telemetry(device: Device, nvml: Nvml | None = None) -> Iterator[Telemetry]:
+def open_telemetry(device: Device, nvml: Nvml | None = None, known: Collection[int] = ()) -> Iterator[Telemetry]:
     """Watch a device; where it is a CPU, or NVML does not know it, the telemetry has nothing to say.
 
     Args:
         device: what `find_device` found.
         nvml: a stand-in for the module `pynvml`.
+        known: processes that may hold the GPU beside this one, as the driver numbers them.
     """
     if device.kind != "cuda":
         yield Telemetry(_no_answer)
@@ -166,7 +177,7 @@ def open_telemetry(device: Device, nvml: Nvml | None = None) -> Iterator[Telemet
         yield Telemetry(_no_answer)
         return
     try:
-        yield Telemetry(_asking(nvml, device.facts["uuid"]))
+        yield Telemetry(_asking(nvml, device.facts["uuid"]), known)
     finally:
         nvml.nvmlShutdown()
 

@@ -221,7 +221,8 @@ def _observed(record: dict[str, Any]) -> tuple[str, str]:
     if speed:
         return kind.show(speed["speedup"]), f"[{speed['lower']:.3f}, {speed['upper']:.3f}]"
     if memory:
-        return kind.show(memory["peak_gib"] / memory["bf16_peak_gib"]), f"{memory['peak_gib']:.2f} GiB"
+        ratio = "-" if record["observed"] is None else kind.show(record["observed"])
+        return ratio, f"{memory['peak_gib']:.2f} GiB"
     return "-", "-"
 
 

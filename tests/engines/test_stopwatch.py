@@ -165,18 +165,7 @@ def test_memory_cannot_be_weighed_on_a_cpu_and_says_so(shared: TorchEngines, tim
     stopwatch = TorchStopwatch(shared, CPU, None, Clock(now=lambda: time.now, synchronize=lambda: None))
     case = Case(recipe=ONE_STEP, name="case", settings=CaseSettings(model="demo"), prompts=DEMO.prompts[:1])
     with pytest.raises(Exception, match="CUDA"):
-        stopwatch.weigh(case, lambda pipeline, prompt: pipeline(prompt), MXFP8, None)
-
-
-def test_alone_puts_every_unused_weight_away_and_brings_it_back(shared: TorchEngines, time: FakeTime) -> None:
-    case = Case(recipe=ONE_STEP, name="case", settings=CaseSettings(model="demo"), prompts=DEMO.prompts[:1])
-    stopwatch = TorchStopwatch(shared, CPU, None, Clock(now=lambda: time.now, synchronize=lambda: None))
-    arm = stopwatch._arm(case, MXFP8)
-    before = {n: p.clone() for n, p in shared.arms.base(case.source).pipe.transformer.named_parameters()}
-    with shared.arms.alone(arm):
-        pass
-    after = dict(shared.arms.base(case.source).pipe.transformer.named_parameters())
-    assert all(torch.equal(before[name], after[name]) for name in before)
+        stopwatch.weigh(case, lambda pipeline, prompt: pipeline(prompt), MXFP8)
 
 
 def test_a_workload_that_does_less_on_the_quantized_arm_is_no_speedup(shared: TorchEngines, time: FakeTime) -> None:
@@ -233,25 +222,74 @@ def test_skipped_cuda_graphs_are_found_out(shared: TorchEngines, time: FakeTime)
         judge(shared, time, workload=skipping)
 
 
-@pytest.mark.parametrize(("resident", "fits"), [(0.1, True), (30.0, False)])
-def test_each_arm_is_weighed_alone_and_what_else_is_resident_is_found_out(
-    shared: TorchEngines, time: FakeTime, monkeypatch: pytest.MonkeyPatch, resident: float, fits: bool
-) -> None:
-    peaks = iter([27.0, 15.0])
+def weigher(
+    shared: TorchEngines, time: FakeTime, monkeypatch: pytest.MonkeyPatch, *, resident: float
+) -> tuple[TorchStopwatch, Case]:
+    """A stopwatch on an account that a test writes: both arms are resident, each call adds two GiB."""
 
     def fake_peak(run: Callable[[], object], _device: torch.device) -> Peak:
         run()
-        return Peak(allocated_gib=next(peaks), reserved_gib=40.0, resident_gib=resident)
+        return Peak(allocated_gib=resident + 2.0, reserved_gib=resident + 3.0, resident_gib=resident)
 
     monkeypatch.setattr("pytest_mxq.stopwatch.measure_peak", fake_peak)
     case = Case(recipe=ONE_STEP, name="case", settings=CaseSettings(model="demo"), prompts=DEMO.prompts[:1])
-    stopwatch = TorchStopwatch(shared, CPU, None, Clock(now=lambda: time.now, synchronize=lambda: None))
+    return TorchStopwatch(shared, CPU, None, Clock(now=lambda: time.now, synchronize=lambda: None)), case
+
+
+def test_each_arm_is_weighed_without_the_weights_of_the_other(
+    shared: TorchEngines, time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopwatch, case = weigher(shared, time, monkeypatch, resident=0.05)
     draw = lambda pipeline, prompt: pipeline(prompt)  # noqa: E731
-    if fits:
-        memory, _ = stopwatch.weigh(case, draw, MXFP8, None)
-        assert (memory.bf16_peak_gib, memory.peak_gib) == (27.0, 15.0)
-        assert memory.weight_ratio == pytest.approx(0.523, abs=0.01)
-        return
-    with pytest.raises(Stop, match=r"30\.0 GiB are resident where the arm weighs 0\.0") as caught:
-        stopwatch.weigh(case, draw, MXFP8, None)
+    bf16, _ = stopwatch.weigh(case, draw, None)
+    assert bf16.allocated_gib == pytest.approx(2.05)  # nothing beside it
+    assert bf16.reserved_gib == pytest.approx(3.05)
+    peak, _ = stopwatch.weigh(case, draw, MXFP8)
+    base = dict(shared.arms.base(case.source).pipe.transformer.named_parameters())
+    own = dict(stopwatch._arm(case, MXFP8).pipe.transformer.named_parameters())
+    idle = sum(p.nbytes for name, p in base.items() if own[name] is not p) / 2**30
+    assert idle > 0
+    assert peak.allocated_gib == pytest.approx(2.05 - idle)
+    assert peak.reserved_gib == pytest.approx(3.05 - idle)
+
+
+def test_what_else_is_resident_is_found_out(
+    shared: TorchEngines, time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopwatch, case = weigher(shared, time, monkeypatch, resident=30.0)
+    with pytest.raises(Stop, match=r"30\.0 GiB are resident where the arms weigh 0\.0") as caught:
+        stopwatch.weigh(case, lambda pipeline, prompt: pipeline(prompt), None)
     assert caught.value.outcome is Outcome.ENVIRONMENT
+
+
+def test_a_workload_that_does_less_while_it_is_timed_is_found_out(shared: TorchEngines, time: FakeTime) -> None:
+    seen = set()
+
+    def lazy(pipeline: Any, prompt: Any) -> Any:
+        steps = 1 if pipeline.pipe in seen else 2
+        seen.add(pipeline.pipe)
+        return pipeline(prompt, num_inference_steps=steps)
+
+    with pytest.raises(MxqError, match="while it was timed than before: num_inference_steps 2 -> 1"):
+        judge(shared, time, workload=lazy)
+
+
+def test_a_warm_up_that_does_not_settle_is_the_environments_fault(shared: TorchEngines, time: FakeTime) -> None:
+    calls = iter(range(10_000))
+
+    def ever_slower(pipeline: Any, prompt: Any) -> Any:
+        time.spend(next(calls))
+        return pipeline(prompt)
+
+    verdict = judge(shared, time, workload=ever_slower)
+    assert verdict.outcome is Outcome.ENVIRONMENT
+    assert "BF16 did not settle in 6 calls of warm-up" in verdict.sentence
+
+
+def test_pictures_of_nan_are_never_a_speedup(shared: TorchEngines, time: FakeTime) -> None:
+    def spoil(denoiser: torch.nn.Module) -> None:
+        denoiser.register_forward_hook(lambda _m, _i, output: tuple(part * float("nan") for part in output))
+
+    verdict = judge(shared, time, harm=spoil)
+    assert verdict.outcome is Outcome.DEGENERATE
+    assert verdict.sentence == "the pictures of the timed mxfp8 arm hold NaN or infinity"

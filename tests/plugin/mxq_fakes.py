@@ -16,7 +16,7 @@ from pytest_mxq.cases import Case
 from pytest_mxq.errors import CaseFaultError
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.statistics import Sampling, SpeedMode
-from pytest_mxq.gates.verdict import Evidence, MemoryFacts, PictureFault, SpeedSamples
+from pytest_mxq.gates.verdict import Evidence, PeakMemory, PictureFault, SpeedSamples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,11 +234,15 @@ class FakeStopwatch:
         )
 
     def weigh(
-        self, case: Case, workload: Callable[..., object], number_format: Format, stored_gib: float | None
-    ) -> tuple[MemoryFacts, Identity]:
-        peak = self.behaviour.get("peak", {}).get(number_format.name, 12.0)
-        facts = MemoryFacts(peak_gib=peak, bf16_peak_gib=stored_gib or 20.0, weight_ratio=0.5)
-        return facts, self._observed(case, workload)
+        self, case: Case, workload: Callable[..., object], number_format: Format | None
+    ) -> tuple[PeakMemory, Identity]:
+        name, usual = ("bf16", 20.0) if number_format is None else (number_format.name, 12.0)
+        self.engines._log(f"weigh {name}")
+        peak = self.behaviour.get("peak", {}).get(name, usual)
+        return PeakMemory(allocated_gib=peak, reserved_gib=peak + 1), self._observed(case, workload)
+
+    def process_number(self) -> str:
+        return ""
 
     def execution(self, case: Case) -> str:
         return str(self.behaviour.get("execution", "compiled blocks, default"))

@@ -250,3 +250,19 @@ def test_pynvml_is_asked_where_no_stand_in_is_given(nvml: FakeNvml, monkeypatch:
 def test_a_summary_without_rounds_is_empty(nvml: FakeNvml) -> None:
     with open_telemetry(GPU, nvml) as opened:
         assert (opened.summary().rounds, opened.summary().throttle_share) == (0, None)
+
+
+def test_a_parent_that_waits_is_no_stranger_and_anybody_else_is(nvml: FakeNvml) -> None:
+    nvml.answers["ComputeRunningProcesses"] = [SimpleNamespace(pid=7), SimpleNamespace(pid=os.getpid())]
+    with open_telemetry(GPU, nvml) as telemetry:
+        assert telemetry.before_start() == "another process computes on the GPU: 7"
+    with open_telemetry(GPU, nvml, known=(7,)) as telemetry:
+        assert telemetry.before_start() == ""
+        assert telemetry.own_number() == os.getpid()
+    nvml.answers["ComputeRunningProcesses"] = [SimpleNamespace(pid=7), SimpleNamespace(pid=8), SimpleNamespace(pid=9)]
+    with open_telemetry(GPU, nvml, known=(7,)) as telemetry:  # one of 8 and 9 is this process, under another number
+        assert telemetry.before_start() == "another process computes on the GPU: 8, 9"
+        assert telemetry.own_number() is None
+    nvml.answers["ComputeRunningProcesses"] = [SimpleNamespace(pid=9)]
+    with open_telemetry(GPU, nvml) as telemetry:
+        assert telemetry.own_number() == 9

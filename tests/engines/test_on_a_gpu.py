@@ -1,0 +1,116 @@
+"""What only a CUDA device can show: native float8, graphs, and memory told without moving anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_mxq.arms.compile import CompileMode, compiling_fast
+from pytest_mxq.arms.store import ArmStore, How
+from pytest_mxq.cases import Case
+from pytest_mxq.device import find_device
+from pytest_mxq.engines import TorchEngines
+from pytest_mxq.formats import built_in_formats
+from pytest_mxq.models import ModelSource
+from pytest_mxq.models.demo import DEMO
+from pytest_mxq.probes.memory import measure_peak
+from pytest_mxq.settings import CaseSettings
+from pytest_mxq.stopwatch import TorchStopwatch
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="no CUDA device: native formats, CUDA Graphs, peak memory"
+    ),
+]
+
+FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
+ONE_STEP = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 1}))
+SOURCE = ModelSource(recipe=ONE_STEP)
+
+
+@pytest.fixture
+def engines() -> Iterator[TorchEngines]:
+    engines = TorchEngines("cuda", lambda _label, _done, _total: None)
+    yield engines
+    engines.arms.release()
+
+
+def case(batch_size: int = 1) -> Case:
+    return Case(
+        recipe=ONE_STEP,
+        name="case",
+        settings=CaseSettings(model="demo", batch_size=batch_size),
+        prompts=DEMO.prompts[:batch_size],
+    )
+
+
+def draw(pipeline: Any, prompt: Any) -> Any:
+    return pipeline(prompt)
+
+
+def pictures(arms: ArmStore, name: str | None, *, emulated: bool = False, how: How | None = None) -> torch.Tensor:
+    arm = arms.arm(SOURCE, FORMATS[name] if name else None, emulated=emulated, how=how or How())
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in range(2)]
+    with torch.no_grad():
+        images = arm.pipe(list(DEMO.prompts[:2]), **ONE_STEP.call, generator=generators, output_type="pt").images
+    assert isinstance(images, torch.Tensor)
+    return images.float().cpu()
+
+
+def test_native_float8_draws_nearly_what_bf16_draws_and_not_the_same(engines: TorchEngines) -> None:
+    bf16, float8 = pictures(engines.arms, None), pictures(engines.arms, "float8")
+    assert not torch.equal(bf16, float8)
+    assert (bf16 - float8).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize("name", ["mxfp8", "nvfp4", "mxfp4"])
+def test_an_emulated_format_draws_on_a_gpu_what_it_draws_on_a_cpu(engines: TorchEngines, name: str) -> None:
+    """Up to what BF16 itself differs by: the emulation adds nothing to it."""
+    cpu = ArmStore("cpu")
+    moved = (pictures(engines.arms, None) - pictures(cpu, None)).abs().mean()
+    change = (pictures(engines.arms, name, emulated=True) - pictures(cpu, name, emulated=True)).abs().mean()
+    damage = (pictures(cpu, name, emulated=True) - pictures(cpu, None)).abs().mean()
+    assert change < max(4 * moved, 0.5 * damage)
+    assert change < 0.02
+
+
+def test_cuda_graphs_change_no_bit_of_the_pictures(engines: TorchEngines) -> None:
+    with compiling_fast():
+        default = pictures(engines.arms, "float8", how=How(compiled=CompileMode.DEFAULT, for_time=True))
+        graphs = How(compiled=CompileMode.REDUCE_OVERHEAD, for_time=True)
+        for _ in range(3):  # warm, recorded, replayed
+            replayed = pictures(engines.arms, "float8", how=graphs)
+    assert torch.equal(default, replayed)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4], ids=["graphs", "no-graphs"])
+def test_the_peak_is_the_one_of_the_arm_alone_on_the_device(engines: TorchEngines, batch_size: int) -> None:
+    stopwatch = TorchStopwatch(engines, find_device(), None)
+    told, _ = stopwatch.weigh(case(batch_size), draw, FORMATS["float8"])
+    arm = stopwatch._arm(case(batch_size), FORMATS["float8"])
+    with stopwatch._watching() as (clock, _):
+        warm = stopwatch._warm(case(batch_size), draw, FORMATS["float8"], clock)
+        used = {p.data_ptr() for p in arm.pipe.transformer.parameters() if type(p) is torch.nn.Parameter}
+        idle = [p for p in engines.arms.base(SOURCE).pipe.transformer.parameters() if p.data_ptr() not in used]
+        moved = sum(p.nbytes for p in idle) / 2**30
+        for parameter in idle:
+            parameter.data = parameter.data.cpu()
+        alone = measure_peak(warm.run, torch.device("cuda"))
+    assert moved > 0.003  # there was something to move
+    assert told.allocated_gib == pytest.approx(alone.allocated_gib, abs=0.0005)
+    assert told.reserved_gib == pytest.approx(alone.reserved_gib, abs=0.05)
+
+
+def test_speed_and_memory_of_the_demo_are_measured_to_the_end(engines: TorchEngines) -> None:
+    stopwatch = TorchStopwatch(engines, find_device(), None)
+    timed = stopwatch.time_bf16(case(), draw)
+    assert len(timed.seconds) >= 8
+    assert timed.execution == "compiled blocks, reduce-overhead"
+    assert timed.peak_gib is not None
+    assert timed.peak_gib > 0
