@@ -128,6 +128,8 @@ def _never_falling_back() -> Iterator[None]:
     ):
         # torch captures an empty graph on purpose, to make a memory pool, and warns of it.
         warnings.filterwarnings("ignore", message="The CUDA Graph is empty")
+        # Qwen-Image's rotary embeddings are complex: Inductor calls eager kernels for them, and warns.
+        warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
         yield
 
 

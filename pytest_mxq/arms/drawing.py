@@ -51,6 +51,7 @@ class BoundPipeline:
         self.images_per_prompt = int(arguments.get("num_images_per_prompt") or 1)
         self.calls.append(_observe(prompt, self.prompts, arguments))
         texts = prompt if isinstance(prompt, str) else list(prompt)
+        arguments = _for_each_prompt(texts, arguments)
         return self.pipe(prompt=texts, **arguments, generator=self._generators(), output_type="pt")
 
     def _generators(self) -> list[torch.Generator]:
@@ -75,7 +76,19 @@ class TimedPipeline:
         for offset, generator in enumerate(self.generators):
             generator.manual_seed(self.seed + offset)
         texts = prompt if isinstance(prompt, str) else list(prompt)
-        return self.pipe(prompt=texts, **{**self.arguments, **overrides}, generator=self.generators, output_type="pt")
+        arguments = _for_each_prompt(texts, {**self.arguments, **overrides})
+        return self.pipe(prompt=texts, **arguments, generator=self.generators, output_type="pt")
+
+
+def _for_each_prompt(texts: str | list[str], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Call arguments with one negative prompt for each of several prompts.
+
+    QwenImagePipeline does not do it itself, and fails where a prompt gets more than one picture.
+    """
+    negative = arguments.get("negative_prompt")
+    if isinstance(texts, str) or not isinstance(negative, str):
+        return arguments
+    return {**arguments, "negative_prompt": [negative] * len(texts)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

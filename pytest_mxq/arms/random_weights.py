@@ -13,6 +13,8 @@ from pytest_mxq.errors import MxqError
 from pytest_mxq.models import Recipe
 from pytest_mxq.noise import known_noise_silenced
 
+_SCALES = {"weight", "gamma"}  # what norms call their scale
+
 
 def load_random(recipe: Recipe, *, device: str, seed: int = 0) -> LoadedPipeline:
     """Build a recipe's pipeline in BF16 with random weights, at no time holding them in float32.
@@ -65,7 +67,7 @@ def _fill(value: torch.Tensor, name: str, generator: torch.Generator) -> None:
     size, so that 57 blocks stay finite. Constant weights would be simpler, but a GPU draws less power on them and then
     clocks higher than on trained ones.
     """
-    if value.ndim < 2:
-        value.fill_(1.0 if name == "weight" else 0.0)
+    if value.numel() == value.shape[0]:  # a vector, perhaps as (channels, 1, 1, 1)
+        value.fill_(1.0 if name in _SCALES else 0.0)
     else:
         value.normal_(0.0, value[0].numel() ** -0.5, generator=generator)

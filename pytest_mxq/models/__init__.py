@@ -3,6 +3,7 @@
 from pytest_mxq.models.base import GENERIC_RULE, Keep, MemoryNeed, ModelRegistry, ModelSource, Recipe, SelectionRule
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV
+from pytest_mxq.models.qwen_image import QWEN_IMAGE
 
 __all__ = [
     "GENERIC_RULE",
@@ -18,4 +19,4 @@ __all__ = [
 
 def built_in_models() -> tuple[Recipe, ...]:
     """The recipes that come with the package."""
-    return (DEMO, FLUX_1_DEV)
+    return (DEMO, FLUX_1_DEV, QWEN_IMAGE)

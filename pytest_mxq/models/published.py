@@ -33,9 +33,9 @@ class PublishedLpips:
     Attributes:
         format: name of the number format.
         selective: with the rule above.
-        all_layers: with every Linear quantized.
+        all_layers: with every Linear quantized; None: not published.
     """
 
     format: str
     selective: float
-    all_layers: float
+    all_layers: float | None = None

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 from torch._inductor import config as inductor_config
+from torch._inductor.lowering import _warn_complex_not_supported
 from torchao.quantization.utils import recommended_inductor_config_setter
 
 from pytest_mxq.arms import compile as compiling
@@ -201,6 +202,25 @@ def test_pictures_are_compiled_with_eager_s_roundings_and_timings_without() -> N
         assert inductor_settings()["emulate_precision_casts"] == "False"
     with compiling_faithfully():
         assert inductor_settings()["emulate_precision_casts"] == "True"
+
+
+class RotatingNet(nn.Module):
+    _repeated_blocks = ("RotatingNet",)
+
+    def forward(self, pairs: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_real(torch.view_as_complex(pairs) * turns)
+
+
+@pytest.mark.parametrize("wanted", [compiling_faithfully, compiling_fast])
+def test_complex_rotary_embeddings_compile_though_inductor_warns_of_them(
+    wanted: Callable[[], AbstractContextManager[None]], tmp_path: Path
+) -> None:
+    """As Qwen-Image's blocks have them; here a warning is an error."""
+    _warn_complex_not_supported.cache_clear()  # it warns once a process
+    net, pairs, turns = RotatingNet(), torch.ones(4, 2), torch.full((4,), 1j)
+    with compile_cache(tmp_path), wanted(), torch.no_grad():
+        compile_blocks(net)
+        assert net(pairs, turns).tolist() == [[-1.0, 1.0]] * 4
 
 
 def test_settings_changed_between_the_arms_are_named_and_put_back() -> None:

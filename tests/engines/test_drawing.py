@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_mxq.arms.drawing import BoundPipeline, Series, draw
+from pytest_mxq.arms.drawing import BoundPipeline, Series, draw, timed_call
 from pytest_mxq.errors import CaseFaultError
 
 PROMPTS = ("red", "green", "blue", "white", "black")
@@ -74,6 +74,21 @@ def test_a_changed_prompt_and_a_tensor_argument_become_part_of_what_is_observed(
     drawn = draw(workload, NoisePipeline(), {}, series(prompts=("red",)))
     assert drawn.calls[0]["prompt"] == ["red in oil"]
     assert drawn.calls[0]["mask"].startswith("tensor (2,) torch.float32 sha256:")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_one_negative_prompt_stands_for_every_prompt(batch_size: int) -> None:
+    pipe = NoisePipeline()
+    drawn = draw(plain, pipe, {"negative_prompt": "grey"}, series(batch_size, prompts=PROMPTS[:2]))
+    assert [call["negative_prompt"] for call in pipe.calls] == (["grey", "grey"] if batch_size == 1 else [["grey"] * 2])
+    assert drawn.calls == ({"negative_prompt": "grey"},)  # observed as it was given, at any batch size
+
+
+def test_one_negative_prompt_stands_for_every_prompt_while_timed_too() -> None:
+    pipe = NoisePipeline()
+    call, _ = timed_call(plain, pipe, {"negative_prompt": "grey"}, series(2))
+    call()
+    assert pipe.calls[-1] == {"prompt": ["red", "red"], "negative_prompt": ["grey", "grey"], "output_type": "pt"}
 
 
 @pytest.mark.parametrize("name", ["generator", "output_type"])

@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torchao.core.config import AOBaseConfig
-from torchao.quantization.transform_module import register_quantize_module_handler
-from torchao.utils import TorchAOBaseTensor
+from own_formats import own_format
 
 from pytest_mxq.baselines.fingerprint import take_fingerprint
 from pytest_mxq.baselines.store import BaselineStore
@@ -200,18 +198,18 @@ def test_a_rule_that_matches_nothing_is_not_quantized(bench: Bench) -> None:
 
 
 def test_a_quantization_without_effect_is_not_quantized(bench: Bench) -> None:
-    verdict = bench.judge("same", formats={"same": _own_format("same", lambda weight: weight)})
+    verdict = bench.judge("same", formats={"same": own_format("same", lambda weight: weight)})
     assert verdict.outcome is Outcome.NOT_QUANTIZED
     assert "equal to BF16's to the bit" in verdict.sentence
 
 
 def test_a_broken_format_is_a_large_regression(bench: Bench) -> None:
-    verdict = bench.judge("broken", bound=0.1, formats={"broken": _own_format("broken", torch.zeros_like)})
+    verdict = bench.judge("broken", bound=0.1, formats={"broken": own_format("broken", torch.zeros_like)})
     assert verdict.outcome in {Outcome.REGRESSION, Outcome.DEGENERATE}
 
 
 def test_nan_from_an_arm_is_degenerate(bench: Bench) -> None:
-    verdict = bench.judge("nan", formats={"nan": _own_format("nan", lambda weight: weight * torch.nan)})
+    verdict = bench.judge("nan", formats={"nan": own_format("nan", lambda weight: weight * torch.nan)})
     assert verdict.outcome is Outcome.DEGENERATE
     assert "not-finite" in verdict.sentence
 
@@ -230,45 +228,3 @@ def test_arms_are_built_once_for_all_gates_of_a_format(engines: TorchEngines, tm
     for gate, bound in (("lpips", 0.8), ("ssim", 0.1), ("psnr", 1.0)):
         bench.judge("mxfp8", gate, bound)
     assert dict(engines.arms.builds) == {("demo", "bf16"): 1, ("demo", "mxfp8"): 1}
-
-
-def _own_format(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Format:
-    """A format whose emulation changes weights as it is told, in a torchao tensor."""
-    return Format(
-        name=name,
-        summary="",
-        capability=(99, 0),
-        in_multiple=1,
-        out_multiple=1,
-        native=object,
-        emulation=lambda: _OwnConfig(change),
-    )
-
-
-class _Wrapped(TorchAOBaseTensor):
-    tensor_data_names = ["values"]  # noqa: RUF012  torchao's own way to declare it
-    tensor_attribute_names: list[str] = []  # noqa: RUF012
-
-    def __new__(cls, values: torch.Tensor) -> Any:
-        return torch.Tensor._make_wrapper_subclass(cls, values.shape, dtype=values.dtype, device=values.device)
-
-    def __init__(self, values: torch.Tensor) -> None:
-        self.values = values
-
-
-@_Wrapped.implements_torch_function(torch.nn.functional.linear)
-def _(_func: Any, _types: Any, args: Any, kwargs: Any) -> torch.Tensor:
-    bias = args[2] if len(args) > 2 else kwargs.get("bias")
-    return torch.nn.functional.linear(args[0], args[1].values, bias)
-
-
-class _OwnConfig(AOBaseConfig):
-    def __init__(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.change = change
-
-
-@register_quantize_module_handler(_OwnConfig)
-def _transform(module: torch.nn.Module, config: _OwnConfig) -> torch.nn.Module:
-    weight: Any = module.weight
-    module.weight = torch.nn.Parameter(_Wrapped(config.change(weight.detach())), requires_grad=False)
-    return module
