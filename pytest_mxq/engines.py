@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from pytest_mxq.arms.compile import CompileMode, compiling_faithfully
 from pytest_mxq.arms.drawing import Drawn, Series, draw
@@ -17,10 +14,13 @@ from pytest_mxq.arms.store import Arm, ArmStore, How
 from pytest_mxq.baselines.schema import Identity, LpipsInfo, Manifest, Selection
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.verdict import PictureFault
-from pytest_mxq.probes import degenerate, pixels
+from pytest_mxq.probes import audio, degenerate, pixels, video
 from pytest_mxq.settings import Execution
+from pytest_mxq.shots import PictureShot, differences, media_of, picture_of, shot_of
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from pytest_mxq.cases import Case
     from pytest_mxq.formats import Format
     from pytest_mxq.gates.verdict import Evidence
@@ -29,22 +29,6 @@ if TYPE_CHECKING:
 # Told (label, chunks done, chunks in all) while pictures are drawn.
 Progress = Callable[[str, int, int], None]
 Workload = Callable[..., object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PictureShot:
-    """Pictures as the probes take them: uint8 (N, 3, H, W) on the CPU.
-
-    Attributes:
-        positions: position of each picture in the case's full set.
-        faults: what is degenerate about them.
-        identity: what was observed.
-    """
-
-    pictures: torch.Tensor
-    positions: tuple[int, ...]
-    faults: tuple[PictureFault, ...]
-    identity: Identity
 
 
 class TorchEngines:
@@ -94,34 +78,44 @@ class TorchEngines:
         share = chosen.weights / chosen.all_weights if chosen.all_weights else 0.0
         return Selection.of(chosen.names, total=chosen.total, weight_share=share) if chosen.names else None
 
-    def stored(self, manifest: Manifest, images: Sequence[Image.Image]) -> PictureShot:
-        """The pictures of a stored baseline."""
-        arrays = [torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) for image in images]
-        return PictureShot(
-            pictures=torch.stack(arrays) if arrays else torch.empty(0, 3, 1, 1, dtype=torch.uint8),
-            positions=tuple(range(len(images))),
-            faults=(),
-            identity=manifest.identity,
-        )
+    def stored(self, manifest: Manifest, media: Sequence[Any]) -> PictureShot:
+        """The pictures or clips of a stored baseline."""
+        return shot_of(media, manifest.identity)
+
+    def media(self, shot: PictureShot) -> list[Any]:
+        """What a store keeps: PIL images, or Clips."""
+        return media_of(shot)
 
     def subset(self, shot: PictureShot, positions: Sequence[int]) -> PictureShot:
-        """The pictures at some positions."""
-        rows = [shot.positions.index(position) for position in positions]
-        return PictureShot(pictures=shot.pictures[rows], positions=tuple(positions), faults=(), identity=shot.identity)
+        """The pictures or clips at some positions."""
+        return shot.subset(positions)
+
+    def differences(self, reference: PictureShot, other: PictureShot) -> tuple[str, ...]:
+        """In what the clips of two shots cannot be compared, such as ``frame count 121 -> 97``."""
+        return differences(reference, other)
 
     def score(self, gate: str, reference: PictureShot, other: PictureShot) -> list[float]:
-        """A metric's values, picture by picture."""
+        """A metric's values: picture by picture, frame by frame, or (flicker, audio) clip by clip.
+
+        Raises:
+            MxqError: the gate is of clips or sound, and the model draws none.
+        """
         if gate == "lpips":
             return self._lpips_probe().distances(reference.pictures, other.pictures)
+        if gate == "audio":
+            return audio.log_spectral_distance(_waves(reference), _waves(other))
+        if gate == "flicker":
+            _need_clips(reference)
+            return video.flicker(reference.pictures, other.pictures, frames=reference.frames)
         return {"ssim": pixels.ssim, "psnr": pixels.psnr}[gate](reference.pictures, other.pictures)
 
     def are_identical(self, reference: PictureShot, other: PictureShot) -> bool:
-        """Whether all pictures are equal to the bit."""
-        return degenerate.identical(reference.pictures, other.pictures)
+        """Whether all pictures, and all sounds, are equal to the bit."""
+        return reference.equals(other)
 
-    def images(self, shot: PictureShot) -> list[Image.Image]:
-        """The pictures as PIL images."""
-        return [Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()) for picture in shot.pictures]
+    def picture(self, gate: str, shot: PictureShot, index: int, frame: int | None) -> Image:
+        """What a gate looked at, as PIL image: a picture, a frame, a spectrogram."""
+        return picture_of(gate, shot, index, frame)
 
     def lpips_info(self) -> LpipsInfo:
         """What LPIPS was computed with."""
@@ -163,14 +157,30 @@ def compile_mode(case: Case, device: str) -> CompileMode:
 def _shot(case: Case, arm: Arm, drawn: Drawn) -> PictureShot:
     asked = drawn.calls[0].get("height"), drawn.calls[0].get("width")
     size = (asked[0], asked[1]) if isinstance(asked[0], int) and isinstance(asked[1], int) else None
-    found = degenerate.find_degenerate(drawn.images, size=size)
-    positions = tuple(seed - case.settings.seed for seed in drawn.seeds)
+    sound = drawn.film.sound if drawn.film is not None else None
+    found = degenerate.find_degenerate(drawn.images, size=size, frames=drawn.film.frames if drawn.film else 1)
+    found += audio.find_silent(sound.waves) if sound is not None else []
     return PictureShot(
         pictures=pixels.to_uint8(drawn.images),
-        positions=positions,
+        film=drawn.film,
+        positions=tuple(seed - case.settings.seed for seed in drawn.seeds),
         faults=tuple(PictureFault(fault.index, f"{fault.kind.value}: {fault.detail}") for fault in found),
         identity=observed_identity(case, arm.weights, drawn, execution=case.settings.execution.value),
     )
+
+
+def _need_clips(shot: PictureShot) -> None:
+    if shot.film is None:
+        raise MxqError(f"mxq_flicker needs clips, and {shot.identity.model} draws pictures: take the marker off")
+
+
+def _waves(shot: PictureShot) -> torch.Tensor:
+    if shot.sound is None:
+        raise MxqError(
+            f"mxq_audio needs sound, and the test returned none from {shot.identity.model}: return the pipeline's "
+            "whole output, or take the marker off"
+        )
+    return shot.sound.waves
 
 
 def observed_identity(case: Case, weights: str, drawn: Drawn, *, execution: str) -> Identity:

@@ -36,6 +36,8 @@ _MARKERS = (
     "mxq_lpips(max=, worst=): bound of the mean LPIPS against BF16, of the worst picture; number or {format: number}",
     "mxq_ssim(min=, worst=): bound of the mean SSIM against BF16",
     "mxq_psnr(min=, worst=): bound of the mean PSNR against BF16, dB",
+    "mxq_flicker(max=, worst=): bound of the mean deviation of a clip's change from frame to frame, relative to BF16's",
+    "mxq_audio(max=, worst=): bound of the mean log-spectral distance of the sound to BF16's, dB",
     "mxq_speedup(min=, rule=, max_rounds=, max_seconds=): bound of the speedup over BF16; rule not-below or proven",
     "mxq_memory(max_ratio=, max_gib=, max_weight_ratio=): bounds of peak memory against BF16, in GiB, of weights",
 )

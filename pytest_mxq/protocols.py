@@ -17,16 +17,16 @@ Workload = Callable[..., object]
 
 
 class Shot(Protocol):
-    """The pictures of one arm (the engines' own type), with what was observed while they were drawn."""
+    """The pictures or clips of one arm (the engines' own type), with what was observed while they were drawn."""
 
     @property
     def positions(self) -> Sequence[int]:
-        """Position of each picture in the case's full set."""
+        """Position of each picture or clip in the case's full set."""
         ...
 
     @property
     def faults(self) -> Sequence[PictureFault]:
-        """What is degenerate about the pictures."""
+        """What is degenerate about the pictures or clips."""
         ...
 
     @property
@@ -61,24 +61,32 @@ class Engines(Protocol[S]):
         """The layers that a format would quantize; None if there are none."""
         ...
 
-    def stored(self, manifest: Manifest, images: Sequence[Any]) -> S:
-        """The pictures of a stored baseline."""
+    def stored(self, manifest: Manifest, media: Sequence[Any]) -> S:
+        """The pictures or clips of a stored baseline."""
+        ...
+
+    def media(self, shot: S) -> list[Any]:
+        """What a store keeps: PIL images, or Clips."""
         ...
 
     def subset(self, shot: S, positions: Sequence[int]) -> S:
-        """The pictures at some positions."""
+        """The pictures or clips at some positions."""
+        ...
+
+    def differences(self, reference: S, other: S) -> tuple[str, ...]:
+        """In what the clips of two shots cannot be compared, such as ``frame count 121 -> 97``."""
         ...
 
     def score(self, gate: str, reference: S, other: S) -> list[float]:
-        """A metric's values, picture by picture."""
+        """A metric's values in the order of the positions: equally many, one or one for each frame, at each."""
         ...
 
     def are_identical(self, reference: S, other: S) -> bool:
-        """Whether all pictures are equal to the bit."""
+        """Whether all pictures, and all sounds, are equal to the bit."""
         ...
 
-    def images(self, shot: S) -> list[Any]:
-        """The pictures as PIL images."""
+    def picture(self, gate: str, shot: S, index: int, frame: int | None) -> Any:
+        """What a gate looked at, as PIL image: a picture, a clip's frame (None: the middle one), a spectrogram."""
         ...
 
     def lpips_info(self) -> LpipsInfo:

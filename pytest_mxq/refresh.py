@@ -90,7 +90,7 @@ class Refresher(Generic[S]):
         kept = _kept_sessions(self._old_manifest(case), shot.identity)
         sessions = (*kept, *self._session(case, workload))
         draft = self._draft(case, shot.identity, noise, _newest(sessions))
-        manifest = self.store.save(draft, self.engines.images(shot))
+        manifest = self.store.save(draft, self.engines.media(shot))
         return "\n".join(self._changes(case, old, manifest, shot))
 
     def _refresh_without_pictures(self, case: Case, workload: Workload) -> str:
@@ -110,8 +110,8 @@ class Refresher(Generic[S]):
             raise Stop(Outcome.STALE, "nothing was added: the stored baseline is of another call; refresh it")
         sessions = _newest((*manifest.sessions, self._as_session(timed)))
         fields = {name: getattr(manifest, name) for name in Draft.__struct_fields__}
-        images = self.store.read_pictures(manifest) if manifest.pictures else []
-        self.store.save(Draft(**{**fields, "sessions": sessions}), images)
+        media = self.store.read_pictures(manifest) if manifest.pictures else []
+        self.store.save(Draft(**{**fields, "sessions": sessions}), media)
         return f"{case.recipe.name}/{case.name}: {len(sessions)} timing sessions"
 
     def _session(self, case: Case, workload: Workload) -> tuple[TimingSession, ...]:
@@ -200,9 +200,9 @@ class Refresher(Generic[S]):
         manifest, pictures = old
         lines += [f"software or hardware: {text}" for text in hard_differences(manifest.fingerprint, new.fingerprint)]
         lines += [f"selection of {text}" for text in _selection_changes(manifest, new)]
-        changed_identity = identity_differences(manifest.identity, new.identity)
-        lines += [f"case: {text}" for text in changed_identity]
-        return [*lines, *([] if changed_identity else [self._picture_change(pictures, shot)])]
+        changed = identity_differences(manifest.identity, new.identity) or self.engines.differences(pictures, shot)
+        lines += [f"case: {text}" for text in changed]
+        return [*lines, *([] if changed else [self._picture_change(pictures, shot)])]
 
     def _picture_change(self, old: S, new: S) -> str:
         if self.engines.are_identical(old, new):

@@ -5,10 +5,9 @@ The engines (arms and probes) arrive as an argument, so that the path can be tes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import isnan, nan
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -17,8 +16,9 @@ import msgspec
 from pytest_mxq.baselines.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.baselines.schema import Identity, Manifest, identity_differences
 from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.comparisons import MAX_COMPARISONS, Comparisons, ComparisonWriter, Spot, prompt_of, worst_spots
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
-from pytest_mxq.gates.accuracy import decide, summarize, worst_first
+from pytest_mxq.gates.accuracy import decide, summarize
 from pytest_mxq.gates.bounds import Bound
 from pytest_mxq.gates.evidence import judge_evidence
 from pytest_mxq.gates.verdict import Evidence, Outcome, ReferenceNote, Stop, Verdict
@@ -31,21 +31,16 @@ if TYPE_CHECKING:
     from pytest_mxq.formats import Format
     from pytest_mxq.gates.bounds import GateKind
 
-MAX_COMPARISONS = 3
 REFRESH_COMMAND = "pytest --mxq-refresh"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferencePictures(Generic[S]):
-    """The BF16 pictures of a case and where they come from."""
+    """The BF16 pictures or clips of a case and where they come from."""
 
     shot: S
     note: ReferenceNote
     manifest: Manifest | None
-
-
-# Writes the comparison of one picture and returns its path: (plan, picture's index, reference, quantized, text).
-ComparisonWriter = Callable[["Plan", int, Any, Any, str], Path]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,11 +113,10 @@ class Workflow(Generic[S]):
         quantized = self._draw_quantized(plan, case, number_format, workload)
         self._check_pictures(plan, case, reference, quantized, facts)
         values = self.engines.score(kind.name, reference.shot, quantized)
-        scores = summarize(values, higher_is_better=kind.higher_is_better)
+        frames = len(values) // len(quantized.positions)
+        scores = summarize(values, higher_is_better=kind.higher_is_better, frames=frames)
         outcome, sentence = decide(kind, scores, bound)
-        shown = worst_first(values, higher_is_better=kind.higher_is_better)
-        shown = shown[: MAX_COMPARISONS if outcome.is_failure else 1]
-        texts = {index: f"{kind.name} {kind.show(values[index])}" for index in shown}
+        spots = worst_spots(kind, scores, MAX_COMPARISONS if outcome.is_failure else 1)
         return replace(
             draft,
             outcome=outcome,
@@ -130,9 +124,9 @@ class Workflow(Generic[S]):
             observed=scores.mean,
             bound=bound.mean,
             worst_bound=bound.worst,
-            worst_prompt=self._prompt(case, quantized, scores.worst_index),
+            worst_prompt=prompt_of(case, quantized, scores.worst_index // frames),
             scores=scores,
-            pictures=self._compare(plan, case, reference, quantized, texts),
+            pictures=self._comparisons.of(plan, case, reference.shot, quantized, spots),
             **facts,
         )
 
@@ -197,14 +191,20 @@ class Workflow(Generic[S]):
         sentinel = self._sentinel(case, workload)
         self._check_identity(case, manifest, sentinel)
         stored = self._stored_shot(case, manifest)
-        moved = self._moved_by(stored, sentinel)
+        same = self.engines.subset(stored, sentinel.positions)
+        self._check_same_case(self.engines.differences(same, sentinel))
+        moved = largest_lpips(self.engines, same, sentinel)
         if not moved <= plan.sentinel_limit:
             text = f"BF16 drawn again differs from the stored pictures by LPIPS {moved:.4f} > {plan.sentinel_limit:.4f}"
+            return self._moved(case, workload, text, path)
+        if text := self._moved_sound(plan, same, sentinel):
             return self._moved(case, workload, text, path)
         note = ReferenceNote(
             mode="stored",
             reason="same hardware and software; BF16 drawn again "
-            + ("is equal to the bit" if moved == 0 else f"differs by LPIPS {moved:.4f}"),
+            + (
+                "is equal to the bit" if self.engines.are_identical(same, sentinel) else f"differs by LPIPS {moved:.4f}"
+            ),
             manifest=path,
             sentinel=moved,
             noise_repeat=manifest.noise_floor.repeat if manifest.noise_floor else None,
@@ -242,29 +242,38 @@ class Workflow(Generic[S]):
         observed = sentinel.identity
         if all(call in manifest.identity.calls for call in observed.calls):
             observed = _with_calls(observed, manifest.identity)  # a sentinel may not see every call that the case makes
-        differences = identity_differences(manifest.identity, observed)
+        self._check_same_case(identity_differences(manifest.identity, observed))
+        expected = len(case.prompts) * observed.images_per_prompt
+        if len(manifest.pictures) != expected:
+            raise Stop(Outcome.ERROR, f"the baseline holds {len(manifest.pictures)} pictures for {expected}")
+
+    def _check_same_case(self, differences: tuple[str, ...]) -> None:
         if differences:
             raise Stop(
                 Outcome.STALE,
                 f"the baseline belongs to another case: {'; '.join(differences)}; refresh it: {REFRESH_COMMAND}",
             )
-        expected = len(case.prompts) * observed.images_per_prompt
-        if len(manifest.pictures) != expected:
-            raise Stop(Outcome.ERROR, f"the baseline holds {len(manifest.pictures)} pictures for {expected}")
 
     def _stored_shot(self, case: Case, manifest: Manifest) -> S:
         known = self._stored.get(case.key)
         if known is None or known[0] != manifest:
             try:
-                images = self.store.read_pictures(manifest)
+                media = self.store.read_pictures(manifest)
             except (BaselineInvalidError, BaselineMissingError) as error:
                 raise Stop(Outcome.ERROR, str(error)) from None
-            known = self._stored[case.key] = (manifest, self.engines.stored(manifest, images))
+            known = self._stored[case.key] = (manifest, self.engines.stored(manifest, media))
         return known[1]
 
-    def _moved_by(self, stored: S, sentinel: S) -> float:
-        same = self.engines.subset(stored, sentinel.positions)
-        return largest_lpips(self.engines, same, sentinel)
+    def _moved_sound(self, plan: Plan, stored: S, sentinel: S) -> str:
+        """For a gate on sound: how BF16's sound is not what it was; empty where it is."""
+        if plan.kind is None or plan.kind.name != "audio" or not isinstance(plan.bound, Bound):
+            return ""
+        limit = plan.bound.mean / 4
+        values = self.engines.score("audio", stored, sentinel)
+        if all(value <= limit for value in values):
+            return ""
+        shown = ", ".join(map(plan.kind.show, values))
+        return f"BF16 drawn again differs from the stored sound by {shown} > {plan.kind.show(limit)}"
 
     def _draw_quantized(self, plan: Plan, case: Case, number_format: Format, workload: Workload) -> S:
         key = (case.key, plan.cell.format, plan.emulated)
@@ -286,35 +295,29 @@ class Workflow(Generic[S]):
                 + (f"; refresh the baseline: {REFRESH_COMMAND}" if stored else "; it must do the same on every arm"),
                 **facts,
             )
+        changed = self.engines.differences(reference.shot, quantized)
+        if changed:
+            raise Stop(Outcome.DEGENERATE, f"{plan.cell.format} against BF16: {'; '.join(changed)}", **facts)
         if quantized.faults:
-            texts = {fault.picture: fault.sentence for fault in quantized.faults[:MAX_COMPARISONS]}
-            facts["pictures"] = self._compare(plan, case, reference, quantized, texts)
+            spots = {Spot(fault.picture): fault.sentence for fault in quantized.faults[:MAX_COMPARISONS]}
+            facts["pictures"] = self._comparisons.of(plan, case, reference.shot, quantized, spots)
             sentence = "; ".join(
-                f"{fault.sentence} (picture {fault.picture}: {self._prompt(case, quantized, fault.picture)!r})"
+                f"{fault.sentence} (picture {fault.picture}: {prompt_of(case, quantized, fault.picture)!r})"
                 for fault in quantized.faults
             )
             raise Stop(Outcome.DEGENERATE, sentence, **facts)
         if self.engines.are_identical(reference.shot, quantized):
-            facts["pictures"] = self._compare(plan, case, reference, quantized, {0: "equal to the bit"})
+            spots = {Spot(0): "equal to the bit"}
+            facts["pictures"] = self._comparisons.of(plan, case, reference.shot, quantized, spots)
             raise Stop(
                 Outcome.NOT_QUANTIZED,
                 f"every picture of {plan.cell.format} is equal to BF16's to the bit: quantization had no effect",
                 **facts,
             )
 
-    def _compare(
-        self, plan: Plan, case: Case, reference: ReferencePictures[S], quantized: S, texts: Mapping[int, str]
-    ) -> tuple[str, ...]:
-        """Write the comparisons of some pictures, each with a text; their paths."""
-        left, right = self.engines.images(reference.shot), self.engines.images(quantized)
-        paths = []
-        for index, text in texts.items():
-            caption = f"{self._prompt(case, quantized, index)}   {text}"
-            paths.append(str(self.write_comparison(plan, index, left[index], right[index], caption)))
-        return tuple(paths)
-
-    def _prompt(self, case: Case, shot: S, index: int) -> str:
-        return case.prompts[shot.positions[index] // shot.identity.images_per_prompt]
+    @property
+    def _comparisons(self) -> Comparisons[S]:
+        return Comparisons(engines=self.engines, write=self.write_comparison)
 
 
 def _with_calls(observed: Identity, stored: Identity) -> Identity:

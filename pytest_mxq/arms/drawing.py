@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
+from pytest_mxq.arms.returned import Film, Returned, join, read_returned
 from pytest_mxq.errors import CaseFaultError
 
 OURS = ("generator", "output_type")
+PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt")
 Workload = Callable[["BoundPipeline", str | list[str]], object]
 
 
@@ -48,7 +50,7 @@ class BoundPipeline:
                     f"leave it out; the seed is set by mxq(seed=...)"
                 )
         arguments = {**self.arguments, **overrides}
-        self.images_per_prompt = int(arguments.get("num_images_per_prompt") or 1)
+        self.images_per_prompt = int(next((arguments[name] for name in PER_PROMPT if arguments.get(name)), 1))
         self.calls.append(_observe(prompt, self.prompts, arguments))
         texts = prompt if isinstance(prompt, str) else list(prompt)
         arguments = _for_each_prompt(texts, arguments)
@@ -153,17 +155,19 @@ def timed_call(workload: Workload, pipe: Any, arguments: Mapping[str, Any], seri
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """The pictures of a workload.
+    """The pictures or clips of a workload.
 
     Attributes:
-        images: float32 tensor (N, 3, H, W) on the CPU, about 0 to 1, in the order of the prompts.
-        indices: index of each picture's prompt among the case's prompts.
-        seeds: seed of each picture.
-        images_per_prompt: pictures of each prompt.
+        images: float tensor (N, 3, H, W) on the CPU, about 0 to 1, in the order of the prompts; of a clip its frames.
+        film: what makes clips of the images; None: they are pictures.
+        indices: index of each picture's or clip's prompt among the case's prompts.
+        seeds: seed of each picture or clip.
+        images_per_prompt: pictures or clips of each prompt.
         calls: what was really called: each distinct call once, in order.
     """
 
     images: torch.Tensor
+    film: Film | None
     indices: tuple[int, ...]
     seeds: tuple[int, ...]
     images_per_prompt: int
@@ -210,18 +214,18 @@ def draw(
         progress: told (chunks done, chunks in all).
 
     Raises:
-        CaseFaultError: the workload returned no pictures, or a wrong number of them.
+        CaseFaultError: the workload returned no pictures or clips, or a wrong number of them.
     """
-    images: list[torch.Tensor] = []
+    parts: list[Returned] = []
     bounds: list[BoundPipeline] = []
     for done, start in enumerate(series.starts):
         progress(done, len(series.starts))
         texts = series.prompts[start : start + series.batch_size]
         bound = BoundPipeline(pipe=pipe, arguments=arguments, prompts=texts, first_index=start, seed=series.seed)
-        images.append(_pictures(_run(workload, bound, texts, series.batch_size), bound))
+        parts.append(_returned(_run(workload, bound, texts, series.batch_size), bound))
         bounds.append(bound)
     progress(len(series.starts), len(series.starts))
-    return _drawn(images, bounds, series.seed)
+    return _drawn(join(parts), bounds, series.seed)
 
 
 def _run(workload: Workload, bound: BoundPipeline, texts: tuple[str, ...], batch_size: int) -> object:
@@ -229,7 +233,7 @@ def _run(workload: Workload, bound: BoundPipeline, texts: tuple[str, ...], batch
         return workload(bound, texts[0] if batch_size == 1 else list(texts))
 
 
-def _drawn(images: list[torch.Tensor], bounds: list[BoundPipeline], seed: int) -> Drawn:
+def _drawn(returned: Returned, bounds: list[BoundPipeline], seed: int) -> Drawn:
     per_prompt = bounds[0].images_per_prompt
     indices = [
         bound.first_index + offset
@@ -244,13 +248,9 @@ def _drawn(images: list[torch.Tensor], bounds: list[BoundPipeline], seed: int) -
         for image in range(per_prompt)
     ]
     distinct = {json.dumps(bound.calls, sort_keys=True): bound.calls for bound in bounds}
-    try:
-        pictures = torch.cat(images)
-    except RuntimeError:
-        sizes = ", ".join(sorted({f"{image.shape[-1]}x{image.shape[-2]}" for image in images}))
-        raise CaseFaultError(f"the workload's pictures differ in size between prompts: {sizes}") from None
     return Drawn(
-        images=pictures,
+        images=returned.images,
+        film=returned.film,
         indices=tuple(indices),
         seeds=tuple(seeds),
         images_per_prompt=per_prompt,
@@ -258,27 +258,16 @@ def _drawn(images: list[torch.Tensor], bounds: list[BoundPipeline], seed: int) -
     )
 
 
-def _pictures(result: object, bound: BoundPipeline) -> torch.Tensor:
-    """The tensor in what a workload returned: a pipeline's output, or the tensor itself."""
-    if result is None:
-        raise CaseFaultError(
-            "the test returned None; its body is the workload and must return what the pipeline returned: "
-            "return mxq_pipeline(mxq_prompt)"
-        )
-    images = getattr(result, "images", result)
-    if not isinstance(images, torch.Tensor) or images.ndim != 4 or images.shape[1] != 3:
-        found = f"tensor of shape {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(result).__name__
-        if images is not result and not isinstance(images, torch.Tensor):
-            found += f" whose images are a {type(images).__name__} (the call went around mxq_pipeline)"
-        raise CaseFaultError(
-            f"the test returned {found}; allowed: what mxq_pipeline(...) returned, or a tensor of pictures (N, 3, H, W)"
-        )
+def _returned(result: object, bound: BoundPipeline) -> Returned:
+    """What a workload returned: one picture or clip for each that was asked for."""
+    returned = read_returned(result, bound.pipe, bound.calls[-1] if bound.calls else {})
     expected = len(bound.prompts) * bound.images_per_prompt
-    if len(images) != expected:
-        raise CaseFaultError(f"the test returned {len(images)} pictures for {expected} (prompts x images per prompt)")
+    noun = "pictures" if returned.film is None else "clips"
+    if returned.count != expected:
+        raise CaseFaultError(f"the test returned {returned.count} {noun} for {expected} (prompts x {noun} per prompt)")
     if not bound.calls:
-        raise CaseFaultError("the test returned pictures without calling mxq_pipeline(...); nothing would be gated")
-    return images.detach().float().cpu()
+        raise CaseFaultError(f"the test returned {noun} without calling mxq_pipeline(...); nothing would be gated")
+    return returned
 
 
 def _observe(prompt: object, planned: tuple[str, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:

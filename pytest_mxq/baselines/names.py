@@ -67,14 +67,14 @@ def model_folder_name(model: str) -> str:
     return model.replace("/", "--")
 
 
-def picture_file_name(order: int, prompt: str, sha256: str) -> str:
-    """A picture's file name; unique by content, so that writing a new one never overwrites an old one.
+def picture_file_name(order: int, prompt: str, sha256: str, suffix: str = ".png") -> str:
+    """A picture's or clip's file name; unique by content, so that writing a new one never overwrites an old one.
 
     >>> picture_file_name(0, "A large, striped red circle", "0123456789abcdef")
     '00-a-large-striped-red-circle-01234567.png'
     """
     words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].rstrip("-") or "prompt"
-    return f"{order:02}-{words}-{sha256[:8]}.png"
+    return f"{order:02}-{words}-{sha256[:8]}{suffix}"
 
 
 def _escape(name: str) -> str:

@@ -16,6 +16,7 @@ from pytest_mxq.baselines.strict import build, canonical, invalid, parse, shown
 
 __all__ = [
     "SCHEMA_VERSION",
+    "ClipFacts",
     "Draft",
     "Identity",
     "LpipsInfo",
@@ -33,14 +34,35 @@ __all__ = [
 SCHEMA_VERSION: Final = 1
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.png\Z")]
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(png|mkv)\Z")]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Distance = Annotated[float, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
-class Picture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One stored picture; `sha256` is of the PNG's bytes, width and height are in pixels."""
+class ClipFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What makes a picture a clip.
+
+    Attributes:
+        frames: How many there are.
+        frame_rate: Frames a second.
+        sample_rate: Samples of the sound a second; None without sound, as the two that follow.
+        channels: Channels of the sound.
+        samples: Samples of each channel.
+    """
+
+    frames: Positive
+    frame_rate: Annotated[float, Meta(gt=0)]
+    sample_rate: Positive | None = None
+    channels: Positive | None = None
+    samples: Positive | None = None
+
+
+class Picture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One stored picture or clip; `sha256` is of the file's bytes, width and height are in pixels.
+
+    `clip` is None for a picture, and absent from its JSON: a manifest of pictures knows nothing of clips.
+    """
 
     prompt: str
     prompt_index: Count
@@ -50,6 +72,7 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     sha256: Sha256
     width: Positive
     height: Positive
+    clip: ClipFacts | None = None
 
     @property
     def key(self) -> PictureKey:
@@ -223,8 +246,19 @@ def _picture_contradictions(manifest: Manifest) -> Iterator[str]:
     wanted = len(identity.prompts) * identity.images_per_prompt
     if len(pictures) not in {0, wanted}:
         yield f"pictures has {len(pictures)} entries, but the identity draws {wanted}"
+    if len({picture.clip is None for picture in pictures}) == 2:
+        yield "pictures holds pictures as well as clips: a model draws one or the other"
     for index, (picture, key) in enumerate(zip(pictures, identity.picture_keys(), strict=False)):
         if picture.key != key:
             yield f"pictures[{index}] is {tuple(picture.key)}, but the identity draws {tuple(key)} there"
         if any(picture.file == other.file for other in pictures[:index]):
             yield f"pictures[{index}].file is {picture.file!r}, as another picture's is: a duplicate"
+        yield from _clip_contradictions(f"pictures[{index}]", picture)
+
+
+def _clip_contradictions(path: str, picture: Picture) -> Iterator[str]:
+    clip = picture.clip
+    if picture.file.endswith(".mkv") != (clip is not None):
+        yield f"{path}.file is {picture.file!r}, but clip is {clip}: a clip is an .mkv file, a picture a .png"
+    if clip and len({value is None for value in (clip.sample_rate, clip.channels, clip.samples)}) == 2:
+        yield f"{path}.clip is {clip}: sample_rate, channels and samples are null together"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from pytest_mxq.baselines.clips import MAX_CLIP_BYTES, Clip, decode_clip, encode_clip
 from pytest_mxq.baselines.files import (
     MAX_MANIFEST_BYTES,
     MAX_PICTURE_BYTES,
@@ -86,31 +87,36 @@ class BaselineStore:
             raise invalid(str(path), f"belongs to {' / '.join(belongs)}, not to {self._device} / {model} / {case}")
         return manifest
 
-    def read_pictures(self, manifest: Manifest) -> list[Image]:
-        """Every picture of the manifest, RGB, in order.
+    def read_pictures(self, manifest: Manifest) -> list[Any]:
+        """Every picture of the manifest in order: RGB images, or a `Clip` each where the model draws video.
 
         Raises:
             BaselineInvalidError: as `read_picture`.
+            MxqError: a clip, and PyAV is not installed.
         """
         return [self.read_picture(manifest, picture) for picture in manifest.pictures]
 
-    def read_picture(self, manifest: Manifest, picture: Picture) -> Image:
-        """One picture of the manifest, RGB; its bytes are hashed before they are decoded.
+    def read_picture(self, manifest: Manifest, picture: Picture) -> Image | Clip:
+        """One picture of the manifest, RGB, or one clip; its bytes are hashed before they are decoded.
 
         Raises:
-            BaselineInvalidError: missing, too large, altered, damaged, or of another size; names the file.
+            BaselineInvalidError: missing, too large, altered, damaged, or of another size or length; names the file.
+            MxqError: a clip, and PyAV is not installed.
         """
         path = _inside(self._media, self._picture_folder(manifest) / picture.file)
         try:
-            data = read_capped(path, MAX_PICTURE_BYTES)
+            data = read_capped(path, MAX_PICTURE_BYTES if picture.clip is None else MAX_CLIP_BYTES)
         except OSError as error:
             raise invalid(str(path), f"the picture cannot be read ({error.strerror})") from error
         digest = hashlib.sha256(data).hexdigest()
         if digest != picture.sha256:
             raise invalid(str(path), f"altered: its sha256 is {digest}, the manifest says {picture.sha256}")
-        return decode_png(data, size=(picture.width, picture.height), where=str(path))
+        size = (picture.width, picture.height)
+        if picture.clip is None:
+            return decode_png(data, size=size, where=str(path))
+        return decode_clip(data, size=size, facts=picture.clip, where=str(path))
 
-    def save(self, draft: Draft, images: Sequence[Image]) -> Manifest:
+    def save(self, draft: Draft, media: Sequence[Image | Clip]) -> Manifest:
         """Stores a baseline in place of an older one and returns what was stored.
 
         Pictures that the manifest no longer names are removed, unless they lie in a media directory of their own:
@@ -118,18 +124,20 @@ class BaselineStore:
 
         Args:
             draft: All but the pictures.
-            images: RGB, one for each of `draft.identity.picture_keys()` in that order; empty for a case without.
+            media: RGB images or clips, one for each of `draft.identity.picture_keys()` in that order; empty for a
+                case without.
 
         Raises:
             CaseFaultError: a name that is not allowed.
             BaselineInvalidError: the draft or a picture is impossible; nothing was written.
-            MxqError: it could not be written; the old baseline or the new one stands, whole.
+            MxqError: it could not be written; the old baseline or the new one stands, whole. Or clips, and PyAV is
+                not installed.
         """
         path = self.manifest_path(draft.model, draft.case)
         if draft.device != self._device:
             raise invalid(str(path), f"device is {draft.device!r}, this store holds {self._device!r}")
         folder = _inside(self._media, self._picture_folder(draft))
-        files = _encode_pictures(draft, images)
+        files = _encode_pictures(draft, media)
         manifest = _complete(draft, tuple(files))
         data = encode(manifest)
         try:
@@ -170,21 +178,27 @@ def _inside(root: Path, path: Path) -> Path:
     return path
 
 
-def _encode_pictures(draft: Draft, images: Sequence[Image]) -> dict[Picture, bytes]:
-    keys = list(draft.identity.picture_keys()) if images else []
-    if len(images) != len(keys):
-        raise invalid(f"baseline of {draft.case}", f"{len(images)} pictures were drawn of {len(keys)}")
+def _encode_pictures(draft: Draft, media: Sequence[Image | Clip]) -> dict[Picture, bytes]:
+    keys = list(draft.identity.picture_keys()) if media else []
+    if len(media) != len(keys):
+        raise invalid(f"baseline of {draft.case}", f"{len(media)} pictures were drawn of {len(keys)}")
     files: dict[Picture, bytes] = {}
-    for order, (key, image) in enumerate(zip(keys, images, strict=True)):
-        png = encode_png(image, where=f"picture {order} of {draft.case}")
-        files[_picture(order, key, image, png)] = png
+    for order, (key, drawn) in enumerate(zip(keys, media, strict=True)):
+        data = _encode_picture(drawn, where=f"picture {order} of {draft.case}")
+        files[_picture(order, key, drawn, data)] = data
     return files
 
 
-def _picture(order: int, key: PictureKey, image: Image, png: bytes) -> Picture:
-    digest = hashlib.sha256(png).hexdigest()
-    file = picture_file_name(order, key.prompt, digest)
-    return Picture(**key._asdict(), file=file, sha256=digest, width=image.width, height=image.height)
+def _encode_picture(drawn: Image | Clip, *, where: str) -> bytes:
+    return encode_clip(drawn, where=where) if isinstance(drawn, Clip) else encode_png(drawn, where=where)
+
+
+def _picture(order: int, key: PictureKey, drawn: Image | Clip, data: bytes) -> Picture:
+    clip = drawn.facts if isinstance(drawn, Clip) else None
+    digest = hashlib.sha256(data).hexdigest()
+    file = picture_file_name(order, key.prompt, digest, suffix=".png" if clip is None else ".mkv")
+    width, height = drawn.size
+    return Picture(**key._asdict(), file=file, sha256=digest, width=width, height=height, clip=clip)
 
 
 def _complete(draft: Draft, pictures: tuple[Picture, ...]) -> Manifest:
@@ -196,12 +210,12 @@ def _complete(draft: Draft, pictures: tuple[Picture, ...]) -> Manifest:
 def _write_pictures(folder: Path, files: dict[Picture, bytes]) -> None:
     if files:
         make_folder(folder)
-    for picture, png in files.items():
-        write_atomically(folder / picture.file, png)
+    for picture, data in files.items():
+        write_atomically(folder / picture.file, data)
 
 
 def _remove_other_pictures(folder: Path, manifest: Manifest) -> None:
     named = {picture.file for picture in manifest.pictures}
-    for path in folder.glob("*.png"):
-        if path.name not in named:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.suffix in {".png", ".mkv"} and path.name not in named:
             path.unlink(missing_ok=True)

@@ -11,18 +11,20 @@ from pytest_mxq.gates.statistics import student_t_quantile
 from pytest_mxq.gates.verdict import Outcome, Scores
 
 
-def summarize(values: Sequence[float], *, higher_is_better: bool) -> Scores:
+def summarize(values: Sequence[float], *, higher_is_better: bool, frames: int = 1) -> Scores:
     """Mean, worst, 90th percentile and one-sided 95 % bound of the mean of one metric.
 
     A picture that equals its reference has an infinite PSNR; it is left out of the mean, which it would make infinite
     whatever the others are.
 
     p90 is the value that 90 % of the pictures do not fall behind (nearest rank, in the direction of worse);
-    the 95 % bound of the mean is Student's, on the side of worse.
+    the 95 % bound of the mean is Student's, on the side of worse, over the means of the clips where there are such:
+    frames of one clip are no independent pictures.
 
     Args:
-        values: one value per picture.
+        values: one value per picture, frame or clip.
         higher_is_better: direction.
+        frames: values of each clip, one after the other.
 
     >>> summarize([0.1, 0.2, 0.6], higher_is_better=False).worst_index
     2
@@ -38,7 +40,8 @@ def summarize(values: Sequence[float], *, higher_is_better: bool) -> Scores:
         worst=worst,
         worst_index=next(i for i, value in enumerate(values) if value == worst or isnan(value)),
         p90=ordered[-(-9 * len(ordered) // 10) - 1],
-        mean_bound_95=_mean_bound(values, higher_is_better=higher_is_better),
+        mean_bound_95=_mean_bound(_clip_means(values, frames), higher_is_better=higher_is_better),
+        frames=frames,
     )
 
 
@@ -47,6 +50,10 @@ def _mean(values: Sequence[float], *, higher_is_better: bool) -> float:
         return nan
     finite = [value for value in values if isfinite(value)]
     return fmean(finite) if finite and (higher_is_better or len(finite) == len(values)) else inf
+
+
+def _clip_means(values: Sequence[float], frames: int) -> list[float]:
+    return [fmean(values[start : start + frames]) for start in range(0, len(values), frames)]
 
 
 def _mean_bound(values: Sequence[float], *, higher_is_better: bool) -> float:
@@ -88,11 +95,17 @@ def _compare(kind: GateKind, what: str, value: float, limit: float) -> tuple[boo
     return good, f"{what} {value_text} {sign} {limit_text}"
 
 
-def worst_first(values: Sequence[float], *, higher_is_better: bool) -> list[int]:
-    """Indices of the values, the worst first; a NaN is worse than any number.
+def worst_first(values: Sequence[float], *, higher_is_better: bool, frames: int = 1) -> list[int]:
+    """Indices of the values, the worst first; a NaN is worse than any number; of each clip its worst frame alone.
 
     >>> worst_first([0.1, 0.3, 0.2], higher_is_better=False)
     [1, 2, 0]
+    >>> worst_first([0.1, 0.3, 0.5, 0.4], higher_is_better=False, frames=2)
+    [2, 1]
     """
     sign = 1 if higher_is_better else -1
-    return sorted(range(len(values)), key=lambda i: (not isnan(values[i]), sign * values[i]))
+    ordered = sorted(range(len(values)), key=lambda i: (not isnan(values[i]), sign * values[i]))
+    worst_of: dict[int, int] = {}
+    for index in ordered:
+        worst_of.setdefault(index // frames, index)
+    return list(worst_of.values())

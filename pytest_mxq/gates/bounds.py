@@ -52,6 +52,8 @@ GATES: dict[str, GateKind] = {
     "lpips": GateKind(name="lpips", limit="max", higher_is_better=False, largest=0.80),
     "ssim": GateKind(name="ssim", limit="min", higher_is_better=True, largest=1.0),
     "psnr": GateKind(name="psnr", limit="min", higher_is_better=True, largest=120.0, unit=" dB", digits=2),
+    "flicker": GateKind(name="flicker", limit="max", higher_is_better=False, largest=1.0, digits=3),
+    "audio": GateKind(name="audio", limit="max", higher_is_better=False, largest=60.0, unit=" dB", digits=2),
     "speedup": GateKind(
         name="speedup",
         limit="min",

@@ -50,7 +50,7 @@ class Cell:
 
 
 class PictureFault(NamedTuple):
-    """What is degenerate about one picture: its index among those drawn, and a sentence."""
+    """What is degenerate about one picture or clip: its index among those drawn, and a sentence."""
 
     picture: int
     sentence: str
@@ -58,7 +58,11 @@ class PictureFault(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """One metric's values, a value for every picture, in the order of the prompts."""
+    """One metric's values, in the order of the prompts: for every picture, for every frame of clips, or for every clip.
+
+    Attributes:
+        frames: values of each clip, one after the other; 1 where there is one value for each picture or clip.
+    """
 
     values: tuple[float, ...]
     mean: float
@@ -66,6 +70,7 @@ class Scores:
     worst_index: int
     p90: float
     mean_bound_95: float
+    frames: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

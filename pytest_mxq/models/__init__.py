@@ -3,6 +3,7 @@
 from pytest_mxq.models.base import GENERIC_RULE, Keep, MemoryNeed, ModelRegistry, ModelSource, Recipe, SelectionRule
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV
+from pytest_mxq.models.ltx2 import LTX_2
 from pytest_mxq.models.qwen_image import QWEN_IMAGE
 
 __all__ = [
@@ -19,4 +20,4 @@ __all__ = [
 
 def built_in_models() -> tuple[Recipe, ...]:
     """The recipes that come with the package."""
-    return (DEMO, FLUX_1_DEV, QWEN_IMAGE)
+    return (DEMO, FLUX_1_DEV, QWEN_IMAGE, LTX_2)

@@ -1,4 +1,4 @@
-"""Pictures that are no pictures: NaN, one colour, the wrong size, the same one twice.
+"""Pictures and clips that are none: NaN, one colour, the wrong size, the same one twice, a clip that stands still.
 
 Each is a verdict of its own, because a distance to the reference would hide it or blame something else.
 """
@@ -7,9 +7,11 @@ import hashlib
 from dataclasses import dataclass
 from enum import Enum
 
+import torch
 from torch import Tensor
 
 from pytest_mxq.probes.pixels import check_pair, check_set, to_uint8
+from pytest_mxq.probes.video import FROZEN_CHANGE, largest_departure
 
 CONSTANT_STD = 2 / 255
 """A picture whose every channel spreads less than this (standard deviation, values in [0, 1]) is constant."""
@@ -19,46 +21,50 @@ ONE_COLOUR_SHARE = 0.99
 
 
 class DegenerateKind(Enum):
-    """The ways in which a picture is none."""
+    """The ways in which a picture, a clip or its sound is none."""
 
     NOT_FINITE = "not-finite"
     CONSTANT = "constant"
     ONE_COLOUR = "one-colour"
     WRONG_SIZE = "wrong-size"
     DUPLICATE = "duplicate"
+    FROZEN = "frozen"
+    SILENT = "silent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degenerate:
-    """One fault of one picture: its index in the set, what is wrong, and the numbers behind it."""
+    """One fault of one picture or clip: its index in the set, what is wrong, and the numbers behind it."""
 
     index: int
     kind: DegenerateKind
     detail: str
 
 
-def find_degenerate(images: Tensor, *, size: tuple[int, int] | None) -> list[Degenerate]:
-    """Every fault in a set of pictures; an empty list means that all are pictures.
+def find_degenerate(images: Tensor, *, size: tuple[int, int] | None, frames: int = 1) -> list[Degenerate]:
+    """Every fault in a set of pictures or clips; an empty list means that all are such.
 
-    A picture has at most one fault of content (the first of not finite, constant, one colour, duplicate of an earlier
-    picture) and may have the wrong size besides.
+    Each has at most one fault of content (the first of not finite, constant, one colour, frozen, duplicate of an
+    earlier one) and may have the wrong size besides. A clip is constant or of one colour if every frame is: clips fade
+    in from black. It is looked at in one piece, so that only one is held as floats at a time.
 
     Args:
         images: float pictures (N, 3, H, W) in [0, 1], as the pipeline returned them.
         size: the (height, width) in pixels that was asked for, or None where any size is right.
+        frames: pictures of a clip; 1: they are pictures.
 
     Returns:
-        The faults in the order of the pictures.
+        The faults in the order of the pictures or clips.
 
     Raises:
         PictureError: ``images`` is not a non-empty set of float pictures.
     """
     check_set(images)
-    pictures = to_uint8(images)
     first_with: dict[bytes, int] = {}
     found: list[Degenerate] = []
-    for index, (image, picture) in enumerate(zip(images.detach().cpu().float(), pictures, strict=True)):
-        twin = first_with.setdefault(hashlib.sha256(picture.contiguous().numpy()).digest(), index)
+    for index, part in enumerate(torch.split(images.detach(), frames)):
+        image, picture = part.cpu().float(), to_uint8(part)
+        twin = first_with.setdefault(hashlib.sha256(picture.numpy().data).digest(), index)
         faults = (_size_fault(index, image, size), _content_fault(index, image, picture, twin))
         found += [fault for fault in faults if fault is not None]
     return found
@@ -87,23 +93,52 @@ def _size_fault(index: int, image: Tensor, size: tuple[int, int] | None) -> Dege
 
 
 def _content_fault(index: int, image: Tensor, picture: Tensor, twin: int) -> Degenerate | None:
-    """The first fault of content of one float image (3, H, W) and the same as uint8 picture (3, H, W)."""
+    """The first fault of content of one picture's or clip's floats (frames, 3, H, W) and the same in 8 bits."""
+
+    def fault(kind: DegenerateKind, detail: str) -> Degenerate:
+        return Degenerate(index=index, kind=kind, detail=detail)
+
     bad = int((~image.isfinite()).sum())
     if bad:
-        detail = f"{bad} of {image.numel()} values are NaN or infinite"
-        return Degenerate(index=index, kind=DegenerateKind.NOT_FINITE, detail=detail)
-    # By channel: over all values a flat red picture has a large deviation.
-    spread = float(image.flatten(1).std(dim=1, correction=0).max())
+        return fault(DegenerateKind.NOT_FINITE, f"{bad} of {image.numel()} values are NaN or infinite")
+    spread = _largest_spread(image)
     if spread < CONSTANT_STD:
-        detail = f"standard deviation {spread:.5f}, below {CONSTANT_STD:.5f}"
-        return Degenerate(index=index, kind=DegenerateKind.CONSTANT, detail=detail)
-    share, colour = _commonest_colour(picture)
+        return fault(DegenerateKind.CONSTANT, f"standard deviation {spread:.5f}, below {CONSTANT_STD:.5f}")
+    share, colour = _smallest_share(picture)
     if share > ONE_COLOUR_SHARE:
         detail = f"{share:.2%} of the pixels are {colour}, more than {ONE_COLOUR_SHARE:.0%}"
-        return Degenerate(index=index, kind=DegenerateKind.ONE_COLOUR, detail=detail)
+        return fault(DegenerateKind.ONE_COLOUR, detail)
+    departure = largest_departure(picture)
+    if len(picture) > 1 and departure <= FROZEN_CHANGE:
+        detail = f"none of {len(picture)} frames differs from the first by more than {departure:.5f} in the mean"
+        return fault(DegenerateKind.FROZEN, detail)
     if twin != index:
-        return Degenerate(index=index, kind=DegenerateKind.DUPLICATE, detail=f"identical to picture {twin}")
+        noun = "picture" if len(picture) == 1 else "clip"
+        return fault(DegenerateKind.DUPLICATE, f"identical to {noun} {twin}")
     return None
+
+
+def _largest_spread(image: Tensor) -> float:
+    """The largest standard deviation of a frame, by channel; no more is looked for once it is no constant one.
+
+    By channel: over all values a flat red picture has a large deviation.
+    """
+    largest = 0.0
+    for frame in image:
+        largest = max(largest, float(frame.flatten(1).std(dim=1, correction=0).max()))
+        if largest >= CONSTANT_STD:
+            break
+    return largest
+
+
+def _smallest_share(picture: Tensor) -> tuple[float, str]:
+    """The commonest colour of the frame where it has the smallest share; or of the first where it is no majority."""
+    smallest = (2.0, "")
+    for frame in picture:
+        smallest = min(smallest, _commonest_colour(frame))
+        if smallest[0] <= ONE_COLOUR_SHARE:
+            break
+    return smallest
 
 
 def _commonest_colour(picture: Tensor) -> tuple[float, str]:

@@ -76,8 +76,11 @@ def to_uint8(images: Tensor) -> Tensor:
     check_set(images)
     if not images.is_floating_point():
         raise PictureError(f"pictures are {images.dtype}; expected floats in [0, 1], as output_type='pt' gives them.")
-    scaled = images.detach().cpu().float().mul(255)
-    return scaled.round_().nan_to_num_(nan=0.0, posinf=255.0, neginf=0.0).clamp_(0, 255).to(torch.uint8)
+    pictures = torch.empty(images.shape, dtype=torch.uint8)
+    for picture, image in zip(pictures, images.detach(), strict=True):  # one at a time as floats: clips have hundreds
+        scaled = image.cpu().float().mul(255)
+        picture.copy_(scaled.round_().nan_to_num_(nan=0.0, posinf=255.0, neginf=0.0).clamp_(0, 255))
+    return pictures
 
 
 def _per_picture(measure: Callable[[Tensor, Tensor], float], reference: Tensor, other: Tensor) -> list[float]:

@@ -49,8 +49,10 @@ def failure_text(verdict: Verdict) -> str:
 
 def _details(verdict: Verdict) -> Iterator[str]:
     if verdict.worst_prompt and verdict.scores is not None:
-        shown = GATES[verdict.cell.gate].show(verdict.scores.worst)
-        yield f"  worst     {shown}  {verdict.worst_prompt!r}"
+        scores = verdict.scores
+        shown = GATES[verdict.cell.gate].show(scores.worst)
+        frame = f", frame {scores.worst_index % scores.frames + 1}" if scores.frames > 1 else ""
+        yield f"  worst     {shown}  {verdict.worst_prompt!r}{frame}"
         yield f"  pictures  {_numbers(verdict)}"
     if verdict.speed is not None:
         yield from _rounds(verdict.speed)

@@ -125,3 +125,116 @@ def test_progress_is_told() -> None:
     seen: list[tuple[int, int]] = []
     draw(plain, NoisePipeline(), {}, series(2), lambda done, total: seen.append((done, total)))
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+class FilmPipeline(NoisePipeline):
+    """Gives a clip of five frames with sound of each generator's own noise."""
+
+    frames, samples = 5, 100
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vocoder = SimpleNamespace(config=SimpleNamespace(output_sampling_rate=24000))
+
+    def __call__(
+        self, prompt: Any, *, generator: list[torch.Generator], frame_rate: float = 25.0, **arguments: Any
+    ) -> SimpleNamespace:
+        self.calls.append({"prompt": prompt, **arguments})
+        frames = [torch.rand(1, self.frames, 3, 8, 8, generator=one) for one in generator]
+        audio = [torch.rand(1, 2, self.samples, generator=one) for one in generator]
+        return SimpleNamespace(frames=torch.cat(frames).bfloat16(), audio=torch.cat(audio).bfloat16())
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_clips_come_frame_after_frame_with_their_sound_at_any_batch_size(batch_size: int) -> None:
+    drawn = draw(plain, FilmPipeline(), {"frame_rate": 12}, series(batch_size))
+    noise = torch.Generator("cpu").manual_seed(102)
+    assert torch.equal(drawn.images[10:15], torch.rand(5, 3, 8, 8, generator=noise).bfloat16())
+    assert drawn.film is not None
+    assert (drawn.film.frames, drawn.film.rate) == (5, 12.0)
+    assert drawn.film.sound is not None
+    assert drawn.film.sound.rate == 24000
+    assert drawn.film.sound.waves.shape == (5, 2, 100)
+    assert torch.equal(drawn.film.sound.waves[2], torch.rand(2, 100, generator=noise).bfloat16().float())
+    assert drawn.indices == (0, 1, 2, 3, 4)
+
+
+def test_several_clips_a_prompt_count_their_seeds_through() -> None:
+    drawn = draw(plain, FilmPipeline(), {"num_videos_per_prompt": 2}, series(1, prompts=PROMPTS[:2]))
+    assert drawn.seeds == (100, 101, 102, 103)
+    assert len(drawn.images) == 20
+
+
+def test_pictures_are_no_clips() -> None:
+    assert draw(plain, NoisePipeline(), {}, series()).film is None
+
+
+def test_frames_alone_are_clips_without_sound_at_the_pipelines_own_rate() -> None:
+    drawn = draw(lambda pipeline, prompt: pipeline(prompt).frames, FilmPipeline(), {}, series())
+    assert drawn.film is not None
+    assert (drawn.film.rate, drawn.film.sound) == (25.0, None)
+
+
+def test_a_pipeline_that_knows_no_frame_rate_plays_at_24() -> None:
+    drawn = draw(lambda pipeline, prompt: pipeline(prompt).images[:, None], NoisePipeline(), {}, series())
+    assert drawn.film is not None
+    assert (drawn.film.frames, drawn.film.rate) == (1, 24.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda output: [output.frames], "the test returned list"),
+        (lambda output: SimpleNamespace(frames=[[1]]), r"frames as a list \(the call went around"),
+        (lambda output: SimpleNamespace(frames=output.frames[0]), r"frames as a tensor of shape \(5, 3, 8, 8\)"),
+        (lambda output: SimpleNamespace(frames=output.frames[:, :0]), r"shape \(1, 0, 3, 8, 8\)"),
+        (lambda output: SimpleNamespace(frames=output.frames.repeat(2, 1, 1, 1, 1)), "returned 2 clips for 1"),
+        (
+            lambda output: SimpleNamespace(frames=output.frames, audio=output.audio[0]),
+            r"audio as a tensor of shape \(2, ",
+        ),
+        (lambda output: SimpleNamespace(frames=output.frames, audio=[1.0]), "audio as a list"),
+    ],
+)
+def test_a_workload_that_returns_no_clips_is_told_what_to_return(change: Any, said: str) -> None:
+    with pytest.raises(CaseFaultError, match=said):
+        draw(lambda pipeline, prompt: change(pipeline(prompt)), FilmPipeline(), {}, series())
+
+
+def test_sound_of_a_pipeline_without_a_sample_rate_is_refused() -> None:
+    pipe = FilmPipeline()
+    del pipe.vocoder
+    with pytest.raises(CaseFaultError, match="FilmPipeline has no vocoder whose output_sampling_rate"):
+        draw(plain, pipe, {}, series())
+
+
+@pytest.mark.parametrize("rate", [0, -1.0, "fast", True, None])
+def test_a_frame_rate_that_is_none_is_refused(rate: object) -> None:
+    with pytest.raises(CaseFaultError, match=r"mxq_pipeline\(frame_rate=\) must be a number of frames a second"):
+        draw(plain, FilmPipeline(), {"frame_rate": rate}, series())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("frames", "differ in their number of frames between prompts: 5, 6"),
+        ("samples", r"sound .*: 2x100 at 24000, 2x6"),
+    ],
+)
+def test_clips_of_different_length_are_refused(name: str, said: str) -> None:
+    pipe = FilmPipeline()
+
+    def workload(pipeline: BoundPipeline, prompt: Any) -> Any:
+        if prompt == "blue":
+            setattr(pipe, name, 6)
+        return pipeline(prompt)
+
+    with pytest.raises(CaseFaultError, match=said):
+        draw(workload, pipe, {}, series())
+
+
+def test_a_timed_call_of_a_video_model_draws_the_same_clip_each_time() -> None:
+    run, once = timed_call(plain, FilmPipeline(), {}, series(2))
+    first, again = run(), run()
+    assert torch.equal(first.frames, again.frames)  # type: ignore[attr-defined]
+    assert torch.equal(first.frames.flatten(0, 1), once.images)  # type: ignore[attr-defined]

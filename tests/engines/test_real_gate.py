@@ -6,124 +6,31 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 import torch
+from gate_bench import QUICK, Bench, draw, no_compiler, one_thread
 from own_formats import own_format
 
-from pytest_mxq.baselines.fingerprint import take_fingerprint
-from pytest_mxq.baselines.store import BaselineStore
-from pytest_mxq.cases import Case, Plan
-from pytest_mxq.device import Device
 from pytest_mxq.engines import TorchEngines
-from pytest_mxq.formats import Format, built_in_formats
-from pytest_mxq.gates.bounds import GATES, Bound
-from pytest_mxq.gates.verdict import Cell, Outcome, Verdict
+from pytest_mxq.formats import Format
+from pytest_mxq.gates.verdict import Outcome
 from pytest_mxq.models import SelectionRule
 from pytest_mxq.models.demo import DEMO
-from pytest_mxq.refresh import Refresher
-from pytest_mxq.settings import CaseSettings, Reference
-from pytest_mxq.workflow import Workflow
-
-CPU = Device(kind="cpu", name="cpu", capability=None, slug="cpu-test", total_memory_gib=None, facts={})
-FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
-QUICK = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 3}))
-
-
-def draw(pipeline: Any, prompt: Any) -> Any:
-    return pipeline(prompt)
-
-
-class Bench:
-    """One store and one workflow over the module's engines."""
-
-    def __init__(self, engines: TorchEngines, root: Path) -> None:
-        self.engines = engines
-        self.root = root
-        self.store = BaselineStore(root / "baselines", media=None, device=CPU.slug)
-        self.fingerprint = take_fingerprint(CPU)
-        self.compared: list[Path] = []
-
-    def case(self, recipe: Any = QUICK, prompts: int = 3, batch_size: int = 1, **settings: Any) -> Case:
-        chosen = CaseSettings(model=recipe.name, batch_size=batch_size, **settings)
-        return Case(recipe=recipe, name="case", settings=chosen, prompts=DEMO.prompts[:prompts])
-
-    def refresh(self, case: Case | None = None, workload: Callable[..., Any] = draw) -> Verdict:
-        refresher = Refresher(
-            engines=self.engines,
-            store=self.store,
-            device=CPU.slug,
-            fingerprint=self.fingerprint,
-            formats=list(FORMATS.values()),
-        )
-        cell = Cell(nodeid="t::x[bf16-refresh]", model="demo", case="case", format="bf16", gate="refresh")
-        return refresher.refresh(Plan(cell=cell, case=case or self.case()), workload)
-
-    def judge(
-        self,
-        name: str = "mxfp8",
-        gate: str = "lpips",
-        bound: float = 0.05,
-        *,
-        case: Case | None = None,
-        reference: Reference = Reference.AUTO,
-        workload: Callable[..., Any] = draw,
-        formats: dict[str, Format] | None = None,
-    ) -> Verdict:
-        case = case or self.case()
-        cell = Cell(nodeid=f"t::x[{name}-{gate}]", model=case.recipe.name, case="case", format=name, gate=gate)
-        plan = Plan(
-            cell=cell,
-            case=case,
-            kind=GATES[gate],
-            number_format={**FORMATS, **(formats or {})}[name],
-            bound=Bound(mean=bound, worst=None),
-            emulated=True,
-            sentinel_limit=min(0.02, bound / 4),
-        )
-        workflow = Workflow(
-            engines=self.engines,
-            store=self.store,
-            fingerprint=self.fingerprint,
-            reference=reference,
-            strict=False,
-            write_comparison=self._write,
-            performance=_no_performance,
-        )
-        return workflow.judge(plan, workload, next_command="pytest t")
-
-    def _write(self, _plan: Plan, index: int, reference: Any, quantized: Any, _caption: str) -> Path:
-        assert reference.size == quantized.size == (128, 128)
-        self.compared.append(self.root / f"{index}.png")
-        return self.compared[-1]
-
-    @property
-    def manifest(self) -> Path:
-        return self.store.manifest_path("demo", "case")
+from pytest_mxq.settings import Reference
 
 
 @pytest.fixture(scope="module")
 def engines() -> Iterator[TorchEngines]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads on a busy two-core machine are slower than one, and draw the same pictures
-    yield TorchEngines("cpu", lambda _label, _done, _total: None)
-    torch.set_num_threads(threads)
+    with one_thread() as engines:
+        yield engines
 
 
 @pytest.fixture
 def bench(engines: TorchEngines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(engines, "draw_other_execution", _no_compiler)  # a cold compilation takes half a minute
+    monkeypatch.setattr(engines, "draw_other_execution", no_compiler)  # a cold compilation takes half a minute
     return Bench(engines, tmp_path)
-
-
-def _no_performance() -> Any:
-    raise AssertionError("a gate of pictures needs no stopwatch")
-
-
-def _no_compiler(*_args: Any, **_kwargs: Any) -> Any:
-    raise RuntimeError("no compiler")
 
 
 @pytest.fixture
@@ -148,7 +55,7 @@ def test_refresh_then_gate_against_the_stored_pictures(refreshed: Bench) -> None
     assert 0 < verdict.scores.mean < 0.05
     assert verdict.evidence is not None
     assert verdict.evidence.weight_share > 0.5
-    assert len(refreshed.compared) == 1
+    assert [compared.size for compared in refreshed.compared] == [(128, 128)]
 
 
 def test_the_order_of_the_formats_is_the_order_of_their_damage(refreshed: Bench) -> None:

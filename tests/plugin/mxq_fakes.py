@@ -113,10 +113,11 @@ class FakeEngines:
     def selection(self, case: Case, number_format: Format) -> Selection | None:
         return Selection.of([f"blocks.{index}" for index in range(4)], total=5, weight_share=0.8)
 
-    def stored(self, manifest: Manifest, images: Sequence[Image.Image]) -> FakeShot:
-        return FakeShot(
-            images=tuple(images), positions=tuple(range(len(images))), faults=(), identity=manifest.identity
-        )
+    def stored(self, manifest: Manifest, media: Sequence[Image.Image]) -> FakeShot:
+        return FakeShot(images=tuple(media), positions=tuple(range(len(media))), faults=(), identity=manifest.identity)
+
+    def media(self, shot: FakeShot) -> list[Image.Image]:
+        return list(shot.images)
 
     def subset(self, shot: FakeShot, positions: Sequence[int]) -> FakeShot:
         rows = [shot.positions.index(position) for position in positions]
@@ -128,17 +129,21 @@ class FakeEngines:
         )
 
     def score(self, gate: str, reference: FakeShot, other: FakeShot) -> list[float]:
-        """LPIPS is the difference of the first pixel's red / 1000; SSIM and PSNR follow from it."""
+        """LPIPS is the difference of the first pixel's red / 1000; the others follow from it."""
         lpips = [abs(_red(one) - _red(two)) / 1000 for one, two in zip(reference.images, other.images, strict=True)]
         if "nan" in self.behaviour:
             return [float("nan")] * len(lpips)
-        return {"lpips": lpips, "ssim": [1 - x for x in lpips], "psnr": [60 - 1000 * x for x in lpips]}[gate]
+        values = {"lpips": lpips, "ssim": [1 - x for x in lpips], "psnr": [60 - 1000 * x for x in lpips]}
+        return {**values, "flicker": lpips, "audio": [1000 * x for x in lpips]}[gate]
 
     def are_identical(self, reference: FakeShot, other: FakeShot) -> bool:
         return [image.tobytes() for image in reference.images] == [image.tobytes() for image in other.images]
 
-    def images(self, shot: FakeShot) -> list[Image.Image]:
-        return list(shot.images)
+    def differences(self, reference: FakeShot, other: FakeShot) -> tuple[str, ...]:
+        return ()
+
+    def picture(self, gate: str, shot: FakeShot, index: int, frame: int | None) -> Image.Image:
+        return shot.images[index]
 
     def lpips_info(self) -> LpipsInfo:
         return LpipsInfo(net="alex", version="0", trunk_sha256="0" * 64)

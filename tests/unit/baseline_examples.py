@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
+from pytest_mxq.baselines.clips import Clip
 from pytest_mxq.baselines.fingerprint import Fingerprint
 from pytest_mxq.baselines.schema import Draft, Identity
 from pytest_mxq.baselines.store import BaselineStore
@@ -62,3 +64,29 @@ def stored_shades(store: BaselineStore) -> tuple[int, ...]:
 
 def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def make_clip(seed: int = 0, frames: int = 3, *, sound: bool = True) -> Clip:
+    """Noise: frames of the size of the pictures, and 50 samples of stereo that pass beyond full scale."""
+    random = np.random.default_rng(seed)
+    return Clip(
+        frames=random.integers(0, 256, (frames, SIZE[1], SIZE[0], 3), dtype=np.uint8),
+        frame_rate=23.976,
+        sound=random.normal(0, 2, (2, 50)).astype(np.float32) if sound else None,
+        sample_rate=24_000 if sound else None,
+    )
+
+
+def make_clips(seeds: Sequence[int]) -> list[Clip]:
+    return [make_clip(seed) for seed in seeds]
+
+
+def assert_same_clip(read: Clip, written: Clip) -> None:
+    """To the bit, and to the digit of the rates."""
+    assert read.facts == written.facts
+    assert read.frames.dtype == np.uint8
+    assert np.array_equal(read.frames, written.frames)
+    assert (read.sound is None) == (written.sound is None)
+    if written.sound is not None and read.sound is not None:
+        assert read.sound.dtype == np.float32
+        assert read.sound.tobytes() == written.sound.tobytes()

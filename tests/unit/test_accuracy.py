@@ -74,3 +74,12 @@ def test_mean_and_worst_are_both_bounds_and_what_failed_stands_first(
 def test_no_values_are_refused() -> None:
     with pytest.raises(ValueError, match="no values"):
         summarize([], higher_is_better=False)
+
+
+def test_the_bound_of_the_mean_counts_clips_not_frames() -> None:
+    frames = [0.1, 0.1, 0.4, 0.4]
+    clips = summarize(frames, higher_is_better=False, frames=2)
+    assert clips.mean_bound_95 == pytest.approx(summarize([0.1, 0.4], higher_is_better=False).mean_bound_95)
+    assert clips.mean_bound_95 > summarize(frames, higher_is_better=False).mean_bound_95
+    assert clips.mean == pytest.approx(0.25)
+    assert (clips.worst_index, clips.frames) == (2, 2)

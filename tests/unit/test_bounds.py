@@ -45,3 +45,14 @@ def test_the_worst_picture_cannot_be_bounded_more_strictly_than_the_mean() -> No
     with pytest.raises(CaseFaultError, match="stricter"):
         read(kind="ssim", min=0.8, worst=0.9)
     assert read(kind="ssim", min=0.8, worst=0.7) == Bound(mean=0.8, worst=0.7)
+
+
+def test_bounds_of_clips_and_sound_that_could_not_fail_are_refused() -> None:
+    assert read(kind="flicker", max=1.0) == Bound(mean=1.0, worst=None)
+    with pytest.raises(CaseFaultError, match=r"mxq_flicker\(max=\) must be above 0 and at most 1, got 1.01"):
+        read(kind="flicker", max=1.01)  # a clip that stands still has 1
+    assert read(kind="audio", max=12.0, worst={"nvfp4": 20.0}) == Bound(mean=12.0, worst=20.0)
+    with pytest.raises(CaseFaultError, match=r"mxq_audio\(max=\) must be above 0 and at most 60, got 61"):
+        read(kind="audio", max=61)
+    with pytest.raises(CaseFaultError, match="mxq_audio has no argument 'min'"):
+        read(kind="audio", min=3)

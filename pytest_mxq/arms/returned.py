@@ -1,0 +1,158 @@
+"""What a workload returned: pictures, or clips with or without sound."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from pytest_mxq.errors import CaseFaultError
+
+UNKNOWN_FRAME_RATE = 24.0
+"""Frames a second of a pipeline that knows of no frame rate: how fast its stored clips play, and nothing else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sound:
+    """The sound of some clips: ``waves`` is a float32 tensor (clips, channels, samples), ``rate`` is in samples/s."""
+
+    waves: torch.Tensor
+    rate: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Film:
+    """What makes clips of pictures.
+
+    Attributes:
+        frames: frames of each clip, consecutive among the pictures.
+        rate: frames a second.
+        sound: of the clips; None where the model makes none.
+    """
+
+    frames: int
+    rate: float
+    sound: Sound | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Returned:
+    """What one or several calls returned.
+
+    Attributes:
+        images: float tensor (N, 3, H, W) on the CPU, about 0 to 1; the frames of a clip one after the other.
+        film: None: the images are pictures.
+    """
+
+    images: torch.Tensor
+    film: Film | None
+
+    @property
+    def count(self) -> int:
+        """Pictures, or clips."""
+        return len(self.images) // (self.film.frames if self.film is not None else 1)
+
+
+def read_returned(result: object, pipe: Any, call: Mapping[str, Any]) -> Returned:
+    """The tensors in what a workload returned: a pipeline's output, or pictures or frames themselves.
+
+    Args:
+        result: what it returned.
+        pipe: the pipeline that it called; a sound's sample rate stands in its vocoder's configuration.
+        call: the arguments of its last call, of which ``frame_rate`` counts.
+
+    Raises:
+        CaseFaultError: it is nothing of that kind.
+    """
+    if result is None:
+        raise CaseFaultError(
+            "the test returned None; its body is the workload and must return what the pipeline returned: "
+            "return mxq_pipeline(mxq_prompt)"
+        )
+    frames = getattr(result, "frames", None)
+    if frames is None and isinstance(result, torch.Tensor) and result.ndim == 5:
+        frames = result
+    if frames is None:
+        return Returned(images=_pictures(result), film=None)
+    if not isinstance(frames, torch.Tensor) or frames.ndim != 5 or frames.shape[2] != 3 or 0 in frames.shape:
+        raise CaseFaultError(
+            f"the test returned frames as a {_named(frames)}; allowed: what mxq_pipeline(...) returned, or a tensor of "
+            "clips (N, frames, 3, H, W)"
+        )
+    sound = _sound(getattr(result, "audio", None), pipe, clips=len(frames))
+    film = Film(frames=frames.shape[1], rate=_frame_rate(pipe, call), sound=sound)
+    return Returned(images=frames.detach().flatten(0, 1).cpu(), film=film)
+
+
+def join(parts: Sequence[Returned]) -> Returned:
+    """What several calls returned, in their order.
+
+    Raises:
+        CaseFaultError: they differ in size, in frames or in sound; names each that there is.
+    """
+    _check_equal(parts, "pictures", "size", lambda part: f"{part.images.shape[-1]}x{part.images.shape[-2]}")
+    _check_equal(parts, "clips", "their number of frames", lambda part: str(part.film and part.film.frames))
+    _check_equal(parts, "clips", "frame rate", lambda part: str(part.film and part.film.rate))
+    _check_equal(parts, "clips", "sound (channels, samples, rate)", _sound_format)
+    film = parts[0].film
+    if film is not None and film.sound is not None:
+        waves = [part.film.sound.waves for part in parts if part.film is not None and part.film.sound is not None]
+        film = replace(film, sound=replace(film.sound, waves=torch.cat(waves)))
+    return Returned(images=torch.cat([part.images for part in parts]), film=film)
+
+
+def _pictures(result: object) -> torch.Tensor:
+    images = getattr(result, "images", result)
+    if not isinstance(images, torch.Tensor) or images.ndim != 4 or images.shape[1] != 3:
+        found = f"tensor of shape {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(result).__name__
+        if images is not result and not isinstance(images, torch.Tensor):
+            found += f" whose images are a {type(images).__name__} (the call went around mxq_pipeline)"
+        raise CaseFaultError(
+            f"the test returned {found}; allowed: what mxq_pipeline(...) returned, or a tensor of pictures (N, 3, H, W)"
+        )
+    return images.detach().cpu()
+
+
+def _sound(audio: object, pipe: Any, *, clips: int) -> Sound | None:
+    if audio is None:
+        return None
+    if not isinstance(audio, torch.Tensor) or audio.ndim != 3 or len(audio) != clips or 0 in audio.shape:
+        raise CaseFaultError(
+            f"the test returned audio as a {_named(audio)} beside {clips} clips; allowed: what mxq_pipeline(...) "
+            "returned, a tensor (clips, channels, samples)"
+        )
+    rate = getattr(getattr(getattr(pipe, "vocoder", None), "config", None), "output_sampling_rate", None)
+    if not isinstance(rate, int):
+        raise CaseFaultError(
+            f"the test returned audio, but {type(pipe).__name__} has no vocoder whose output_sampling_rate says how "
+            "fast it plays; return the frames alone"
+        )
+    return Sound(waves=audio.detach().float().cpu(), rate=rate)
+
+
+def _frame_rate(pipe: Any, call: Mapping[str, Any]) -> float:
+    parameter = inspect.signature(pipe).parameters.get("frame_rate")
+    stated = call.get("frame_rate", parameter.default if parameter is not None else UNKNOWN_FRAME_RATE)
+    if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 < stated < 1e6:
+        raise CaseFaultError(f"mxq_pipeline(frame_rate=) must be a number of frames a second, got {stated!r}")
+    return float(stated)
+
+
+def _named(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"tensor of shape {tuple(value.shape)}"
+    return f"{type(value).__name__} (the call went around mxq_pipeline)"
+
+
+def _sound_format(part: Returned) -> str:
+    sound = part.film.sound if part.film is not None else None
+    return "none" if sound is None else f"{sound.waves.shape[1]}x{sound.waves.shape[2]} at {sound.rate}"
+
+
+def _check_equal(parts: Sequence[Returned], noun: str, what: str, facts: Callable[[Returned], str]) -> None:
+    found = sorted({facts(part) for part in parts})
+    if len(found) > 1:
+        raise CaseFaultError(f"the workload's {noun} differ in {what} between prompts: {', '.join(found)}")
