@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pytest_mxq.errors import CaseFaultError
 from pytest_mxq.models import ModelSource
+from pytest_mxq.settings import PromptSet
 
 if TYPE_CHECKING:
     from pytest_mxq.device import Device
@@ -22,7 +25,7 @@ class Case:
     """One test's workload on one model with its settings.
 
     Attributes:
-        prompts: the prompts in the order in which they are drawn.
+        prompts: the prompts in the order in which they are drawn; empty until a named set has been fetched.
         random_weights: whether it runs on random weights (speed and memory alone).
         is_timed: whether the test has a gate of speed or memory.
     """
@@ -83,10 +86,51 @@ class Plan:
     skip: str = ""
 
     @property
+    def batch_caution(self) -> str:
+        """What is known to go wrong with this format at this batch size; empty: nothing, or it runs emulated."""
+        caution = self.number_format.batch_caution if self.number_format else None
+        if caution is None or self.case is None or self.case.settings.batch_size < caution.from_size:
+            return ""
+        if self.emulated and not self.skip:
+            return ""
+        return f"{self.cell.format} at batch size {self.case.settings.batch_size}: {caution.sentence}"
+
+    @property
     def order(self) -> tuple[str, ...]:
         """Items in this order build every arm once: model, weights, format, case, gate."""
         revision = (self.case.settings.revision or "") if self.case else ""
         return self.cell.model, revision, self.cell.format, self.cell.case, self.cell.gate
+
+
+def batch_cautions(plans: Iterable[Plan]) -> list[str]:
+    """What is known to go wrong with some of the plans, once a caution, with the tests that it concerns."""
+    tests: dict[str, list[str]] = {}
+    for plan in plans:
+        if plan.batch_caution and not plan.fault:
+            tests.setdefault(plan.batch_caution, []).append(plan.cell.nodeid)
+    return [
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {caution}"
+        for caution, names in tests.items()
+    ]
+
+
+def stated_prompts(settings: CaseSettings, recipe: Recipe) -> tuple[str, ...]:
+    """The prompts of a case as far as they are known at collection: none of a named set, which is fetched later.
+
+    Raises:
+        CaseFaultError: more prompts than the model has.
+    """
+    if isinstance(settings.prompts, PromptSet):
+        return ()
+    if isinstance(settings.prompts, tuple):
+        return settings.prompts
+    count = len(recipe.prompts) if settings.prompts is None else settings.prompts
+    if count > len(recipe.prompts):
+        raise CaseFaultError(
+            f"mxq(prompts={count}): model {recipe.name!r} has {len(recipe.prompts)} prompts; "
+            f"at most that many, or a list of your own"
+        )
+    return recipe.prompts[:count]
 
 
 def runs_natively(number_format: Format, device: Device) -> bool:

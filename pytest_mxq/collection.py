@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mxq.baselines.names import case_file_name, check_case_name, model_folder_name
-from pytest_mxq.cases import Case, Plan, refusal, refusal_of_emulation, runs_natively
+from pytest_mxq.cases import Case, Plan, refusal, refusal_of_emulation, runs_natively, stated_prompts
 from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.fixtures import NO_FORMATS
 from pytest_mxq.gates.bounds import GATES, AnyBound, GateKind, check_mapping_keys, read_any_bound, read_bound
 from pytest_mxq.gates.verdict import Cell
-from pytest_mxq.settings import CaseSettings, Settings, check_name, read_case_settings
+from pytest_mxq.settings import Settings, check_name, read_case_settings
 
 if TYPE_CHECKING:
     import pytest
 
     from pytest_mxq.device import Device
     from pytest_mxq.formats import Format, FormatRegistry
-    from pytest_mxq.models import ModelRegistry, Recipe
+    from pytest_mxq.models import ModelRegistry
 
 PIPELINE, PROMPT = "mxq_pipeline", "mxq_prompt"
 RANDOM_SUFFIX = "-random-weights"  # such a case has a baseline of its own
@@ -154,7 +154,7 @@ class Planner:
             recipe=recipe,
             name=name,
             settings=settings,
-            prompts=_prompts(settings, recipe),
+            prompts=stated_prompts(settings, recipe),
             random_weights=random,
             is_timed=any(_marker(item, k.marker) for k in GATES.values() if k.family != "pictures"),
         )
@@ -276,18 +276,6 @@ def _sentinel_limit(item: pytest.Function, format_name: str, *, emulated: bool) 
         return 0.02
     bound = read_bound(GATES["lpips"], marker.args, marker.kwargs, format_name=format_name, emulated=emulated)
     return min(0.02, bound.mean / 4)
-
-
-def _prompts(settings: CaseSettings, recipe: Recipe) -> tuple[str, ...]:
-    if isinstance(settings.prompts, tuple):
-        return settings.prompts
-    count = len(recipe.prompts) if settings.prompts is None else settings.prompts
-    if count > len(recipe.prompts):
-        raise CaseFaultError(
-            f"mxq(prompts={count}): model {recipe.name!r} has {len(recipe.prompts)} prompts; "
-            f"at most that many, or a list of your own"
-        )
-    return recipe.prompts[:count]
 
 
 def _test_name(item: pytest.Function, slot: Slot, stated: str | None = None) -> str:

@@ -23,6 +23,7 @@ class Controller:
         records: the verdicts so far, by nodeid, in the order in which they came.
         problems: what is wrong with the run as a whole.
         notices: what is worth a look, and a problem under ``--mxq-strict``.
+        cautions: those of xdist's workers, which have no terminal to say them at collection.
     """
 
     def __init__(self, session: MxqSession) -> None:
@@ -32,6 +33,7 @@ class Controller:
         self.records: dict[str, dict[str, Any]] = {}
         self.problems: list[str] = []
         self.notices: list[str] = []
+        self.cautions: dict[str, None] = {}
         self.journal = Journal(self.settings.report)
 
     def pytest_report_header(self) -> str:
@@ -52,8 +54,11 @@ class Controller:
             self.journal.plan([cell for nodeid, cell in self.planned.items() if nodeid in chosen])
 
     def pytest_report_collectionfinish(self) -> list[str]:
-        """Which baselines the cases have, and whether they can be used here."""
-        return collection_lines(self.session)
+        """Which baselines the cases have, whether they can be used here, and what is known to go wrong.
+
+        Lines of our own, not warnings: under ``filterwarnings = error`` one raised at collection is an INTERNALERROR.
+        """
+        return [*collection_lines(self.session), *(f"mxq: caution: {text}" for text in self.session.cautions)]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
@@ -70,10 +75,11 @@ class Controller:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take over a worker's plan."""
+        """Take over a worker's plan and its cautions."""
         output = getattr(node, "workeroutput", None) or {}
         for fields in output.get("mxq_planned", ()):
             self.planned[fields["nodeid"]] = Cell(**fields)
+        self.cautions.update(dict.fromkeys(output.get("mxq_cautions", ())))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep a verdict and write it down at once."""
@@ -112,7 +118,8 @@ class Controller:
         """The table of all verdicts."""
         if terminalreporter.config.option.collectonly:
             return
-        for line, markup in summary_lines(list(self.records.values()), self.problems, self.notices, self.settings):
+        notes = [*self.notices, *self.cautions]
+        for line, markup in summary_lines(list(self.records.values()), self.problems, notes, self.settings):
             if markup is None:
                 terminalreporter.write_sep("=", line)
             else:

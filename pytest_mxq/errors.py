@@ -13,6 +13,10 @@ class CaseFaultError(MxqError):
     """A fault of one test (marker, bound, workload); it fails that test alone, before anything is built."""
 
 
+class PromptsUnavailableError(MxqError):
+    """A named prompt set that can be had neither from the Hub nor from its cache."""
+
+
 class BaselineMissingError(MxqError):
     """No stored baseline for this case on this kind of device."""
 

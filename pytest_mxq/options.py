@@ -20,6 +20,22 @@ from pytest_mxq.settings import Reference, Settings, check_name, split_names
 T = TypeVar("T")
 
 
+def read_options(config: pytest.Config) -> tuple[Settings, FormatRegistry, ModelRegistry]:
+    """The settings of a run, and the formats and models that are registered.
+
+    Raises:
+        pytest.UsageError: an option's value is not allowed; lists the choices.
+    """
+    formats, models = FormatRegistry(), ModelRegistry()
+    try:
+        register_kinds(config, formats, models)
+        settings = read_settings(config)
+        check_names(config, settings, formats, models)
+    except MxqError as error:
+        raise pytest.UsageError(str(error)) from None
+    return settings, formats, models
+
+
 def register_kinds(config: pytest.Config, formats: FormatRegistry, models: ModelRegistry) -> None:
     """Register the built-in formats and models, and those of the hooks.
 
@@ -96,7 +112,10 @@ def _one_of(name: str, value: str | None, choices: tuple[str, ...]) -> str:
 
 def _pytest_cache(config: pytest.Config) -> Path | None:
     cache = getattr(config, "cache", None)  # absent under -p no:cacheprovider
-    return cache.mkdir("mxq-compiled") if cache is not None else None
+    try:
+        return cache.mkdir("mxq-compiled") if cache is not None else None
+    except OSError:  # a read-only checkout: torch keeps its code elsewhere
+        return None
 
 
 def _reference(value: str | None) -> Reference:

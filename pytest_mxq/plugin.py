@@ -8,7 +8,7 @@ from pytest_mxq.fixtures import mxq_pipeline, mxq_prompt
 
 __all__ = ["mxq_pipeline", "mxq_prompt"]
 
-# (name, kind, help): kind "list" and "path" take a value, "flag" none. Each but the refresh options has an ini twin.
+# (name, kind, help): kind "list" and "path" take a value, "flag" none. Each but an act of its own has an ini twin.
 _OPTIONS = (
     ("formats", "list", "formats to gate, for example mxfp8,nvfp4"),
     ("models", "list", "gate only these models"),
@@ -29,6 +29,7 @@ _OPTIONS = (
     ("refresh", "flag", "measure the BF16 baselines of the collected cases and store them; gates nothing"),
     ("refresh-sessions", "number", "timing sessions that a refresh adds, each in a process of its own (default: 1)"),
     ("refresh-in-ci", "flag", "allow --mxq-refresh where CI is set"),
+    ("doctor", "flag", "say what this machine can gate, and exit with 0 if all formats (of --mxq-formats) natively"),
 )
 _MARKERS = (
     "mxq(model, case=, batch_size=, prompts=, seed=, execution=, revision=, min_share=, selection=): the model that "
@@ -55,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         else:
             metavar = {"list": "LIST", "path": "DIR", "number": "N"}[kind]
             group.addoption(flag, metavar=metavar, default=None, help=text)
-        if not name.startswith("refresh"):
+        if not name.startswith(("refresh", "doctor")):
             ini_type = {"flag": "bool", "list": "args"}.get(kind, "string")
             parser.addini(f"mxq_{name.replace('-', '_')}", f"default of {flag}", type=ini_type, default=None)  # type: ignore[arg-type]
 
@@ -76,8 +77,19 @@ def pytest_configure(config: pytest.Config) -> None:
         _activate(config)
 
 
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Examine the machine instead of running tests, under ``--mxq-doctor``."""
+    if not config.option.mxq_doctor:
+        return None
+    from pytest_mxq.consultation import consult
+
+    return consult(config)
+
+
 def _is_asked_for(config: pytest.Config) -> bool:
     option = config.option
+    if option.mxq_doctor:
+        return False
     if option.mxq_formats is not None or option.mxq_refresh or option.mxq_strict:
         return True
     if option.mxq_models or option.mxq_gates:

@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 
-from pytest_mxq.cases import Plan
+from pytest_mxq.cases import Plan, batch_cautions
 from pytest_mxq.collection import PIPELINE, PROMPT, Planner, Slot, find_double_cases, is_gate_test, stray_marker
 from pytest_mxq.device import find_device
-from pytest_mxq.errors import MxqError
 from pytest_mxq.formats import FormatRegistry
 from pytest_mxq.gates.verdict import Cell, Outcome, Verdict, to_record
 from pytest_mxq.models import ModelRegistry
-from pytest_mxq.options import check_directories, check_names, read_settings, register_kinds
+from pytest_mxq.options import check_directories, read_options
 from pytest_mxq.reports.command import Rerun
 from pytest_mxq.settings import Settings
 from pytest_mxq.workbench import TIMING_ONLY, Workbench
@@ -36,13 +35,7 @@ def start_session(config: pytest.Config) -> MxqSession:
     Raises:
         pytest.UsageError: an option's value is not allowed; lists the choices.
     """
-    formats, models = FormatRegistry(), ModelRegistry()
-    try:
-        register_kinds(config, formats, models)
-        settings = read_settings(config)
-        check_names(config, settings, formats, models)
-    except MxqError as error:
-        raise pytest.UsageError(str(error)) from None
+    settings, formats, models = read_options(config)
     return MxqSession(config, settings, formats, models)
 
 
@@ -53,6 +46,7 @@ class MxqSession:
         settings: the options.
         planned: every planned cell, also those that ``-k`` deselects.
         selected: nodeids of those that remain selected.
+        cautions: what is known to go wrong with them.
     """
 
     def __init__(
@@ -70,6 +64,7 @@ class MxqSession:
         )
         self.planned: dict[str, Cell] = {}
         self.selected: set[str] = set()
+        self.cautions: list[str] = []
         self.cases: dict[tuple[str, str], Plan] = {}
 
     # ------------------------------------------------------------------ collection
@@ -92,7 +87,9 @@ class MxqSession:
         self._fault_double_cases(items)
         yield
         _order(items)
-        self.selected = {item.nodeid for item in items if PLAN in item.stash}
+        left = [item.stash[PLAN] for item in items if PLAN in item.stash]
+        self.selected = {plan.cell.nodeid for plan in left}
+        self.cautions = batch_cautions(left)
 
     def _keep(self, item: pytest.Item) -> bool:
         if not is_gate_test(item):
@@ -130,6 +127,8 @@ class MxqSession:
         plan = item.stash.get(PLAN, None)
         if plan is None:
             return
+        if not plan.fault and not plan.skip:
+            plan = item.stash[PLAN] = self.bench.with_prompts(plan)
         if plan.fault:
             pytest.fail(f"fault of the test: {plan.fault}", pytrace=False)
         if plan.skip:
@@ -197,6 +196,7 @@ class MxqSession:
         """Hand the plan from an xdist worker to the controller, which alone writes files."""
         if hasattr(self.config, "workeroutput"):
             self.config.workeroutput["mxq_planned"] = [asdict(cell) for cell in self.planned.values()]
+            self.config.workeroutput["mxq_cautions"] = self.cautions
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(

@@ -28,6 +28,12 @@ class Execution(StrEnum):
     AS_SPEED = "as-speed"
 
 
+class PromptSet(StrEnum):
+    """Prompts that are fetched by name when a gate is set up."""
+
+    DRAWBENCH = "drawbench"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The options of a run, read once.
@@ -96,7 +102,7 @@ class CaseSettings:
         model: a registered name, a Hub id, or a local folder.
         case: name of the case; None: derived from the test.
         batch_size: pictures are drawn in chunks of this many prompts.
-        prompts: the prompts, or how many of the model's own set; None: all of them.
+        prompts: the prompts, how many of the model's own set, or the name of a set; None: all of the model's own.
         seed: seed of the first picture; each further picture counts one up.
         revision: revision on the Hub; None: the recipe's.
         min_share: smallest share of the Linear weights that must be quantized; None: the recipe's.
@@ -106,7 +112,7 @@ class CaseSettings:
     model: str
     case: str | None = None
     batch_size: int = 1
-    prompts: tuple[str, ...] | int | None = None
+    prompts: tuple[str, ...] | int | PromptSet | None = None
     seed: int = 0
     execution: Execution = Execution.EAGER
     revision: str | None = None
@@ -151,14 +157,20 @@ def _case(value: object) -> str:
     return value
 
 
-def _prompts(value: object) -> tuple[str, ...] | int:
+def _prompts(value: object) -> tuple[str, ...] | int | PromptSet:
+    sets = [prompt_set.value for prompt_set in PromptSet]
+    if isinstance(value, str) and value in sets:
+        return PromptSet(value)
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) and item.strip() for item in value):
         if len(set(value)) != len(value):
             raise CaseFaultError("mxq(prompts=) names a prompt twice")
         return tuple(value)
-    raise CaseFaultError(f"mxq(prompts=) must be a list of texts or a count above 0, got {value!r}")
+    raise CaseFaultError(
+        f"mxq(prompts=) must be a list of texts or a count above 0, or the name of a set ({', '.join(sets)}); "
+        f"got {value!r}"
+    )
 
 
 def _seed(value: object) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ import pytest
 from pytest_mxq.baselines.fingerprint import take_fingerprint
 from pytest_mxq.baselines.names import case_file_name, model_folder_name
 from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.errors import MxqError, PromptsUnavailableError
 from pytest_mxq.noise import known_noise_silenced
+from pytest_mxq.settings import PromptSet
 
 if TYPE_CHECKING:
     from pytest_mxq.cases import Plan
@@ -113,6 +116,28 @@ class Workbench:
             stopwatch=(lambda: self.stopwatch) if self._device.kind == "cuda" else None,
             timing_only=bool(os.environ.get(TIMING_ONLY)),
         )
+
+    def with_prompts(self, plan: Plan) -> Plan:
+        """The plan with its prompts, where they are a named set; with a skip or a fault if they cannot be had."""
+        case = plan.case
+        if case is None or not isinstance(case.settings.prompts, PromptSet):
+            return plan
+        found = self._drawbench
+        if isinstance(found, PromptsUnavailableError):
+            return replace(plan, skip=str(found))
+        if isinstance(found, MxqError):
+            return replace(plan, fault=str(found))
+        return replace(plan, case=replace(case, prompts=found))
+
+    @cached_property
+    def _drawbench(self) -> tuple[str, ...] | MxqError:
+        """DrawBench, or why not: a Hub that is out of reach is waited for once a session."""
+        from pytest_mxq.models.drawbench import read_drawbench
+
+        try:
+            return read_drawbench()
+        except MxqError as error:
+            return error
 
     def forget_comparisons(self, plan: Plan) -> None:
         """Remove the comparisons of an earlier run: the report shows this one."""

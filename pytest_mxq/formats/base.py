@@ -14,6 +14,19 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchCaution:
+    """What is known to go wrong with a format from some batch size on.
+
+    Attributes:
+        from_size: smallest batch size that it concerns.
+        sentence: what happens there, and where that is written.
+    """
+
+    from_size: int
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """A number format of the quantized arm.
 
@@ -48,6 +61,8 @@ class Format:
         native: builds the configuration for torchao's ``quantize_``. It must not change global state: both arms of a
             comparison compile under one Inductor configuration.
         emulation: builds the configuration that has the same numerics on any device; None: cannot be emulated.
+        packages: what its kernels need beside pytest-mxq's own dependencies, such as "mslk-cuda>=1.0".
+        batch_caution: what is known of large batches; shown at collection, and hinders nothing.
     """
 
     name: str
@@ -57,6 +72,8 @@ class Format:
     out_multiple: int
     native: Callable[[], object]
     emulation: Callable[[], object] | None
+    packages: tuple[str, ...] = ()
+    batch_caution: BatchCaution | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

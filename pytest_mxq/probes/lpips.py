@@ -4,7 +4,6 @@ The ``lpips`` package gives the architecture and the calibrated heads; the AlexN
 no weights are downloaded and the numbers belong to one known file.
 """
 
-import hashlib
 import importlib.metadata
 import importlib.resources
 import warnings
@@ -18,14 +17,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from pytest_mxq.errors import MxqError
 from pytest_mxq.probes.pixels import PictureError, check_pair
+from pytest_mxq.trunk import TRUNK_PATH, TRUNK_SHA256, TrunkError, checked_trunk
 
-TRUNK_PATH = Path(__file__).parent.parent / "assets" / "lpips" / "alexnet_features.safetensors"
-"""The ten convolution tensors of torchvision's ImageNet AlexNet, float32."""
-
-TRUNK_SHA256 = "9f97fd313f4da83dbe6bbfbe6effca1241de9edfcd7c53386261ed9697286dd9"
-"""Digest of the file that reproduces the distances published with LPIPS."""
+__all__ = ["TRUNK_PATH", "TRUNK_SHA256", "Lpips", "LpipsIdentity", "TrunkError", "read_trunk"]
 
 MIN_SIDE = 31
 """Smallest side in pixels that still leaves AlexNet's last pooling a window."""
@@ -40,10 +35,6 @@ _CHUNK_PIXELS = 1024 * 1024
 _KEPT_PIXELS = 24 * 1024 * 1024
 
 Features: TypeAlias = list[Tensor]
-
-
-class TrunkError(MxqError):
-    """The packaged AlexNet trunk is missing or is not the file that LPIPS' published numbers were checked with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +58,7 @@ def read_trunk(path: Path) -> dict[str, Tensor]:
     Raises:
         TrunkError: the file is missing, or its SHA-256 is not ``TRUNK_SHA256``.
     """
-    if not path.is_file():
-        raise TrunkError(f"the LPIPS trunk {path} is missing; reinstall pytest-mxq.")
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != TRUNK_SHA256:
-        raise TrunkError(
-            f"the LPIPS trunk {path} has SHA-256 {found}, expected {TRUNK_SHA256}: "
-            "its distances would not be comparable with any other. Reinstall pytest-mxq."
-        )
-    return safetensors.torch.load(content)  # type: ignore[no-any-return]  # untyped package
+    return safetensors.torch.load(checked_trunk(path))  # type: ignore[no-any-return]  # untyped package
 
 
 def _architecture() -> Any:

@@ -10,6 +10,7 @@ MODULES = (
     "gates.bounds",
     "gates.performance",
     "gates.statistics",
+    "reports.surroundings",
     "reports.terminal",
     "settings",
 )

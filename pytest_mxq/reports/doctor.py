@@ -1,0 +1,231 @@
+"""What this machine can gate: one screen, and whether every format asked for can be gated natively."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pytest_mxq.cases import runs_natively
+from pytest_mxq.device import Device
+from pytest_mxq.formats import Format
+from pytest_mxq.gates.bounds import GATES
+from pytest_mxq.models import Recipe
+from pytest_mxq.reports.findings import Finding, Mark, Section
+from pytest_mxq.reports.software import Lookup, Package, cuda_fault, examine_dependencies, examine_kernels
+from pytest_mxq.settings import Settings
+
+BATCH_SIZES = (1, 4, 8)  # of the published results
+_ALWAYS_SHOWN = ("torch", "torchvision", "torchao", "diffusers", "transformers")
+
+
+class Ability(StrEnum):
+    """How a format can be gated on this machine."""
+
+    NATIVE = "native"
+    EMULATED = "emulated only"
+    NONE = "not at all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """How one format can be gated, and why.
+
+    Attributes:
+        is_whole: whether every gate asked for runs natively.
+    """
+
+    format: str
+    ability: Ability
+    reason: str
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the answers depend on.
+
+    Attributes:
+        device: the device under test.
+        lookup: what finds installed packages.
+        trunk: the finding on the LPIPS trunk.
+    """
+
+    device: Device
+    lookup: Lookup
+    trunk: Finding
+
+    def dependencies(self) -> tuple[Package, ...]:
+        """Every declared dependency, and torchvision."""
+        return tuple(examine_dependencies(self.lookup))
+
+    def cuda(self) -> tuple[str, str]:
+        """Why torch cannot use the GPU, and what to do; empty texts on a CPU."""
+        if self.device.kind != "cuda":
+            return "", ""
+        return cuda_fault(self.lookup, self.device.facts.get("driver", ""))
+
+
+def answer(number_format: Format, machine: Machine, settings: Settings) -> Answer:
+    """How a format can be gated here."""
+    packages = machine.dependencies()
+    broken = [package.fault for package in packages if package.fault and not package.is_for_pictures]
+    broken += [machine.cuda()[0]] if machine.cuda()[0] else []
+    blind = [package.fault for package in packages if package.fault and package.is_for_pictures]
+    blind += [machine.trunk.text] if machine.trunk.mark is Mark.FAULT else []
+
+    def said(ability: Ability, reason: str, *, is_whole: bool = False) -> Answer:
+        return Answer(format=number_format.name, ability=ability, reason=reason, is_whole=is_whole)
+
+    if broken:
+        return said(Ability.NONE, broken[0])
+    if not runs_natively(number_format, machine.device):
+        return said(*_without_instructions(number_format, machine.device, blind))
+    kernels = [package.fault for package in _kernels(number_format, machine) if package.fault]
+    if kernels:  # no emulation: on a device that is able, a format runs natively or fails
+        return said(Ability.NONE, kernels[0])
+    if blind and "pictures" in {GATES[name].family for name in settings.gates or GATES}:
+        return said(Ability.NATIVE, f"speed and memory alone: {blind[0]}")
+    return said(Ability.NATIVE, f"compute capability {_dotted(number_format.capability)} is there", is_whole=True)
+
+
+def _without_instructions(number_format: Format, device: Device, blind: Sequence[str]) -> tuple[Ability, str]:
+    """What is left of a format whose instructions the device lacks: emulated pictures, where they can be measured."""
+    found = f"this GPU has {_dotted(device.capability)}" if device.capability else "there is no GPU"
+    reason = f"needs compute capability {_dotted(number_format.capability)}, {found}"
+    if number_format.emulation is None:
+        return Ability.NONE, f"{reason}, and it has no emulation"
+    return (Ability.NONE, f"{reason}; emulated: {blind[0]}") if blind else (Ability.EMULATED, reason)
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))
+
+
+def _kernels(number_format: Format, machine: Machine) -> Iterator[Package]:
+    return (examine_kernels(text, machine.lookup) for text in number_format.packages)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What the screen says.
+
+    Attributes:
+        sections: in the order in which they are shown.
+        answers: one a format.
+    """
+
+    sections: tuple[Section, ...]
+    answers: tuple[Answer, ...]
+
+    @property
+    def is_able(self) -> bool:
+        """Whether every format asked for can be gated natively."""
+        return all(found.is_whole for found in self.answers)
+
+    @property
+    def sentence(self) -> str:
+        """The screen's last line."""
+        unable = [found.format for found in self.answers if not found.is_whole]
+        if unable:
+            emulated = any(found.ability is Ability.EMULATED for found in self.answers)
+            way = "; accuracy alone with --mxq-emulate" if emulated else ""
+            return f"not natively gated on this machine: {', '.join(unable)}{way}"
+        return f"all gates run natively on this machine: {', '.join(found.format for found in self.answers)}"
+
+
+def diagnose(
+    machine: Machine,
+    settings: Settings,
+    formats: Sequence[Format],
+    models: Sequence[Recipe],
+    around: Sequence[Section],
+) -> Diagnosis:
+    """Everything that is shown of a machine.
+
+    Args:
+        machine: what the answers depend on.
+        settings: of the run that is asked about.
+        formats: those asked for.
+        models: those asked for.
+        around: further sections, shown before the answers.
+    """
+    answers = tuple(answer(number_format, machine, settings) for number_format in formats)
+    memory = tuple(_memory(recipe, machine.device, settings) for recipe in models)
+    batches = ", ".join(map(str, BATCH_SIZES))
+    sections = (
+        Section(title="machine", findings=tuple(_machine(machine))),
+        Section(title="software", findings=tuple(_software(machine, formats))),
+        Section(title=f"memory of both arms at batch sizes {batches}", findings=memory),
+        *around,
+        Section(title="formats", findings=tuple(map(_as_finding, answers))),
+    )
+    return Diagnosis(sections=sections, answers=answers)
+
+
+def _machine(machine: Machine) -> Iterator[Finding]:
+    device = machine.device
+    if device.capability is None:
+        reason = device.facts.get("no_gpu", "its compute capability is not known")
+        yield Finding(
+            mark=Mark.NOTE,
+            subject="no GPU",
+            text=reason,
+            fix="compute capability 10.0 (B200) gates every format, 8.9 float8",
+        )
+        yield Finding(mark=Mark.FINE, subject="CPU", text=f"{device.name}, {device.facts.get('isa', 'unknown')}")
+        return
+    memory = "memory unknown" if device.total_memory_gib is None else f"{device.total_memory_gib:.0f} GiB"
+    text = f"{device.name}, compute capability {_dotted(device.capability)}, {memory}"
+    yield Finding(mark=Mark.FINE, subject="GPU", text=text)
+    fault, fix = machine.cuda()
+    driver = device.facts.get("driver", "unknown")
+    yield Finding(mark=Mark.FAULT if fault else Mark.FINE, subject="driver", text=fault or driver, fix=fault and fix)
+
+
+def _software(machine: Machine, formats: Sequence[Format]) -> Iterator[Finding]:
+    """The packages that decide, and any other that is broken; a format's kernels count where it could use them."""
+    packages = {package.name: package for package in machine.dependencies()}
+    for package in (packages[name] for name in dict.fromkeys([*_ALWAYS_SHOWN, *packages]) if name in packages):
+        if package.fault or package.name in _ALWAYS_SHOWN:
+            yield _of_package(package, Mark.FAULT if package.fault else Mark.FINE)
+    kernels: dict[str, Finding] = {}
+    for number_format in formats:
+        could = runs_natively(number_format, machine.device)
+        for package in _kernels(number_format, machine):
+            mark = (Mark.FAULT if could else Mark.NOTE) if package.fault else Mark.FINE
+            kernels.setdefault(package.name, _of_package(package, mark))
+    yield from kernels.values()
+
+
+def _of_package(package: Package, mark: Mark) -> Finding:
+    if mark is Mark.FINE and package.is_older_than_published:
+        return Finding(
+            mark=Mark.NOTE,
+            subject=package.name,
+            text=package.row,
+            fix="older than what the published numbers were made with: expect others",
+        )
+    return Finding(mark=mark, subject=package.name, text=package.row, fix=package.fix)
+
+
+def _memory(recipe: Recipe, device: Device, settings: Settings) -> Finding:
+    if recipe.memory is None:
+        return Finding(mark=Mark.FINE, subject=recipe.name, text="states no need and is not checked")
+    needs = [recipe.memory.both_arms(size, random=settings.random_weights) for size in BATCH_SIZES]
+    room = device.total_memory_gib
+    if room is None:
+        return Finding(mark=Mark.FINE, subject=recipe.name, text="".join(f"{need:>4.0f} GiB      " for need in needs))
+    cells = [f"{need:>4.0f} GiB {'fits' if need <= room else 'no  '} " for need in needs]
+    fits = all(need <= room for need in needs)
+    return Finding(
+        mark=Mark.FINE if fits else Mark.NOTE,
+        subject=recipe.name,
+        text="".join(cells).rstrip(),
+        fix="" if fits else f"of {room:.0f} GiB: a smaller batch, or a device of {max(needs):.0f} GiB for all of them",
+    )
+
+
+def _as_finding(found: Answer) -> Finding:
+    mark = Mark.FINE if found.is_whole else Mark.NOTE if found.ability is Ability.EMULATED else Mark.FAULT
+    return Finding(mark=mark, subject=found.format, text=f"{found.ability:<13}  {found.reason}")

@@ -1,0 +1,134 @@
+"""What the doctor reads, and how it lays it out; the whole screen is shown in tests/plugin/test_option_doctor.py."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from baseline_examples import DEVICE, make_draft
+from packaging.requirements import Requirement
+
+from pytest_mxq.baselines.fingerprint import Fingerprint
+from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.formats import built_in_formats
+from pytest_mxq.reports.findings import WIDTH, Finding, Mark, Section, laid_out
+from pytest_mxq.reports.software import (
+    Installed,
+    Lookup,
+    Package,
+    cuda_fault,
+    examine,
+    examine_kernels,
+    examine_torchvision,
+    find_installed,
+)
+from pytest_mxq.reports.surroundings import examine_baselines
+
+
+def software(**versions: str) -> Lookup:
+    named = {name.replace("_", "-"): text for name, text in versions.items()}
+    return lambda name: Installed(name=name, version=named[name]) if name in named else None
+
+
+def test_the_installed_torch_is_read_with_its_build_and_without_importing_it() -> None:
+    torch = find_installed("torch")
+    assert torch is not None
+    assert torch.version.partition("+")[0] == version("torch").partition("+")[0]
+    assert find_installed("no-such-package") is None
+
+
+def test_a_format_asks_for_the_kernels_that_the_extra_installs() -> None:
+    ours = find_installed("pytest-mxq")
+    assert ours is not None
+    extra = [Requirement(text) for text in ours.requires if "blackwell" in text]
+    asked = [Requirement(text) for number_format in built_in_formats() for text in number_format.packages]
+    assert [(r.name, r.specifier) for r in asked] == [(r.name, r.specifier) for r in extra]
+
+
+@pytest.mark.parametrize(
+    ("torch", "driver", "said"),
+    [
+        ("2.12.0+cu130", "580.65.06", ""),
+        ("2.12.0+cu130", "575.57", "needs driver 580 or newer, found 575.57"),
+        ("2.12.0+cu129", "575.57", ""),
+        ("2.12.0+cu129", "520.1", "needs driver 525 or newer, found 520.1"),
+        ("2.12.0+cu130", "", ""),
+        ("2.12.0+cpu", "580.65.06", "is built without CUDA"),
+        ("2.12.0+rocm7.0", "580.65.06", "is built without CUDA"),
+        ("2.12.0", "580.65.06", ""),
+        ("2.9.0a0+nv25.10", "580.65.06", ""),
+        ("a private one", "580.65.06", ""),
+    ],
+)
+def test_whether_torch_can_use_the_gpu(torch: str, driver: str, said: str) -> None:
+    fault, fix = cuda_fault(software(torch=torch), driver)
+    assert fault == (f"torch {torch} {said}" if said else "")
+    assert bool(fix) is bool(fault)
+
+
+def test_a_development_version_is_in_a_range_as_pip_reads_it() -> None:
+    requirement = Requirement("torch>=2.11")
+    assert not examine(requirement, software(torch="2.12.0.dev20260315+cu130"), fix="x").fault
+    assert examine(requirement, software(torch="2.11.0.dev20260101"), fix="x").fault
+    assert "cannot be read" in examine(requirement, software(torch="main"), fix="x").fault
+
+
+def test_a_nightly_that_counts_by_date_is_not_compared_with_a_release() -> None:
+    def is_older(name: str, found: str) -> bool:
+        return Package(name=name, found=Installed(name=name, version=found), needed="").is_older_than_published
+
+    assert is_older("torch", "2.11.0")
+    assert not is_older("torch", "2.12.0")
+    assert not is_older("mslk-cuda", "1.1.0")
+    assert is_older("mslk-cuda", "2026.3.1")
+    assert not is_older("diffusers", "0.1")
+    assert not is_older("torch", "main")
+
+
+def test_a_nightly_of_the_kernels_counts_and_the_placeholder_does_not() -> None:
+    assert not examine_kernels("mslk-cuda>=1.0", software(mslk_cuda_nightly="2026.4.1")).fault
+    assert not examine_kernels("mslk-cuda>=1.0", software(mslk="0.0.0", mslk_cuda="1.0.0")).fault
+    assert "placeholder" in examine_kernels("mslk-cuda>=1.0", software(mslk="0.0.0")).fault
+    assert examine_kernels("mslk-cuda>=1.0", software(mslk_cuda="0.9.0")).fault == "mslk-cuda 0.9.0 is not >=1.0"
+
+
+def test_a_torchvision_that_says_nothing_of_torch_is_taken_as_it_is() -> None:
+    assert not examine_torchvision(software(torch="2.12.0", torchvision="0.27.0+cu130")).fault
+    assert examine_torchvision(software(torch="2.12.0")).fault == "torchvision is not installed, and lpips imports it"
+    assert not examine_torchvision(software(torchvision="0.27.0")).fault  # torch's own absence is said elsewhere
+
+
+def test_every_line_fits_and_every_fix_stands_beneath_its_finding() -> None:
+    findings = (
+        Finding(mark=Mark.FINE, subject="short", text="columns   stay   apart"),
+        Finding(mark=Mark.FAULT, subject="a subject longer than its column is", text="word " * 40, fix="do this " * 20),
+    )
+    lines = list(laid_out([Section(title="title", findings=findings)]))
+    assert lines[0] == ("title", {"bold": True})
+    assert lines[1][0].endswith("columns   stay   apart")
+    assert max(len(line) for line, _ in lines) <= WIDTH
+    assert sum("-> do this" in line for line, _ in lines) == 1
+    assert lines[-1][1] == {"red": True}
+
+
+def test_baselines_are_as_old_as_they_say_and_other_software_is_named(tmp_path: Path) -> None:
+    store = BaselineStore(tmp_path, media=None, device=DEVICE)
+    draft = make_draft()
+    store.save(draft, [])
+    moment = datetime.fromisoformat(draft.created)
+    later = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) + timedelta(days=40, hours=1)
+    (same,) = examine_baselines(store, draft.fingerprint, now=later)
+    assert (same.mark, same.subject) == (Mark.FINE, draft.model)
+    assert same.text == f"1 case, 40 days old, {len(draft.sessions)} timing sessions each"
+    hard = {**draft.fingerprint.hard, "torch": "9.9"}
+    (other,) = examine_baselines(store, Fingerprint(hard=hard, recorded={}), now=later)
+    assert other.mark is Mark.NOTE
+    assert "-> 9.9" in other.text
+    assert "pytest --mxq-refresh" in other.fix
+    for index in range(5):
+        (store.manifests()[0].parent / f"broken{index}.json").write_text("{")
+    found = list(examine_baselines(store, draft.fingerprint, now=later))
+    assert [finding.mark for finding in found] == [Mark.FINE, *[Mark.FAULT] * 4]
+    assert found[-1].text == "and 2 more that cannot be used"
