@@ -97,9 +97,13 @@ class Plan:
 
     @property
     def order(self) -> tuple[str, ...]:
-        """Items in this order build every arm once: model, weights, format, case, gate."""
+        """Items in this order build every arm once: model, weights, format, pictures before speed, case, gate.
+
+        An arm for pictures is another one than that for speed and memory, and their text encoders are elsewhere.
+        """
         revision = (self.case.settings.revision or "") if self.case else ""
-        return self.cell.model, revision, self.cell.format, self.cell.case, self.cell.gate
+        family = "accuracy" if self.kind is None or self.kind.family == "pictures" else "performance"
+        return self.cell.model, revision, self.cell.format, family, self.cell.case, self.cell.gate
 
 
 def batch_cautions(plans: Iterable[Plan]) -> list[str]:

@@ -141,11 +141,17 @@ class TorchEngines:
             chunks=None if chunks is None else tuple(chunks),
         )
         # An eager arm needs no Inductor, whose import alone takes a second.
-        with nullcontext() if arm.how.compiled is None else compiling_faithfully():
+        compiling = nullcontext() if arm.how.compiled is None else compiling_faithfully()
+        with compiling, self.arms.embedding(arm, _chunks(case)):
             drawn = draw(
                 workload, arm.pipe, case.recipe.call, series, lambda done, total: self._progress(label, done, total)
             )
         return _shot(case, arm, drawn)
+
+
+def _chunks(case: Case) -> tuple[tuple[str, ...], ...]:
+    size = case.settings.batch_size
+    return tuple(case.prompts[start : start + size] for start in range(0, len(case.prompts), size))
 
 
 def compile_mode(case: Case, device: str) -> CompileMode:

@@ -17,6 +17,7 @@ from pytest_mxq.gates.performance import decide, decide_memory
 from pytest_mxq.gates.statistics import MIN_SESSIONS, Sampling
 from pytest_mxq.gates.verdict import MemoryFacts, Outcome, ReferenceNote, SpeedSamples, Stop, Verdict
 from pytest_mxq.protocols import Stopwatch, Workload
+from pytest_mxq.room import check_room_for_both_arms
 from pytest_mxq.settings import Reference
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Performance:
         case, number_format, bound = plan.case, plan.number_format, plan.bound
         if case is None or number_format is None:
             raise MxqError(f"{plan.cell.nodeid} has no gate")
-        self._check_room(case)
+        check_room_for_both_arms(case, self.device_gib)
         job = Job(
             case=case,
             number_format=number_format,
@@ -87,24 +88,6 @@ class Performance:
         if isinstance(bound, MemoryBound):
             return self._judge_memory(job, bound)
         raise MxqError(f"{plan.cell.nodeid} has no bound of speed or memory")
-
-    def _check_room(self, case: Case) -> None:
-        """Find out before loading that both arms do not fit.
-
-        Raises:
-            Stop: with the numbers.
-        """
-        memory = case.recipe.memory
-        if memory is None or self.device_gib is None:
-            return
-        batch_size = case.settings.batch_size
-        need = memory.both_arms(batch_size, random=case.random_weights)
-        if need > self.device_gib:
-            raise Stop(
-                Outcome.ENVIRONMENT,
-                f"both arms of {case.recipe.name} at batch size {batch_size} need about {need:.0f} GiB and the device "
-                f"has {self.device_gib:.0f}; nothing was loaded. A device of {need:.0f} GiB or a smaller batch does",
-            )
 
     def _proved(self, job: Job) -> Verdict:
         """Build the quantized arm, and prove that it is quantized; the draft with its evidence.

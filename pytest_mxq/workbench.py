@@ -86,6 +86,7 @@ class Workbench:
             strict=self._settings.strict,
             write_comparison=self._write_comparison,
             performance=lambda: self.performance,
+            device_gib=self._device.total_memory_gib,
         )
 
     @cached_property
@@ -115,6 +116,7 @@ class Workbench:
             formats=self._formats,
             stopwatch=(lambda: self.stopwatch) if self._device.kind == "cuda" else None,
             timing_only=bool(os.environ.get(TIMING_ONLY)),
+            device_gib=self._device.total_memory_gib,
         )
 
     def with_prompts(self, plan: Plan) -> Plan:

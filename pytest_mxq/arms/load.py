@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers import __version__ as diffusers_version
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from pytest_mxq.arms.hub import fetch_snapshot
 from pytest_mxq.errors import MxqError
 from pytest_mxq.models import Recipe
 from pytest_mxq.noise import known_noise_silenced
@@ -42,10 +45,7 @@ def load_pipeline(recipe: Recipe, *, revision: str | None, device: str) -> Loade
         MxqError: the weights cannot be had; says what to do.
     """
     folder, weights = _find_weights(recipe, revision or recipe.revision)
-    with _quiet():
-        pipe = DiffusionPipeline.from_pretrained(
-            str(folder), dtype=torch.bfloat16, local_files_only=True, use_safetensors=True
-        )
+    pipe = _read(folder, recipe)
     pipe.set_progress_bar_config(disable=True)
     if not isinstance(getattr(pipe, recipe.denoiser, None), torch.nn.Module):
         raise MxqError(f"model {recipe.name!r}: its {type(pipe).__name__} has no denoiser {recipe.denoiser!r}")
@@ -55,6 +55,25 @@ def load_pipeline(recipe: Recipe, *, revision: str | None, device: str) -> Loade
     if device == "cpu" and recipe.cpu_float32_vae and getattr(pipe, "vae", None) is not None:
         _decode_in_float32(pipe.vae)
     return LoadedPipeline(pipe=pipe, weights=weights)
+
+
+def _read(folder: Path, recipe: Recipe) -> Any:
+    try:
+        with _quiet():
+            return DiffusionPipeline.from_pretrained(
+                str(folder), dtype=torch.bfloat16, local_files_only=True, use_safetensors=True
+            )
+    except (OSError, ValueError, SafetensorError) as error:
+        first_line = next(iter(str(error).strip().splitlines()), "")
+        way = (
+            "save it again with save_pretrained(safe_serialization=True)"
+            if Path(recipe.source).is_dir()
+            else f"fetch it again: hf download {recipe.source} --force-download"
+        )
+        raise MxqError(
+            f"model {recipe.name!r}: {folder} cannot be loaded: {type(error).__name__}: {first_line} (a file is "
+            f"missing or damaged, or diffusers {diffusers_version} does not know the pipeline); {way}"
+        ) from error
 
 
 @contextmanager
@@ -77,14 +96,7 @@ def _find_weights(recipe: Recipe, revision: str | None) -> tuple[Path, str]:
     folder = Path(recipe.source)
     if folder.is_dir():
         return folder, f"folder:{folder_digest(folder)}"
-    try:
-        snapshot = Path(DiffusionPipeline.download(recipe.source, revision=revision, use_safetensors=True))
-    except Exception as error:  # the Hub client raises many kinds, from OSError to its own; each means "not to be had"
-        raise MxqError(
-            f"model {recipe.name!r}: the weights of {recipe.source!r} (revision {revision or 'main'}) are not in the "
-            f"Hub's cache and could not be fetched: {type(error).__name__}. Accept the model's licence on the Hub, set "
-            "HF_TOKEN, and try again; offline, fill the cache first or name a local folder"
-        ) from error
+    snapshot = fetch_snapshot(recipe.source, revision)
     return snapshot, f"hub:{recipe.source}@{snapshot.name}"
 
 

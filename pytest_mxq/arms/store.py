@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from pytest_mxq.arms.compile import CompileMode, compile_blocks
+from pytest_mxq.arms.embeddings import Chunk, PromptEmbeddings
 from pytest_mxq.arms.load import load_pipeline
 from pytest_mxq.arms.quantize import Chosen, choose_layers, collect_evidence, quantize_layers, share_copy
 from pytest_mxq.arms.random_weights import load_random
@@ -65,6 +68,27 @@ class ArmStore:
     What is resident: the base pipeline in BF16 and, beside it, the quantized parameters of one arm, which shares
     every other tensor with the base (a compiled BF16 arm shares all). Asking for another model frees them first.
 
+    - Pictures: one arm at a time draws, and the text encoders wait on the CPU. Resident: the base without them, the
+      quantized weights of one arm, a call. Once a case, before that, the encoders come back to embed its prompts; where
+      the device is too full for them, the quantized arm leaves and is built again afterwards.
+    - Speed: both arms and the encoders, which every timed call runs, as the published calls did, and a call.
+    - Memory: the same; the weights that an arm does not use itself are subtracted from its peak, the encoders' are not.
+
+    Need at batch size 1 in GiB, and in brackets the largest batch size for which a device of 80, 141 and 180 GB (79.6,
+    140.4 and 179 GiB) has room:
+
+    ==========  =================  =================  ==================
+    model       pictures           emulated pictures  speed and memory
+    ==========  =================  =================  ==================
+    FLUX.1-dev  38.1 (21, 52, 71)  48.8 (16, 46, 66)  47.2 (17, 47, 66)
+    Qwen-Image  53.7 (8, 23, 33)   55.4 (7, 22, 31)   64.6 (4, 19, 29)
+    LTX-2       63.4 (4, 17, 26)   80.2 (0, 14, 22)   86.1 (0, 12, 21)
+    ==========  =================  =================  ==================
+
+    From the weights (FLUX.1-dev 31.4: denoiser 22.2, encoders 9.1; Qwen-Image 53.7: 38.1, 15.5, and its rule quantizes
+    a third; LTX-2 63.0: 35.2, 22.7), 0.52 of BF16's bytes for a quantized weight and 1.0 for an emulated one, and a
+    call and a picture (clip) from the published peaks: 2.3 + 2.0, 0.2 + 4.0, 0.2 + 4.6. `MemoryNeed` does the sums.
+
     Attributes:
         builds: how often each arm was built, by (model, format).
     """
@@ -73,6 +97,7 @@ class ArmStore:
         self._device = device
         self._source: ModelSource | None = None
         self._base: Arm | None = None
+        self._embeddings: PromptEmbeddings | None = None  # of the base; None where no text encoder is
         self._arms: dict[str, tuple[tuple[object, ...], Arm]] = {}  # "bf16" compiled, and one "quantized"
         self._compiled_for_time: bool | None = None  # what the compiled code in this process is for
         self.builds: Counter[tuple[str, str]] = Counter()
@@ -92,6 +117,9 @@ class ArmStore:
             )
             self._base = Arm(pipe=loaded.pipe, weights=loaded.weights)
             self._source = source
+            if not source.random:  # whose text encoders are small tables
+                room = partial(self.drop, "quantized")  # it is built again when it is asked for
+                self._embeddings = PromptEmbeddings(loaded.pipe, device=self._device, make_room=room)
             self.builds[source.recipe.name, "bf16"] += 1
         return self._base
 
@@ -112,6 +140,7 @@ class ArmStore:
         if number_format is None and how.compiled is None:
             return base
         self._separate(how)
+        self._seat_encoders(how)
         slot = "quantized" if number_format else "bf16"
         key = (number_format, emulated, rule, how)
         if slot not in self._arms or self._arms[slot][0] != key:
@@ -120,6 +149,24 @@ class ArmStore:
             self._arms[slot] = key, self._build(recipe, base, number_format, emulated=emulated, how=how)
             self.builds[source.recipe.name, number_format.name if number_format else "bf16-compiled"] += 1
         return self._arms[slot][1]
+
+    def embedding(self, arm: Arm, chunks: tuple[Chunk, ...]) -> AbstractContextManager[None]:
+        """Have an arm draw pictures with prompt embeddings that are computed once for all arms of the model.
+
+        Args:
+            arm: an arm of the model that is resident.
+            chunks: the chunks of prompts of its whole case.
+        """
+        return nullcontext() if self._embeddings is None else self._embeddings.serving(arm.pipe, chunks)
+
+    def _seat_encoders(self, how: How) -> None:
+        """Have the text encoders where an arm needs them: on the device for speed and memory, not for pictures."""
+        if self._embeddings is None:
+            return
+        if how.for_time:
+            self._embeddings.bring_encoders()
+        else:
+            self._embeddings.put_encoders_away()
 
     def _separate(self, how: How) -> None:
         """Let no arm run code that was compiled for the other purpose.
@@ -147,7 +194,7 @@ class ArmStore:
     def release(self) -> None:
         """Free every arm."""
         self._arms.clear()
-        self._base = self._source = None
+        self._base = self._source = self._embeddings = None
         _collect()
 
     def _build(self, recipe: Recipe, base: Arm, number_format: Format | None, *, emulated: bool, how: How) -> Arm:

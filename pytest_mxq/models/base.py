@@ -50,6 +50,11 @@ class SelectionRule:
         return small or any(clause.matches(name) for clause in self.keep)
 
 
+# Bytes of a quantized weight over those of BF16.
+_NATIVE = 0.52  # MXFP8, with a scale for each 32 values; the smaller formats need less
+_EMULATED = 1.0  # the values of the format in BF16
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
     """What a model occupies on a device in BF16, GiB.
@@ -60,6 +65,7 @@ class MemoryNeed:
         denoiser: those of the denoiser.
         call: what a call adds, whatever its batch.
         image: what each picture of the batch adds.
+        selected: largest share of the denoiser's weights that a rule of the model quantizes.
     """
 
     weights: float
@@ -67,11 +73,30 @@ class MemoryNeed:
     denoiser: float
     call: float
     image: float
+    selected: float = 1.0
+
+    def pictures(self, batch_size: int, *, emulated: bool) -> float:
+        """Peak of a picture gate: BF16 with its encoders, or without them the quantized weights and a call beside.
+
+        The encoders embed the prompts first and then leave the device.
+        """
+        drawing = self.weights - self.encoders + self._of_copy(_EMULATED if emulated else _NATIVE)
+        return max(self.weights, drawing + self._of_call(batch_size))
 
     def both_arms(self, batch_size: int, *, random: bool) -> float:
-        """Peak with the base and one quantized arm of about half the denoiser's size."""
+        """Peak with the base and one quantized arm beside it, encoders included: a gate of speed or memory."""
+        return self.one_arm(batch_size, random=random) + self._of_copy(_NATIVE)
+
+    def one_arm(self, batch_size: int, *, random: bool) -> float:
+        """Peak of BF16 alone, encoders included: a refresh."""
         weights = self.weights - (self.encoders if random else 0.0)
-        return weights + 0.52 * self.denoiser + self.call + batch_size * self.image
+        return weights + self._of_call(batch_size)
+
+    def _of_copy(self, share: float) -> float:
+        return share * self.selected * self.denoiser
+
+    def _of_call(self, batch_size: int) -> float:
+        return self.call + batch_size * self.image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -321,7 +321,7 @@ _INTENDED_RULE = SelectionRule(
 LTX_2 = Recipe(
     # Weights from the configurations; a call and a clip from the published peaks at batch 1, 4 and 8 (72.77, 87.61 and
     # 107.40 GB in BF16). Random weights keep 0.4 of the encoder's: the embeddings in its place.
-    memory=MemoryNeed(weights=63.0, encoders=22.7, denoiser=35.16, call=0.2, image=4.6),
+    memory=MemoryNeed(weights=63.0, encoders=22.73, denoiser=35.16, call=0.2, image=4.6),
     name="ltx-2",
     source="Lightricks/LTX-2",
     # The main branch about when the results were published, as public tests and logs of several projects name it; not

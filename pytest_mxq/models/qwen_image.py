@@ -216,7 +216,7 @@ QWEN_IMAGE = Recipe(
     min_share=0.3,  # the rule quantizes 33.3 % of the weights, which do 99.6 % of the Linear layers' work
     # Weights from the configurations; a call and a picture from the published peaks at batch 1, 4 and 8 (62.21, 75.52
     # and 92.47 GB in BF16).
-    memory=MemoryNeed(weights=53.7, encoders=15.45, denoiser=38.05, call=0.2, image=4.0),
+    memory=MemoryNeed(weights=53.7, encoders=15.45, denoiser=38.05, call=0.2, image=4.0, selected=0.34),
     graphs_up_to=1,  # as published
     random=build_qwen_image,
     save_tiny=save_tiny_qwen_image,

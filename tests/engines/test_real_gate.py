@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from gate_bench import QUICK, Bench, draw, no_compiler, one_thread
 from own_formats import own_format
 
 from pytest_mxq.engines import TorchEngines
-from pytest_mxq.formats import Format
 from pytest_mxq.gates.verdict import Outcome
 from pytest_mxq.models import SelectionRule
 from pytest_mxq.models.demo import DEMO

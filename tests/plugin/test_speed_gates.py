@@ -351,6 +351,18 @@ def test_too_little_memory_is_found_before_anything_is_loaded(b200: GateDirector
     assert b200.engine_log() == []
 
 
+def test_too_little_memory_for_pictures_is_found_before_anything_is_loaded(b200: GateDirectory) -> None:
+    conftest = b200.path / "conftest.py"
+    conftest.write_text(conftest.read_text().replace("180.0", "36.0"))
+    b200.write(GATE_TEST.replace('"demo", prompts=3', '"flux.1-dev", prompts=3, batch_size=3'))
+    run(b200).assert_outcomes(failed=4)
+    assert set(b200.outcomes().values()) == {"environment"}
+    assert "need about 42 GiB and the device has 36; nothing was loaded" in b200.report()["verdicts"][0]["sentence"]
+    b200.run("--mxq-refresh").assert_outcomes(failed=1)
+    assert "need about 40 GiB and the device has 36; nothing was" in b200.report()["verdicts"][0]["sentence"]
+    assert b200.engine_log() == []
+
+
 def test_rounds_and_seconds_can_be_limited(b200: GateDirectory) -> None:
     b200.write(SPEED_TEST.replace('"nvfp4": 1.40}', '"nvfp4": 1.40}, max_rounds=8, max_seconds=60'))
     run(b200, "--mxq-gates=speedup").assert_outcomes(passed=2)

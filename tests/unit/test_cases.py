@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mxq.cases import Case, refusal, runs_natively
+from pytest_mxq.cases import Case, Plan, refusal, runs_natively
 from pytest_mxq.device import Device
 from pytest_mxq.errors import MxqError, UnknownNameError
 from pytest_mxq.formats import built_in_formats
+from pytest_mxq.gates.bounds import GATES
+from pytest_mxq.gates.verdict import Cell
 from pytest_mxq.models import ModelRegistry, SelectionRule, built_in_models
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.prompts import GATE_PROMPTS
@@ -54,6 +56,22 @@ def test_the_sentinel_draws_two_pictures_where_there_are_two(prompts: int, batch
     settings = CaseSettings(model="demo", batch_size=batch)
     case = Case(recipe=DEMO, name="x", settings=settings, prompts=DEMO.prompts[:prompts])
     assert case.sentinel_chunks == chunks
+
+
+def test_all_pictures_of_a_format_come_before_its_times() -> None:
+    cells = [
+        (case, kind, name) for name in ("mxfp8", "nvfp4") for kind in reversed(GATES.values()) for case in ("b", "a")
+    ]
+    plans = [
+        Plan(cell=Cell(nodeid="t", model="demo", case=case, format=name, gate=kind.name), kind=kind)
+        for case, kind, name in cells
+    ]
+    ordered = [plan.cell for plan in sorted(plans, key=lambda plan: plan.order)]
+    assert [f"{cell.case} {cell.gate}" for cell in ordered if cell.format == "mxfp8"] == [
+        *("a audio", "a flicker", "a lpips", "a psnr", "a ssim", "b audio", "b flicker", "b lpips", "b psnr", "b ssim"),
+        *("a memory", "a speedup", "b memory", "b speedup"),
+    ]
+    assert [cell.format for cell in ordered] == ["mxfp8"] * 14 + ["nvfp4"] * 14
 
 
 def test_the_demo_rule_keeps_embeddings_last_layers_and_small_layers() -> None:

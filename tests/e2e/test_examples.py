@@ -1,0 +1,60 @@
+"""The examples, run as a user runs them, in processes of their own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_mxq.models.demo import DEMO
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+BOUND = '"mxfp8": 0.01'
+
+
+def run(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name not in {"CI", "PYTEST_ADDOPTS"}}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
+        cwd=folder,
+        env={**kept, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def verdicts(folder: Path) -> dict[str, dict[str, Any]]:
+    records = json.loads((folder / "mxq-report" / "report.json").read_text())["verdicts"]
+    return {f"{record['cell']['case']} {record['cell']['gate']}": record for record in records}
+
+
+def test_a_model_of_ones_own_is_gated_from_its_folder_and_fails_a_bound_that_does_not_hold(tmp_path: Path) -> None:
+    project, model = tmp_path / "project", tmp_path / "my_model"
+    shutil.copytree(EXAMPLES / "own_model", project, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(DEMO.source, model)
+    source = (project / "test_own_model.py").read_text()
+    assert BOUND in source
+    tight = source.replace(BOUND, '"mxfp8": 0.000001').replace("def test_own_model", "def test_tight")
+    (project / "test_tight.py").write_text(tight)
+    done = run(project, "--mxq-formats=mxfp8", "--mxq-emulate", "--mxq-reference=live", OWN_MODEL=str(model))
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    found = verdicts(project)
+    assert {name: record["outcome"] for name, record in found.items()} == {
+        "test_own_model lpips": "pass",
+        "test_own_model ssim": "pass",
+        "test_tight lpips": "regression",
+        "test_tight ssim": "pass",
+    }
+    record = found["test_own_model lpips"]
+    assert record["cell"]["model"] == "own-model"
+    assert record["reference"]["mode"] == "live"
+    assert record["emulated"] is True
+    assert record["evidence"]["weight_share"] > 0.5
+    assert len(record["scores"]["values"]) == 2
+    assert 0.0 < record["observed"] <= 0.01
+    assert "REGRESSION  own-model mxfp8 (emulated) lpips" in done.stdout

@@ -1,0 +1,270 @@
+"""Prompt embeddings: once for all arms, equal to the bit, with the encoders off the device while pictures are drawn."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_mxq.arms.drawing import Series, draw, timed_call
+from pytest_mxq.arms.embeddings import PromptEmbeddings
+from pytest_mxq.arms.store import How
+from pytest_mxq.cases import Case
+from pytest_mxq.engines import TorchEngines
+from pytest_mxq.formats import built_in_formats
+from pytest_mxq.models.demo import DEMO
+from pytest_mxq.models.flux import FLUX_1_DEV, TINY_SIZE, build_flux
+from pytest_mxq.settings import CaseSettings
+
+QUICK = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 1}))
+FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
+CASE = Case(recipe=QUICK, name="case", settings=CaseSettings(model="demo", batch_size=2), prompts=DEMO.prompts[:3])
+TIMED = How(for_time=True)
+
+
+def plain(pipeline: Any, prompt: Any) -> Any:
+    return pipeline(prompt)
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[TorchEngines]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield TorchEngines("cpu", lambda _label, _done, _total: None)
+    torch.set_num_threads(threads)
+
+
+class EncoderCalls:
+    """Counts the calls of a pipeline's text encoders, by name."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.counts = {"text_encoder": 0, "text_encoder_2": 0}
+        for name in self.counts:
+            getattr(pipe, name).register_forward_hook(lambda *_, name=name: self._count(name))
+
+    def _count(self, name: str) -> None:
+        self.counts[name] += 1
+
+
+def test_all_arms_draw_with_embeddings_computed_once_a_chunk_and_equal_to_the_bit(engines: TorchEngines) -> None:
+    engines.arms.release()
+    calls = EncoderCalls(engines.arms.base(CASE.source).pipe)
+    shots = {
+        "sentinel": engines.draw(CASE, plain, label="bf16 sentinel", chunks=(0,)),
+        "bf16": engines.draw(CASE, plain, label="bf16"),
+        "mxfp8": engines.draw_quantized(CASE, plain, FORMATS["mxfp8"], emulated=True),
+        "nvfp4": engines.draw_quantized(CASE, plain, FORMATS["nvfp4"], emulated=True),
+    }
+    assert calls.counts == {"text_encoder": 2, "text_encoder_2": 2}
+    series = Series(prompts=CASE.prompts, batch_size=2, seed=0)
+    for name in ("bf16", "mxfp8", "nvfp4"):
+        arm = engines.arms.arm(CASE.source, FORMATS.get(name), emulated=True)
+        without = draw(plain, arm.pipe, QUICK.call, series)
+        expected = (without.images * 255).round().to(torch.uint8)
+        assert torch.equal(shots[name].pictures, expected), name
+    assert torch.equal(shots["sentinel"].pictures, shots["bf16"].pictures[:2])
+    assert calls.counts == {"text_encoder": 8, "text_encoder_2": 8}
+
+
+def test_a_timed_call_runs_the_encoders_every_time(engines: TorchEngines) -> None:
+    engines.draw(CASE, plain, label="bf16")
+    pipe = engines.arms.base(CASE.source).pipe
+    calls = EncoderCalls(pipe)
+    call = timed_call(plain, pipe, QUICK.call, Series(prompts=CASE.prompts, batch_size=2, seed=0))
+    call.run()
+    call.run()
+    assert calls.counts == {"text_encoder": 3, "text_encoder_2": 3}
+
+
+def test_prompts_that_the_workload_changes_are_embedded_as_it_changed_them(engines: TorchEngines) -> None:
+    def painted(pipeline: Any, prompt: Any) -> Any:
+        return pipeline([f"{text} painted" for text in prompt])
+
+    engines.arms.release()
+    calls = EncoderCalls(engines.arms.base(CASE.source).pipe)
+    first = engines.draw(CASE, painted, label="bf16")
+    assert calls.counts["text_encoder"] == 2
+    assert torch.equal(engines.draw(CASE, painted, label="bf16").pictures, first.pictures)
+    assert calls.counts["text_encoder"] == 2
+    assert not torch.equal(engines.draw(CASE, plain, label="bf16").pictures, first.pictures)
+
+
+def test_another_composition_of_the_batch_is_embedded_anew(engines: TorchEngines) -> None:
+    engines.arms.release()
+    calls = EncoderCalls(engines.arms.base(CASE.source).pipe)
+    engines.draw(CASE, plain, label="bf16")
+    engines.draw(replace(CASE, settings=replace(CASE.settings, batch_size=3)), plain, label="bf16")
+    engines.draw(replace(CASE, settings=replace(CASE.settings, batch_size=1)), plain, label="bf16", chunks=(0,))
+    assert calls.counts["text_encoder"] == 2 + 1 + 3
+
+
+def test_embeddings_are_freed_with_the_base(engines: TorchEngines) -> None:
+    engines.draw(CASE, plain, label="bf16")
+    embeddings = weakref.ref(engines.arms._embeddings)
+    assert embeddings() is not None
+    engines.arms.release()
+    gc.collect()
+    assert embeddings() is None
+
+
+def test_encoders_are_on_the_device_for_speed_and_off_it_for_pictures(
+    engines: TorchEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines.arms.release()
+    engines.arms.base(CASE.source)
+    seen: list[str] = []
+    monkeypatch.setattr(PromptEmbeddings, "bring_encoders", lambda _: seen.append("brought"))
+    monkeypatch.setattr(PromptEmbeddings, "put_encoders_away", lambda _: seen.append("away"))
+    engines.arms.arm(CASE.source, FORMATS["mxfp8"], emulated=True)
+    assert seen == ["away"]
+    engines.arms.arm(CASE.source, FORMATS["mxfp8"], emulated=True, how=TIMED)
+    assert seen == ["away", "brought"]
+
+
+def test_tables_in_the_places_of_encoders_stay_where_they_are(engines: TorchEngines) -> None:
+    recipe = replace(FLUX_1_DEV, random=lambda: build_flux(TINY_SIZE))
+    source = replace(CASE, recipe=recipe, random_weights=True).source
+    arm = engines.arms.base(source)
+    with engines.arms.embedding(arm, (CASE.prompts,)):
+        assert "encode_prompt" not in vars(arm.pipe)
+    engines.arms.release()
+
+
+class Encoder(torch.nn.Module):
+    """Remembers where it was sent, and where it was when it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[str] = []
+        self.called: list[tuple[str, list[str]]] = []
+
+    def to(self, *args: Any, **_: Any) -> Any:
+        self.sent.append(args[0])
+        return self
+
+    def forward(self, texts: list[str]) -> torch.Tensor:
+        self.called.append((self.sent[-1], texts))
+        return torch.tensor([[float(len(text))] for text in texts])
+
+
+class Pipe:
+    """A pipeline on the meta device: what it is given there has left the CPU."""
+
+    def __init__(self) -> None:
+        self.text_encoder = Encoder()
+        self.components = {"text_encoder": self.text_encoder, "text_encoder_2": None, "vae": torch.nn.Linear(1, 1)}
+
+    def encode_prompt(self, prompt: Any, negative: Any = None, scale: Any = None) -> Any:
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        return (
+            self.text_encoder(texts),
+            None,
+            [self.text_encoder([negative]) if isinstance(negative, str) else negative],
+        )
+
+
+CHUNKS = (("red", "green"), ("blue", "white"), ("black",))
+
+
+def served(pipe: Any, device: str = "meta", room: Any = lambda: None) -> Any:
+    return PromptEmbeddings(pipe, device=device, make_room=room).serving(pipe, CHUNKS)
+
+
+def test_the_encoders_come_once_for_all_chunks_and_leave() -> None:
+    pipe = Pipe()
+    with served(pipe):
+        for chunk in CHUNKS:
+            embeds, nothing, (negative,) = pipe.encode_prompt(list(chunk), negative="ugly")
+            assert embeds.device.type == negative.device.type == "meta"
+            assert (len(embeds), nothing) == (len(chunk), None)
+    encoder = pipe.text_encoder
+    assert encoder.sent == ["meta", "cpu"]
+    assert [texts for place, texts in encoder.called if place == "meta"] == [
+        text for chunk in CHUNKS for text in (list(chunk), ["ugly"])
+    ]
+    assert pipe.encode_prompt("x")[0].device.type == "cpu"  # its own again
+
+
+def test_a_later_miss_brings_the_encoders_back() -> None:
+    pipe = Pipe()
+    with served(pipe):
+        pipe.encode_prompt(["red", "green"])
+        pipe.encode_prompt(prompt=["red", "green"])  # the same call, spelt otherwise
+        pipe.encode_prompt(["red", "grey"])
+    assert pipe.text_encoder.sent == ["meta", "cpu", "meta", "cpu"]
+    assert len(pipe.text_encoder.called) == 4
+
+
+def test_a_list_of_negative_prompts_is_not_foreseen_for_a_short_chunk() -> None:
+    pipe = Pipe()
+    with served(pipe):
+        pipe.encode_prompt(["red", "green"], negative=["x", "y"])
+    assert [texts for _, texts in pipe.text_encoder.called] == [["red", "green"], ["blue", "white"]]
+
+
+def test_arguments_that_differ_for_every_chunk_cost_no_more_than_one_useless_forecast() -> None:
+    pipe = Pipe()
+    with served(pipe):
+        for number, chunk in enumerate(CHUNKS):
+            pipe.encode_prompt(list(chunk), scale=float(number))
+    assert len(pipe.text_encoder.called) == 3 + 2
+
+
+def test_equal_looking_arguments_of_another_type_are_others() -> None:
+    pipe = Pipe()
+    with served(pipe):
+        for _ in range(2):
+            for scale in (None, 1, True, 1.0, "1", torch.float32, torch.bfloat16):
+                pipe.encode_prompt("alone", scale=scale)
+    assert len(pipe.text_encoder.called) == 7
+
+
+def test_an_argument_that_no_key_can_stand_for_runs_the_encoders_each_time() -> None:
+    pipe = Pipe()
+    with served(pipe):
+        for _ in range(2):
+            pipe.encode_prompt(["red", "green"], negative=torch.ones(1))
+    assert len(pipe.text_encoder.called) == 2
+    assert pipe.text_encoder.sent == ["meta", "cpu"] * 2
+
+
+def test_what_a_call_does_to_its_embeddings_reaches_no_other_call() -> None:
+    pipe = Pipe()
+    with served(pipe, device="cpu"):
+        pipe.encode_prompt("red")[0].zero_()
+        assert pipe.encode_prompt("red")[0].item() == 3.0
+
+
+def test_on_a_full_device_room_is_made_once_and_the_encoders_try_again() -> None:
+    pipe, made = Pipe(), []
+    full = [True]
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        if full.pop() if full else False:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.zeros(len(texts), 1)
+
+    pipe.text_encoder.forward = encode  # type: ignore[method-assign]
+    with served(pipe, room=lambda: made.append("room")):
+        pipe.encode_prompt("red")
+    assert made == ["room"]
+    assert pipe.text_encoder.sent == ["meta", "cpu", "meta", "cpu"]
+    full += [True, True]
+    with served(pipe, room=lambda: made.append("room")), pytest.raises(torch.OutOfMemoryError):
+        pipe.encode_prompt("green")
+    assert pipe.text_encoder.sent[-1] == "cpu"
+
+
+def test_a_pipeline_without_encode_prompt_is_left_as_it_is() -> None:
+    class Bare:
+        components: dict[str, Any] = {}  # noqa: RUF012
+
+    pipe = Bare()
+    with served(pipe):
+        assert vars(pipe) == {}
