@@ -16,6 +16,7 @@ from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.fixtures import NO_FORMATS
 from pytest_mxq.gates.bounds import GATES, AnyBound, GateKind, check_mapping_keys, read_any_bound, read_bound
 from pytest_mxq.gates.verdict import Cell
+from pytest_mxq.room import Use, refusal_of_room
 from pytest_mxq.settings import Settings, check_name, read_case_settings
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Planner:
         _check_test(item)
         _check_markers(item, self.formats.names())
         if self.settings.refresh:
-            return Plan(cell=cell, case=case, skip=_refresh_skip(case))
+            return Plan(cell=cell, case=case, skip=_refresh_skip(case, self.device))
         if not self.settings.formats:
             return Plan(cell=cell, skip=NO_FORMATS)
         _check_seen(item, slot)
@@ -128,11 +129,14 @@ class Planner:
         """Why a gate does not run here; empty: it does."""
         if case.random_weights and case.recipe.random is None:
             return f"--mxq-weights=random: model {case.recipe.name!r} cannot be built with random weights"
+        if kind.family == "pictures" and case.random_weights:
+            return "--mxq-weights=random: pictures of random weights mean nothing; speed and memory gates alone run"
         if kind.family == "pictures":
-            if case.random_weights:
-                return "--mxq-weights=random: pictures of random weights mean nothing; speed and memory gates alone run"
-            return refusal(number_format, self.device, emulate=self.settings.emulate) if emulated else ""
-        return refusal_of_emulation(number_format, self.device) if emulated else ""
+            incapable = refusal(number_format, self.device, emulate=self.settings.emulate) if emulated else ""
+            use = Use.EMULATED_PICTURES if emulated else Use.PICTURES
+        else:
+            incapable, use = refusal_of_emulation(number_format, self.device) if emulated else "", Use.BOTH_ARMS
+        return incapable or refusal_of_room(case, self.device, use)
 
     def _case(self, item: pytest.Function, slot: Slot) -> Case:
         marker = _marker(item, "mxq")
@@ -160,13 +164,13 @@ class Planner:
         )
 
 
-def _refresh_skip(case: Case) -> str:
-    """Why a case has nothing to store with random weights; empty: it has."""
+def _refresh_skip(case: Case, device: Device) -> str:
+    """Why a case cannot be refreshed here, or has nothing to store with random weights; empty: it can, and it has."""
     if case.random_weights and case.recipe.random is None:
         return f"--mxq-weights=random: model {case.recipe.name!r} cannot be built with random weights"
     if case.random_weights and not case.is_timed:
         return "--mxq-weights=random: the test has no gate of speed or memory"
-    return ""
+    return refusal_of_room(case, device, Use.BF16)
 
 
 def find_double_cases(plans: Iterable[Plan]) -> dict[str, str]:

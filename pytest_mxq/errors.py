@@ -13,6 +13,10 @@ class CaseFaultError(MxqError):
     """A fault of one test (marker, bound, workload); it fails that test alone, before anything is built."""
 
 
+class WeightsUnavailableError(MxqError):
+    """A model that cannot be had here: its licence, the network or the Hub's cache are in the way."""
+
+
 class PromptsUnavailableError(MxqError):
     """A named prompt set that can be had neither from the Hub nor from its cache."""
 

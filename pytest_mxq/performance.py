@@ -17,7 +17,6 @@ from pytest_mxq.gates.performance import decide, decide_memory
 from pytest_mxq.gates.statistics import MIN_SESSIONS, Sampling
 from pytest_mxq.gates.verdict import MemoryFacts, Outcome, ReferenceNote, SpeedSamples, Stop, Verdict
 from pytest_mxq.protocols import Stopwatch, Workload
-from pytest_mxq.room import check_room_for_both_arms
 from pytest_mxq.settings import Reference
 
 if TYPE_CHECKING:
@@ -51,7 +50,6 @@ class Performance:
 
     Attributes:
         alpha: level of each one-sided bound of a speedup.
-        device_gib: memory of the device; None: not known.
     """
 
     stopwatch: Stopwatch
@@ -59,7 +57,6 @@ class Performance:
     reference: Reference
     strict: bool
     alpha: float
-    device_gib: float | None = None
 
     def judge(self, plan: Plan, workload: Workload, draft: Verdict, manifest: Manifest | None, path: str) -> Verdict:
         """The verdict of a speed or memory gate.
@@ -74,7 +71,6 @@ class Performance:
         case, number_format, bound = plan.case, plan.number_format, plan.bound
         if case is None or number_format is None:
             raise MxqError(f"{plan.cell.nodeid} has no gate")
-        check_room_for_both_arms(case, self.device_gib)
         job = Job(
             case=case,
             number_format=number_format,

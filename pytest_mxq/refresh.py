@@ -20,11 +20,10 @@ from pytest_mxq.baselines.schema import (
     identity_differences,
 )
 from pytest_mxq.baselines.store import BaselineStore
-from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
+from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError, WeightsUnavailableError
 from pytest_mxq.gates.verdict import Outcome, Stop, Verdict
 from pytest_mxq.performance import timing_fingerprint
 from pytest_mxq.protocols import Engines, S, Stopwatch, TimedBf16, Workload
-from pytest_mxq.room import check_room_for_bf16
 from pytest_mxq.workflow import largest_lpips
 
 if TYPE_CHECKING:
@@ -45,7 +44,6 @@ class Refresher(Generic[S]):
         formats: formats whose selection of layers is recorded.
         stopwatch: gives what times BF16; None on a device whose timings are not stored.
         timing_only: add a timing session to what is stored and draw nothing.
-        device_gib: memory of the device; None: not known.
     """
 
     engines: Engines[S]
@@ -55,7 +53,6 @@ class Refresher(Generic[S]):
     formats: Sequence[Format]
     stopwatch: Callable[[], Stopwatch] | None = None
     timing_only: bool = False
-    device_gib: float | None = None
     now: Callable[[], datetime] = _utc_now
 
     def refresh(self, plan: Plan, workload: Workload) -> Verdict:
@@ -71,6 +68,8 @@ class Refresher(Generic[S]):
             sentence = self._refresh(plan, workload)
         except Stop as stop:
             return replace(draft, outcome=stop.outcome, sentence=str(stop), seconds=perf_counter() - start)
+        except WeightsUnavailableError as error:
+            return replace(draft, outcome=Outcome.SKIPPED, sentence=str(error), seconds=perf_counter() - start)
         except MxqError as error:
             return replace(draft, sentence=str(error), seconds=perf_counter() - start)
         return replace(draft, outcome=Outcome.REFRESHED, sentence=sentence, seconds=perf_counter() - start)
@@ -80,7 +79,6 @@ class Refresher(Generic[S]):
         if case is None:
             raise MxqError(f"{plan.cell.nodeid} has no case")
         self.store.check_writable()
-        check_room_for_bf16(case, self.device_gib)
         if self.timing_only:
             return self._add_session(case, workload)
         old = self._old_baseline(case)

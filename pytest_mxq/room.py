@@ -2,57 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from enum import Enum
 from math import ceil
 from typing import TYPE_CHECKING
 
-from pytest_mxq.gates.verdict import Outcome, Stop
-
 if TYPE_CHECKING:
     from pytest_mxq.cases import Case
+    from pytest_mxq.device import Device
+    from pytest_mxq.models import MemoryNeed
 
 
-def check_room_for_pictures(case: Case, device_gib: float | None, *, emulated: bool) -> None:
-    """Refuse a picture gate that does not fit.
+class Use(Enum):
+    """What memory is needed for; the value is what messages call it."""
 
-    A test may draw several pictures of a prompt; that is known only once it calls, so one is counted.
+    PICTURES = "the pictures"
+    EMULATED_PICTURES = "the emulated pictures"  # whose weights take no less than BF16's
+    BOTH_ARMS = "both arms"
+    BF16 = "the BF16 calls"
+
+
+def refusal_of_room(case: Case, device: Device, use: Use) -> str:
+    """Why a case does not run for want of memory, with the numbers and with what would fit; empty: it fits.
+
+    A test may draw several pictures of a prompt; that is known only once it calls, so one is counted. A model that says
+    nothing of its memory is not checked, and neither is a CUDA device that does not tell its own.
 
     Args:
-        case: the gate's case; one whose model says nothing of its memory is not checked.
-        device_gib: memory of the device, GiB; None: not known, and not checked.
-        emulated: whether the format is emulated: its weights then take no less than BF16's.
-
-    Raises:
-        Stop: it needs more than the device has; with the numbers, and with what would fit.
+        case: the case.
+        device: what it would run on; a model that states its need is not for a CPU.
+        use: what for.
     """
-    memory = case.recipe.memory
-    if memory is not None:
-        _check(case, "the pictures", partial(memory.pictures, emulated=emulated), device_gib)
+    memory, batch_size = case.recipe.memory, case.settings.batch_size
+    if memory is None:
+        return ""
+    need = _need(memory, use, batch_size, random=case.random_weights)
+    what = f"{use.value} of {case.recipe.name} at batch size {batch_size} need about {ceil(need)} GiB"
+    if device.kind != "cuda":
+        return f"{what} on a CUDA device, found none (cpu)"
+    found = device.total_memory_gib
+    if found is None or need <= found:
+        return ""
+    fitting = [size for size in range(1, batch_size) if _need(memory, use, size, random=case.random_weights) <= found]
+    smaller = f"; batch size {fitting[-1]} fits" if fitting else ""
+    return f"{what}, found {found:.0f} on {device.name}{smaller}"
 
 
-def check_room_for_both_arms(case: Case, device_gib: float | None) -> None:
-    """Refuse a gate of speed or memory that does not fit; arguments and error as for pictures."""
-    memory = case.recipe.memory
-    if memory is not None:
-        _check(case, "both arms", partial(memory.both_arms, random=case.random_weights), device_gib)
-
-
-def check_room_for_bf16(case: Case, device_gib: float | None) -> None:
-    """Refuse a refresh that does not fit; arguments and error as for pictures."""
-    memory = case.recipe.memory
-    if memory is not None:
-        _check(case, "the BF16 calls", partial(memory.one_arm, random=case.random_weights), device_gib)
-
-
-def _check(case: Case, what: str, need: Callable[[int], float], device_gib: float | None) -> None:
-    batch_size = case.settings.batch_size
-    if device_gib is None or need(batch_size) <= device_gib:
-        return
-    fitting = [size for size in range(1, batch_size) if need(size) <= device_gib]
-    smaller = f" Batch size {fitting[-1]} fits." if fitting else ""
-    raise Stop(
-        Outcome.ENVIRONMENT,
-        f"{what} of {case.recipe.name} at batch size {batch_size} need about {need(batch_size):.0f} GiB and the device "
-        f"has {device_gib:.0f}; nothing was loaded.{smaller} A device of {ceil(need(batch_size))} GiB fits",
-    )
+def _need(memory: MemoryNeed, use: Use, batch_size: int, *, random: bool) -> float:
+    if use is Use.BOTH_ARMS:
+        return memory.both_arms(batch_size, random=random)
+    if use is Use.BF16:
+        return memory.one_arm(batch_size, random=random)
+    return memory.pictures(batch_size, emulated=use is Use.EMULATED_PICTURES)

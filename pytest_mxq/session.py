@@ -148,6 +148,8 @@ class MxqSession:
 
             handle: Any = pyfuncitem.funcargs[PIPELINE]
             replay(pyfuncitem, handle.request, verdict.speed, f"{plan.cell.model} {plan.cell.case}")
+        if verdict.outcome is Outcome.SKIPPED:
+            pytest.skip(verdict.sentence)
         if verdict.outcome.is_failure:
             from pytest_mxq.reports.terminal import failure_text
 

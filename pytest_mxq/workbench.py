@@ -86,7 +86,6 @@ class Workbench:
             strict=self._settings.strict,
             write_comparison=self._write_comparison,
             performance=lambda: self.performance,
-            device_gib=self._device.total_memory_gib,
         )
 
     @cached_property
@@ -100,7 +99,6 @@ class Workbench:
             reference=self._settings.reference,
             strict=self._settings.strict,
             alpha=self._settings.alpha,
-            device_gib=self._device.total_memory_gib,
         )
 
     @cached_property
@@ -116,7 +114,6 @@ class Workbench:
             formats=self._formats,
             stopwatch=(lambda: self.stopwatch) if self._device.kind == "cuda" else None,
             timing_only=bool(os.environ.get(TIMING_ONLY)),
-            device_gib=self._device.total_memory_gib,
         )
 
     def with_prompts(self, plan: Plan) -> Plan:

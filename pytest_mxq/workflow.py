@@ -17,14 +17,13 @@ from pytest_mxq.baselines.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.baselines.schema import Identity, Manifest, identity_differences
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.comparisons import MAX_COMPARISONS, Comparisons, ComparisonWriter, Spot, prompt_of, worst_spots
-from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
+from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError, WeightsUnavailableError
 from pytest_mxq.gates.accuracy import decide, summarize
 from pytest_mxq.gates.bounds import Bound
 from pytest_mxq.gates.evidence import judge_evidence
 from pytest_mxq.gates.verdict import Evidence, Outcome, ReferenceNote, Stop, Verdict
 from pytest_mxq.performance import Performance
 from pytest_mxq.protocols import Engines, S, Workload
-from pytest_mxq.room import check_room_for_pictures
 from pytest_mxq.settings import Reference
 
 if TYPE_CHECKING:
@@ -46,11 +45,7 @@ class ReferencePictures(Generic[S]):
 
 @dataclass(slots=True, kw_only=True)
 class Workflow(Generic[S]):
-    """Runs gates and refreshes of one session; pictures that several gates need are drawn once.
-
-    Attributes:
-        device_gib: memory of the device; None: not known.
-    """
+    """Runs gates of one session; pictures that several gates need are drawn once."""
 
     engines: Engines[S]
     store: BaselineStore
@@ -59,7 +54,6 @@ class Workflow(Generic[S]):
     strict: bool
     write_comparison: ComparisonWriter
     performance: Callable[[], Performance]
-    device_gib: float | None = None
     _live: dict[tuple[str, str], S] = field(default_factory=dict)
     _sentinels: dict[tuple[str, str], S] = field(default_factory=dict)
     _stored: dict[tuple[str, str], tuple[Manifest, S]] = field(default_factory=dict)
@@ -90,6 +84,8 @@ class Workflow(Generic[S]):
                 verdict = self._judge(plan, workload, draft)
         except Stop as stop:
             verdict = replace(draft, outcome=stop.outcome, sentence=str(stop), **stop.facts)
+        except WeightsUnavailableError as error:
+            verdict = draft.because(Outcome.SKIPPED, str(error))
         except MxqError as error:
             verdict = draft.because(Outcome.ERROR, str(error))
         return replace(verdict, seconds=perf_counter() - start)
@@ -109,7 +105,6 @@ class Workflow(Generic[S]):
         case, kind, number_format, bound = plan.case, plan.kind, plan.number_format, plan.bound
         if case is None or kind is None or number_format is None or not isinstance(bound, Bound):
             raise MxqError(f"{plan.cell.nodeid} has no gate")
-        check_room_for_pictures(case, self.device_gib, emulated=plan.emulated)
         self._forget_other_models(case)
         manifest = self._manifest(case)
         differences = self._differences(manifest, kind)

@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as its version has it
 
-from pytest_mxq.errors import MxqError
+from pytest_mxq.errors import MxqError, WeightsUnavailableError
 
 _UNREACHABLE = (httpx.TransportError, ConnectionError, TimeoutError, LocalEntryNotFoundError)
 _TOKENS = "https://huggingface.co/settings/tokens"
@@ -38,30 +38,33 @@ def fetch_snapshot(source: str, revision: str | None) -> Path:
         revision: branch, tag or commit; None: the default branch.
 
     Raises:
-        MxqError: they cannot be had; says why and what to do, and never shows the token.
+        WeightsUnavailableError: they cannot be had here: a licence, no network, or offline without them in the cache.
+        MxqError: they cannot be had for another reason.
+
+    Each says why and what to do, and never shows the token.
     """
     try:
         with _silent_about_the_hub():
             return Path(DiffusionPipeline.download(source, revision=revision, use_safetensors=True))
     except Exception as error:  # noqa: BLE001  the Hub client raises many kinds, from OSError to its own
-        reason = _reason(error, source, revision or "main")
+        kind, reason = _reason(error, source, revision or "main")
     # Raised outside, so that no traceback leads to the client's error, whose text is not ours to vouch for.
-    raise MxqError(f"the weights of {source!r} (revision {revision or 'main'}) cannot be had: {_without_token(reason)}")
+    raise kind(f"the weights of {source!r} (revision {revision or 'main'}) cannot be had: {_without_token(reason)}")
 
 
-def _reason(error: BaseException, source: str, revision: str) -> str:
+def _reason(error: BaseException, source: str, revision: str) -> tuple[type[MxqError], str]:
     chain = list(_chain(error))
-    for kinds, explain in _REASONS:
+    for kinds, explain, kind in _REASONS:
         for link in chain:
             if isinstance(link, kinds):
-                return explain(link, source, revision)
+                return kind, explain(link, source, revision)
     full = next((link for link in chain if getattr(link, "errno", None) in (errno.ENOSPC, errno.EDQUOT)), None)
     if full is not None:
-        return _disk_full()
+        return MxqError, _disk_full()
     if any(isinstance(link, _UNREACHABLE) for link in chain):
-        return _unreachable(source, revision)
+        return WeightsUnavailableError, _unreachable(source, revision)
     first_line = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {first_line}"
+    return MxqError, f"{type(error).__name__}: {first_line}"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -155,14 +158,14 @@ def _status(error: BaseException) -> int | None:
 
 
 # The first that some error of the chain is; a gated repository is one that is not found, and both are HTTP errors.
-_REASONS: tuple[tuple[type[BaseException], Callable[[BaseException, str, str], str]], ...] = (
-    (GatedRepoError, _gated),
-    (RevisionNotFoundError, _no_revision),
-    (RepositoryNotFoundError, _no_repository),
-    (RemoteEntryNotFoundError, _no_pipeline),
-    (HfHubHTTPError, _refused),
-    (OfflineModeIsEnabled, _offline),
-    (IncompleteSnapshotError, _partial),
+_REASONS: tuple[tuple[type[BaseException], Callable[[BaseException, str, str], str], type[MxqError]], ...] = (
+    (GatedRepoError, _gated, WeightsUnavailableError),
+    (RevisionNotFoundError, _no_revision, MxqError),
+    (RepositoryNotFoundError, _no_repository, MxqError),
+    (RemoteEntryNotFoundError, _no_pipeline, MxqError),
+    (HfHubHTTPError, _refused, MxqError),
+    (OfflineModeIsEnabled, _offline, WeightsUnavailableError),
+    (IncompleteSnapshotError, _partial, WeightsUnavailableError),
 )
 
 

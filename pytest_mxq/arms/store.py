@@ -13,9 +13,10 @@ import torch
 
 from pytest_mxq.arms.compile import CompileMode, compile_blocks
 from pytest_mxq.arms.embeddings import Chunk, PromptEmbeddings
-from pytest_mxq.arms.load import load_pipeline
+from pytest_mxq.arms.load import LoadedPipeline, load_pipeline
 from pytest_mxq.arms.quantize import Chosen, choose_layers, collect_evidence, quantize_layers, share_copy
 from pytest_mxq.arms.random_weights import load_random
+from pytest_mxq.errors import WeightsUnavailableError
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.verdict import Evidence
 from pytest_mxq.models import ModelSource, Recipe, SelectionRule
@@ -99,6 +100,7 @@ class ArmStore:
         self._base: Arm | None = None
         self._embeddings: PromptEmbeddings | None = None  # of the base; None where no text encoder is
         self._arms: dict[str, tuple[tuple[object, ...], Arm]] = {}  # "bf16" compiled, and one "quantized"
+        self._unavailable: dict[tuple[str, str | None], str] = {}  # why a model cannot be had
         self._compiled_for_time: bool | None = None  # what the compiled code in this process is for
         self.builds: Counter[tuple[str, str]] = Counter()
 
@@ -110,11 +112,7 @@ class ArmStore:
         """
         if self._base is None or self._source != source:
             self.release()
-            loaded = (
-                load_random(source.recipe, device=self._device)
-                if source.random
-                else load_pipeline(source.recipe, revision=source.revision, device=self._device)
-            )
+            loaded = self._load(source)
             self._base = Arm(pipe=loaded.pipe, weights=loaded.weights)
             self._source = source
             if not source.random:  # whose text encoders are small tables
@@ -122,6 +120,19 @@ class ArmStore:
                 self._embeddings = PromptEmbeddings(loaded.pipe, device=self._device, make_room=room)
             self.builds[source.recipe.name, "bf16"] += 1
         return self._base
+
+    def _load(self, source: ModelSource) -> LoadedPipeline:
+        """Load a model, or say again why it cannot be had: a Hub that is out of reach is waited for once a session."""
+        if source.random:
+            return load_random(source.recipe, device=self._device)
+        key = source.recipe.name, source.revision
+        if key in self._unavailable:
+            raise WeightsUnavailableError(self._unavailable[key])
+        try:
+            return load_pipeline(source.recipe, revision=source.revision, device=self._device)
+        except WeightsUnavailableError as error:
+            self._unavailable[key] = str(error)
+            raise
 
     def arm(
         self,

@@ -70,7 +70,9 @@ def test_the_committed_baseline_is_what_a_refresh_makes(tmp_path: Path) -> None:
     for name in ("identity", "identity_sha256", "selections", "lpips", "case", "model"):
         assert fresh[name] == committed[name], name
     same_machine = fresh["fingerprint"]["hard"] == committed["fingerprint"]["hard"]
-    two_threads = os.cpu_count() == 2 and "OMP_NUM_THREADS" not in os.environ  # another number splits the sums otherwise
+    two_threads = (
+        os.cpu_count() == 2 and "OMP_NUM_THREADS" not in os.environ
+    )  # another number splits the sums otherwise
     if same_machine and two_threads:  # on other hardware or software BF16 draws other bits; that case is judged live
         assert [p["sha256"] for p in fresh["pictures"]] == [p["sha256"] for p in committed["pictures"]]
     assert fresh["noise_floor"]["repeat"] == 0.0

@@ -26,9 +26,10 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 from safetensors.torch import load_file, save_file
 
-from pytest_mxq.arms.load import folder_digest, load_pipeline
-from pytest_mxq.errors import MxqError
-from pytest_mxq.models import GENERIC_RULE, Recipe
+from pytest_mxq.arms.load import LoadedPipeline, folder_digest, load_pipeline
+from pytest_mxq.arms.store import ArmStore
+from pytest_mxq.errors import MxqError, WeightsUnavailableError
+from pytest_mxq.models import GENERIC_RULE, ModelSource, Recipe
 from pytest_mxq.models.demo import DEMO
 
 
@@ -171,7 +172,7 @@ def test_an_error_of_a_single_file_counts_as_that_of_the_listing(
 
     monkeypatch.setattr("diffusers.pipelines.pipeline_utils.model_info", lambda *_, **__: SimpleNamespace(siblings=[]))
     monkeypatch.setattr("diffusers.pipelines.pipeline_utils.hf_hub_download", download)
-    with pytest.raises(MxqError, match="it is gated and no token is set"):
+    with pytest.raises(WeightsUnavailableError, match="it is gated and no token is set"):
         load_pipeline(Recipe(name="x", source=SOURCE, rule=GENERIC_RULE), revision=None, device="cpu")
 
 
@@ -180,7 +181,7 @@ def test_a_part_in_the_cache_is_completed_with_a_network(no_token: None, monkeyp
         raise IncompleteSnapshotError("3 files are missing", "/somewhere")
 
     monkeypatch.setattr(DiffusionPipeline, "download", download)
-    with pytest.raises(MxqError, match=r"holds a part of it .* complete it: hf download owner/model --revision main"):
+    with pytest.raises(WeightsUnavailableError, match=r"holds a part of it .* complete it: hf download owner/model --revision main"):
         load_pipeline(Recipe(name="x", source=SOURCE, rule=GENERIC_RULE), revision=None, device="cpu")
 
 
@@ -189,7 +190,7 @@ def test_offline_with_an_empty_cache_says_so_without_asking_the_hub(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     recipe = Recipe(name="x", source="nobody/nothing-here", rule=GENERIC_RULE)
-    with pytest.raises(MxqError, match="HF_HUB_OFFLINE is set") as caught:
+    with pytest.raises(WeightsUnavailableError, match="HF_HUB_OFFLINE is set") as caught:
         load_pipeline(recipe, revision="abc", device="cpu")
     assert "'nobody/nothing-here' (revision abc)" in str(caught.value)
     assert "hf download nobody/nothing-here --revision abc" in str(caught.value)
@@ -237,3 +238,18 @@ def _truncate(file: Path) -> None:
 def test_a_pipeline_without_the_denoiser_is_named() -> None:
     with pytest.raises(MxqError, match="FluxPipeline has no denoiser 'unet'"):
         load_pipeline(replace(DEMO, denoiser="unet"), revision=None, device="cpu")
+
+
+def test_a_hub_that_is_out_of_reach_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def unreachable(recipe: Recipe, *, revision: str | None, device: str) -> LoadedPipeline:
+        asked.append(revision)
+        raise WeightsUnavailableError("no network")
+
+    monkeypatch.setattr("pytest_mxq.arms.store.load_pipeline", unreachable)
+    arms = ArmStore("cpu")
+    for revision in ("a", "a", "b"):
+        with pytest.raises(WeightsUnavailableError, match="no network"):
+            arms.base(ModelSource(recipe=DEMO, revision=revision))
+    assert asked == ["a", "b"]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pytest_mxq.baselines.schema import Identity, LpipsInfo, Manifest, Selection
 from pytest_mxq.cases import Case
-from pytest_mxq.errors import CaseFaultError
+from pytest_mxq.errors import CaseFaultError, WeightsUnavailableError
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.statistics import Sampling, SpeedMode
 from pytest_mxq.gates.verdict import Evidence, PeakMemory, PictureFault, SpeedSamples
@@ -55,6 +55,10 @@ class FakeEngines:
         with Path("engine.log").open("a") as file:
             file.write(text + "\n")
 
+    def _load(self) -> None:
+        if "unavailable" in self.behaviour:
+            raise WeightsUnavailableError(self.behaviour["unavailable"])
+
     def draw(
         self,
         case: Case,
@@ -64,6 +68,7 @@ class FakeEngines:
         chunks: Sequence[int] | None = None,
         shift: Sequence[int] = (0,),
     ) -> FakeShot:
+        self._load()
         self._log(f"draw {case.recipe.name} {case.name} {label}")
         size = case.settings.batch_size
         starts = list(range(0, len(case.prompts), size))
@@ -97,6 +102,7 @@ class FakeEngines:
         return self.draw(case, workload, label=number_format.name, shift=shifts)
 
     def evidence(self, case: Case, number_format: Format, *, emulated: bool) -> Evidence:
+        self._load()
         self._log(f"arm {case.recipe.name} {number_format.name}")
         names = [f"blocks.{index}" for index in range(self.behaviour.get("quantized", 4))]
         return Evidence(

@@ -341,25 +341,29 @@ def test_several_workers_without_a_gpu_skip_speed_and_run_pictures(gates: GateDi
     result.assert_outcomes(passed=4, skipped=4)
 
 
-def test_too_little_memory_is_found_before_anything_is_loaded(b200: GateDirectory) -> None:
+def with_memory(b200: GateDirectory, gib: float) -> None:
     conftest = b200.path / "conftest.py"
-    conftest.write_text(conftest.read_text().replace("180.0", "40.0"))
+    conftest.write_text(conftest.read_text().replace("180.0", str(gib)))
+
+
+def test_too_little_memory_skips_before_anything_is_loaded(b200: GateDirectory) -> None:
+    with_memory(b200, 40.0)
     b200.write(SPEED_TEST.replace('"demo"', '"flux.1-dev"'))
-    run(b200).assert_outcomes(failed=4)
-    assert set(b200.outcomes().values()) == {"environment"}
-    assert "need about 47 GiB and the device has 40; nothing was loaded" in b200.report()["verdicts"][0]["sentence"]
+    run(b200).assert_outcomes(skipped=4)
+    said = b200.report()["verdicts"][0]["sentence"]
+    assert said == "both arms of flux.1-dev at batch size 1 need about 48 GiB, found 40 on NVIDIA B200"
     assert b200.engine_log() == []
+    run(b200, "--mxq-strict").assert_outcomes(errors=4)
 
 
-def test_too_little_memory_for_pictures_is_found_before_anything_is_loaded(b200: GateDirectory) -> None:
-    conftest = b200.path / "conftest.py"
-    conftest.write_text(conftest.read_text().replace("180.0", "36.0"))
+def test_too_little_memory_for_pictures_skips_before_anything_is_loaded(b200: GateDirectory) -> None:
+    with_memory(b200, 36.0)
     b200.write(GATE_TEST.replace('"demo", prompts=3', '"flux.1-dev", prompts=3, batch_size=3'))
-    run(b200).assert_outcomes(failed=4)
-    assert set(b200.outcomes().values()) == {"environment"}
-    assert "need about 42 GiB and the device has 36; nothing was loaded" in b200.report()["verdicts"][0]["sentence"]
-    b200.run("--mxq-refresh").assert_outcomes(failed=1)
-    assert "need about 40 GiB and the device has 36; nothing was" in b200.report()["verdicts"][0]["sentence"]
+    run(b200).assert_outcomes(skipped=4)
+    said = b200.report()["verdicts"][0]["sentence"]
+    assert said.startswith("the pictures of flux.1-dev at batch size 3 need about 43 GiB, found 36 on NVIDIA B200")
+    b200.run("--mxq-refresh").assert_outcomes(skipped=1)
+    assert "the BF16 calls of flux.1-dev at batch size 3 need about 40 GiB" in b200.report()["verdicts"][0]["sentence"]
     assert b200.engine_log() == []
 
 

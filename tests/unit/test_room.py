@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import pytest
 
 from pytest_mxq.cases import Case
-from pytest_mxq.gates.verdict import Outcome, Stop
+from pytest_mxq.device import Device
 from pytest_mxq.models import MemoryNeed, built_in_models
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV
-from pytest_mxq.room import check_room_for_bf16, check_room_for_both_arms, check_room_for_pictures
+from pytest_mxq.room import Use, refusal_of_room
 from pytest_mxq.settings import CaseSettings
 
 # What the docstring of ArmStore calculates with.
 NEEDS = {recipe.name: recipe.memory for recipe in built_in_models() if recipe.memory is not None}
 DEVICES = (79.6, 140.4, 179.0)  # sold as 80, 141 and 180 GB
-Check = Callable[[Case, float | None], None]
+
+
+def gpu(gib: float | None) -> Device:
+    return Device(kind="cuda", name="GPU", capability=(9, 0), slug="x", total_memory_gib=gib, facts={})
 
 
 def case(batch_size: int = 1, memory: MemoryNeed | None = FLUX_1_DEV.memory, *, random: bool = False) -> Case:
@@ -28,16 +29,9 @@ def case(batch_size: int = 1, memory: MemoryNeed | None = FLUX_1_DEV.memory, *, 
     return Case(recipe=recipe, name="x", settings=settings, prompts=DEMO.prompts, random_weights=random)
 
 
-def largest(check: Check, memory: MemoryNeed, device_gib: float) -> int:
-    for batch_size in range(1, 200):
-        try:
-            check(case(batch_size, memory), device_gib)
-        except Stop:
-            return batch_size - 1
-    raise AssertionError(memory)
-
-
-NATIVE, EMULATED = partial(check_room_for_pictures, emulated=False), partial(check_room_for_pictures, emulated=True)
+def largest(use: Use, memory: MemoryNeed, device_gib: float) -> int:
+    fits = (not refusal_of_room(case(size, memory), gpu(device_gib), use) for size in range(1, 200))
+    return list(fits).index(False)
 
 
 @pytest.mark.parametrize(
@@ -54,8 +48,8 @@ def test_the_pictures_of_each_model_fit_as_the_store_says(
     memory = NEEDS[model]
     assert memory.pictures(1, emulated=False) == pytest.approx(need, abs=0.06)
     assert memory.pictures(1, emulated=True) == pytest.approx(emulated, abs=0.06)
-    assert tuple(largest(NATIVE, memory, device) for device in DEVICES) == batches
-    assert tuple(largest(EMULATED, memory, device) for device in DEVICES) == emulated_batches
+    assert tuple(largest(Use.PICTURES, memory, device) for device in DEVICES) == batches
+    assert tuple(largest(Use.EMULATED_PICTURES, memory, device) for device in DEVICES) == emulated_batches
 
 
 @pytest.mark.parametrize(
@@ -65,7 +59,7 @@ def test_the_pictures_of_each_model_fit_as_the_store_says(
 def test_both_arms_of_each_model_fit_as_the_store_says(model: str, need: float, batches: tuple[int, ...]) -> None:
     memory = NEEDS[model]
     assert memory.both_arms(1, random=False) == pytest.approx(need, abs=0.06)
-    assert tuple(largest(check_room_for_both_arms, memory, device) for device in DEVICES) == batches
+    assert tuple(largest(Use.BOTH_ARMS, memory, device) for device in DEVICES) == batches
 
 
 def test_while_prompts_are_embedded_the_encoders_lie_beside_bf16() -> None:
@@ -78,42 +72,46 @@ def test_random_weights_do_without_the_encoders() -> None:
     memory = NEEDS["ltx-2"]
     assert memory.both_arms(1, random=False) - memory.both_arms(1, random=True) == pytest.approx(22.73)
     assert memory.one_arm(1, random=False) - memory.one_arm(1, random=True) == pytest.approx(22.73)
-    check_room_for_both_arms(case(memory=memory, random=True), 79.6)
+    assert not refusal_of_room(case(memory=memory, random=True), gpu(79.6), Use.BOTH_ARMS)
+    assert refusal_of_room(case(memory=memory), gpu(79.6), Use.BOTH_ARMS)
 
 
 @pytest.mark.parametrize(
-    ("check", "sentence"),
+    ("use", "sentence"),
     [
         (
-            NATIVE,
-            "the pictures of flux.1-dev at batch size 32 need about 100 GiB and the device has 80; nothing was loaded. "
-            "Batch size 21 fits. A device of 101 GiB fits",
+            Use.PICTURES,
+            "the pictures of flux.1-dev at batch size 32 need about 101 GiB, found 80 on GPU; batch size 21 fits",
         ),
         (
-            check_room_for_both_arms,
-            "both arms of flux.1-dev at batch size 32 need about 109 GiB and the device has 80; nothing was loaded. "
-            "Batch size 17 fits. A device of 110 GiB fits",
+            Use.BOTH_ARMS,
+            "both arms of flux.1-dev at batch size 32 need about 110 GiB, found 80 on GPU; batch size 17 fits",
         ),
         (
-            check_room_for_bf16,
-            "the BF16 calls of flux.1-dev at batch size 32 need about 98 GiB and the device has 80; nothing was loaded. "
-            "Batch size 22 fits. A device of 98 GiB fits",
+            Use.BF16,
+            "the BF16 calls of flux.1-dev at batch size 32 need about 98 GiB, found 80 on GPU; batch size 22 fits",
         ),
     ],
 )
-def test_too_little_memory_is_told_with_the_numbers_and_with_what_would_fit(check: Check, sentence: str) -> None:
-    with pytest.raises(Stop) as caught:
-        check(case(32), 79.6)
-    assert caught.value.outcome is Outcome.ENVIRONMENT
-    assert str(caught.value) == sentence
+def test_too_little_memory_is_told_with_the_numbers_and_with_what_would_fit(use: Use, sentence: str) -> None:
+    assert refusal_of_room(case(32), gpu(79.6), use) == sentence
 
 
 def test_where_no_batch_fits_none_is_offered() -> None:
-    with pytest.raises(Stop, match=r"need about 64 GiB and the device has 24; nothing was loaded\. A device of 65 GiB"):
-        NATIVE(case(14), 24.0)
+    said = refusal_of_room(case(14), gpu(24.0), Use.PICTURES)
+    assert said == "the pictures of flux.1-dev at batch size 14 need about 65 GiB, found 24 on GPU"
 
 
-@pytest.mark.parametrize("check", [NATIVE, check_room_for_both_arms, check_room_for_bf16])
-def test_nothing_is_refused_where_model_or_device_say_nothing(check: Check) -> None:
-    check(case(1000, memory=None), 1.0)
-    check(case(1000), None)
+def test_a_model_that_states_its_need_is_not_for_a_cpu() -> None:
+    cpu = Device(kind="cpu", name="a CPU", capability=None, slug="x", total_memory_gib=None, facts={})
+    said = refusal_of_room(case(), cpu, Use.EMULATED_PICTURES)
+    assert said == (
+        "the emulated pictures of flux.1-dev at batch size 1 need about 49 GiB on a CUDA device, found none (cpu)"
+    )
+    assert not refusal_of_room(case(memory=None), cpu, Use.EMULATED_PICTURES)
+
+
+@pytest.mark.parametrize("use", Use)
+def test_nothing_is_refused_where_model_or_device_say_nothing(use: Use) -> None:
+    assert not refusal_of_room(case(1000, memory=None), gpu(1.0), use)
+    assert not refusal_of_room(case(1000), gpu(None), use)
