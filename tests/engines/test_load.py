@@ -181,7 +181,9 @@ def test_a_part_in_the_cache_is_completed_with_a_network(no_token: None, monkeyp
         raise IncompleteSnapshotError("3 files are missing", "/somewhere")
 
     monkeypatch.setattr(DiffusionPipeline, "download", download)
-    with pytest.raises(WeightsUnavailableError, match=r"holds a part of it .* complete it: hf download owner/model --revision main"):
+    with pytest.raises(
+        WeightsUnavailableError, match=r"holds a part of it .* complete it: hf download owner/model --revision main"
+    ):
         load_pipeline(Recipe(name="x", source=SOURCE, rule=GENERIC_RULE), revision=None, device="cpu")
 
 

@@ -1,0 +1,74 @@
+"""The gates that the repository ships for the three models: they plan on any machine, and skip with good reasons."""
+
+from pathlib import Path
+
+import pytest
+from gate_project import GateDirectory
+
+GATES = Path(__file__).parents[1] / "gates"
+FILES = ("test_flux.py", "test_qwen_image.py", "test_ltx2.py")
+
+
+@pytest.fixture
+def b200(gates: GateDirectory) -> GateDirectory:
+    gates.on_blackwell()
+    return gates
+
+
+def write_all(gates: GateDirectory) -> None:
+    (gates.path / "test_it.py").unlink()
+    for name in FILES:
+        gates.write((GATES / name).read_text(), name)
+
+
+def become(gates: GateDirectory, *changes: tuple[str, str]) -> None:
+    conftest = gates.path / "conftest.py"
+    text = conftest.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    conftest.write_text(text)
+
+
+def test_without_a_gpu_every_gate_is_skipped_with_one_of_few_reasons(gates: GateDirectory) -> None:
+    write_all(gates)
+    gates.emulated().assert_outcomes(skipped=46)
+    reasons = {
+        record["sentence"].split(" at batch size")[0].split(", found")[0] for record in gates.report()["verdicts"]
+    }
+    assert reasons == {
+        *(f"the emulated pictures of {model}" for model in ("flux.1-dev", "qwen-image", "ltx-2")),
+        *(f"{name} needs compute capability 10.0" for name in ("mxfp8", "nvfp4")),
+    }
+    assert gates.engine_log() == []
+
+
+def test_on_a_b200_every_gate_is_judged(b200: GateDirectory) -> None:
+    write_all(b200)
+    b200.run("--mxq-formats=mxfp8,nvfp4", "--mxq-reference=live")
+    records = b200.report()["verdicts"]
+    assert len(records) == 46
+    assert {record["outcome"] for record in records} <= {"pass", "regression", "marginal"}, [
+        (record["outcome"], record["sentence"]) for record in records
+    ]
+
+
+def test_on_an_h100_with_random_weights_speed_and_memory_run_where_they_fit(b200: GateDirectory) -> None:
+    become(b200, ("180.0", "79.6"), ("(10, 0)", "(9, 0)"), ("NVIDIA B200", "NVIDIA H100"))
+    write_all(b200)
+    b200.run("--mxq-formats=float8", "--mxq-weights=random", "--mxq-reference=live")
+    records = b200.report()["verdicts"]
+    ran = {(r["cell"]["model"], r["cell"]["case"]) for r in records if r["outcome"] != "skipped"}
+    assert {model for model, _ in ran} == {"flux.1-dev", "qwen-image", "ltx-2"}
+    skipped = {r["sentence"].split(" at batch")[0] for r in records if r["outcome"] == "skipped"}
+    assert skipped == {
+        "--mxq-weights=random: pictures of random weights mean nothing; speed and memory gates alone run",
+        "both arms of ltx-2",
+    }
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_gate_has_a_bound_for_the_published_formats_and_float8(gates: GateDirectory, name: str) -> None:
+    write_all(gates)
+    result = gates.run("--mxq-formats=mxfp8,nvfp4,float8", name)
+    result.assert_outcomes(skipped=len(gates.report()["verdicts"]))
