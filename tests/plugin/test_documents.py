@@ -37,6 +37,12 @@ def test_the_readme_is_short_and_names_every_option() -> None:
         "emulate",
         "strict",
         "report",
+        "weights",
+        "alpha",
+        "compile-cache",
+        "refresh-sessions",
+        "refresh-in-ci",
+        "doctor",
     ):
         assert f"--mxq-{name}" in text
 
