@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -170,6 +171,8 @@ def _refresh_skip(case: Case, device: Device) -> str:
         return f"--mxq-weights=random: model {case.recipe.name!r} cannot be built with random weights"
     if case.random_weights and not case.is_timed:
         return "--mxq-weights=random: the test has no gate of speed or memory"
+    if case.recipe.makes_clips and not case.random_weights and find_spec("av") is None:
+        return f"model {case.recipe.name!r} makes clips, which PyAV stores: pip install 'pytest-mxq[video]'"
     return refusal_of_room(case, device, Use.BF16)
 
 

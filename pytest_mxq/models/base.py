@@ -119,6 +119,7 @@ class Recipe:
             none and fills them afterwards); parameters in the places of the text encoders hold the embeddings that
             every prompt gets. None: the model cannot be had with random weights.
         memory: what it occupies; None: not known, and not checked before loading.
+        makes_clips: whether it makes video, which a baseline keeps with PyAV.
         graphs_up_to: largest batch size at which the arms of speed and memory gates run with CUDA Graphs; 0: none.
         prepare: called with every pipeline of the model once it is loaded (such as for VAE tiling).
         save_tiny: saves the same architecture, small enough for a CPU, into a folder, in the layout of
@@ -137,6 +138,7 @@ class Recipe:
     cpu_float32_vae: bool = True
     random: Callable[[], Any] | None = None
     memory: MemoryNeed | None = None
+    makes_clips: bool = False
     graphs_up_to: int = 1
     prepare: Callable[[Any], None] | None = None
     save_tiny: Callable[[Path], None] | None = None

@@ -323,6 +323,7 @@ LTX_2 = Recipe(
     # 107.40 GB in BF16). Random weights keep 0.4 of the encoder's: the embeddings in its place.
     memory=MemoryNeed(weights=63.0, encoders=22.73, denoiser=35.16, call=0.2, image=4.6),
     name="ltx-2",
+    makes_clips=True,
     source="Lightricks/LTX-2",
     # The main branch about when the results were published, as public tests and logs of several projects name it; not
     # looked up on the Hub itself.

@@ -19,6 +19,7 @@ from pytest_mxq.formats import built_in_formats
 from pytest_mxq.models import ModelSource
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.probes.memory import measure_peak
+from pytest_mxq.probes.pixels import to_uint8
 from pytest_mxq.settings import CaseSettings
 from pytest_mxq.stopwatch import TorchStopwatch
 
@@ -114,3 +115,18 @@ def test_speed_and_memory_of_the_demo_are_measured_to_the_end(engines: TorchEngi
     assert timed.execution == "compiled blocks, reduce-overhead"
     assert timed.peak_gib is not None
     assert timed.peak_gib > 0
+
+
+def test_text_encoders_leave_the_gpu_for_pictures_and_come_back_for_speed(engines: TorchEngines) -> None:
+    several = case(2)
+    plain = pictures(engines.arms, None)
+    shot = engines.draw(several, draw, label="bf16")
+    engines.evidence(several, FORMATS["float8"], emulated=False)
+    encoder = engines.arms.base(several.source).pipe.text_encoder
+    assert next(encoder.parameters()).device.type == "cpu"
+    assert torch.equal(shot.pictures, to_uint8(plain))
+    quantized = engines.draw_quantized(several, draw, FORMATS["float8"], emulated=False)
+    assert not torch.equal(quantized.pictures, shot.pictures)
+    assert next(encoder.parameters()).device.type == "cpu"
+    TorchStopwatch(engines, find_device(), None).time_bf16(several, draw)
+    assert next(encoder.parameters()).device.type == "cuda"
