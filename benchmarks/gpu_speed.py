@@ -20,26 +20,24 @@ On a CPU float8 is replaced by torchao's int8 weights, since float8 needs a GPU.
 """
 
 import argparse
-import json
 import math
-import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from sections import Recorder, read_records, run_sections, wait_for_turn
+from tiny_recipes import TINY_RECIPES
 from torch import nn
 from torchao.quantization import Int8WeightOnlyConfig
 
@@ -75,7 +73,7 @@ from pytest_mxq.gates.statistics import (
 )
 from pytest_mxq.models.base import Keep
 from pytest_mxq.models.demo import DEMO
-from pytest_mxq.models.flux import FLUX_1_DEV, TINY_SIZE, build_flux
+from pytest_mxq.models.flux import FLUX_1_DEV
 from pytest_mxq.probes.compiled import check_compiled, count_compilations
 from pytest_mxq.probes.memory import measure_peak, weight_bytes
 from pytest_mxq.probes.telemetry import Telemetry, open_telemetry
@@ -92,38 +90,26 @@ RECORDS = "gpu-speed.jsonl"
 
 
 @dataclass(kw_only=True)
-class Bench:
+class Bench(Recorder):
     """What every section measures with."""
 
-    section: str
     device: str
-    out: Path
     estimates: int
     telemetry: Telemetry
 
     def __post_init__(self) -> None:
-        self.began = time.perf_counter()
+        super().__post_init__()
         on_gpu = self.device == "cuda"
         self.clock = cuda_clock() if on_gpu else cpu_clock()
         self.format = (
             FLOAT8 if on_gpu else replace(FLOAT8, native=partial(Int8WeightOnlyConfig, set_inductor_config=False))
         )
-        tiny = replace(FLUX_1_DEV.rule, min_features=320)
-        self.recipe = FLUX_1_DEV if on_gpu else replace(FLUX_1_DEV, random=lambda: build_flux(TINY_SIZE), rule=tiny)
-        self.call = dict(FLUX_1_DEV.call) if on_gpu else {"height": 64, "width": 64, "max_sequence_length": 16}
-
-    def record(self, what: str, **values: Any) -> None:
-        """Append to the file of records, with the seconds since the process was told to go."""
-        at = time.perf_counter() - self.began
-        line = json.dumps({"section": self.section, "at": at, "what": what, **values}, default=plain)
-        with (self.out / RECORDS).open("a") as file:
-            file.write(line + "\n")
-        print(line if len(line) < 1500 else line[:1500] + "...", flush=True)
+        self.recipe = FLUX_1_DEV if on_gpu else TINY_RECIPES[FLUX_1_DEV.name]
 
     def draw(self, pipe: Any, steps: int = STEPS) -> torch.Tensor:
         """One call of a pipeline, as a gate makes it."""
-        arguments = {**self.call, "num_inference_steps": steps, "generator": torch.Generator("cpu").manual_seed(0)}
-        pictures = pipe(prompt="a", **arguments, output_type="pt").images
+        arguments = {**self.recipe.call, "num_inference_steps": steps, "output_type": "pt"}
+        pictures = pipe(prompt="a", **arguments, generator=torch.Generator("cpu").manual_seed(0)).images
         assert isinstance(pictures, torch.Tensor)
         return pictures
 
@@ -138,10 +124,6 @@ class Bench:
         yield
         self.clock.synchronize()
         self.record("seconds", of=what, seconds=time.perf_counter() - start)
-
-
-def plain(value: object) -> object:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 def with_denoiser(pipe: Any, denoiser: nn.Module) -> Any:
@@ -437,15 +419,15 @@ SECTIONS: dict[str, tuple[Callable[[Bench], None], float]] = {
 
 def child(options: argparse.Namespace) -> None:
     """Measure one section once the parent says so: what is imported by then disturbs nobody's readings."""
-    sys.stdin.readline()
+    wait_for_turn()
     section, _ = SECTIONS[options.child]
     device = find_device()
     with ExitStack() as stack:
         telemetry = stack.enter_context(open_telemetry(device))
         bench = Bench(
             section=options.child,
+            path=options.out / RECORDS,
             device=options.device,
-            out=options.out,
             estimates=options.estimates,
             telemetry=telemetry,
         )
@@ -459,26 +441,9 @@ def child(options: argparse.Namespace) -> None:
         section(bench)
 
 
-def start(name: str, options: argparse.Namespace) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, "--child", name, "--device", options.device]
-    command += ["--out", str(options.out), "--cache", str(options.cache), "--estimates", str(options.estimates)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
-
-
-def finish(process: subprocess.Popen[str], name: str, limit: float) -> None:
-    began = time.monotonic()
-    if process.stdin is not None:
-        try:
-            process.stdin.write("go\n")
-            process.stdin.close()
-        except BrokenPipeError:
-            pass
-    try:
-        status = str(process.wait(max(limit, 1)))
-    except subprocess.TimeoutExpired:
-        process.kill()
-        status = f"stopped after {limit:.0f} s"
-    print(f"=== {name}: exit status {status}, {time.monotonic() - began:.1f} s", flush=True)
+def command(name: str, options: argparse.Namespace) -> list[str]:
+    arguments = [__file__, "--child", name, "--device", options.device, "--out", str(options.out)]
+    return [*arguments, "--cache", str(options.cache), "--estimates", str(options.estimates)]
 
 
 def show(records: list[dict[str, Any]]) -> None:
@@ -517,16 +482,12 @@ def main() -> None:
         child(options)
         return
     if options.table:
-        show([json.loads(line) for line in (options.out / RECORDS).read_text().splitlines()])
+        show(read_records(options.out / RECORDS))
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    began, names = time.monotonic(), options.sections.split(",")
-    upcoming = start(names[0], options)
-    for name, following in zip(names, [*names[1:], None], strict=True):
-        process = upcoming
-        if following:
-            upcoming = start(following, options)
-        finish(process, name, min(SECTIONS[name][1], options.deadline - (time.monotonic() - began)))
+    limits = {name: SECTIONS[name][1] for name in options.sections.split(",")}
+    for ended in run_sections(limits, partial(command, options=options), deadline=options.deadline):
+        print(ended, flush=True)
 
 
 if __name__ == "__main__":
