@@ -147,11 +147,13 @@ class Controller:
             yield f"{len(not_run)} planned gates did not run: {names}"
 
     def _is_whole(self, config: pytest.Config) -> bool:
-        """Whether the run could have collected every gate test: whole directories, and no filter of ours."""
+        """Whether the run could have collected every gate test: the project's own places, and no filter of ours."""
         settings = self.settings
         if not settings.formats or settings.refresh or settings.models or settings.gates or settings.random_weights:
             return False
-        return all(Path(config.invocation_params.dir, argument).is_dir() for argument in config.args)
+        places = {(config.rootpath / place).resolve() for place in config.getini("testpaths")}
+        asked = {Path(config.invocation_params.dir, argument).resolve() for argument in config.args}
+        return config.rootpath.resolve() in asked or (bool(places) and places <= asked)
 
     def _unasked_manifests(self) -> Iterable[str]:
         """Stored baselines of this device that no collected test asks for: a deleted or renamed test gates nothing."""

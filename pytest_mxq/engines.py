@@ -182,10 +182,10 @@ def _need_clips(shot: PictureShot) -> None:
 
 def _waves(shot: PictureShot) -> torch.Tensor:
     if shot.sound is None:
-        raise MxqError(
-            f"mxq_audio needs sound, and the test returned none from {shot.identity.model}: return the pipeline's "
-            "whole output, or take the marker off"
-        )
+        way = "take the marker off"
+        if shot.film is not None:
+            way = f"return the pipeline's whole output, or {way}"
+        raise MxqError(f"mxq_audio needs sound, and the test returned none from {shot.identity.model}: {way}")
     return shot.sound.waves
 
 

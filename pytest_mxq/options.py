@@ -30,6 +30,8 @@ def read_options(config: pytest.Config) -> tuple[Settings, FormatRegistry, Model
     try:
         register_kinds(config, formats, models)
         settings = read_settings(config)
+        for name, folder in settings.sources:
+            models.point(name, Path(config.invocation_params.dir, folder))
         check_names(config, settings, formats, models)
     except MxqError as error:
         raise pytest.UsageError(str(error)) from None
@@ -91,6 +93,7 @@ def read_settings(config: pytest.Config) -> Settings:
         random_weights=_one_of("weights", option("weights"), ("trained", "random")) == "random",
         alpha=_number("alpha", option("alpha") or "0.05", 0.0001, 0.25),
         refresh_sessions=int(_number("refresh-sessions", config.getoption("mxq_refresh_sessions") or "1", 1, 64)),
+        sources=_sources(names("sources")),
         compile_cache=directory("compile_cache", None) or _pytest_cache(config),
     )
 
@@ -103,6 +106,14 @@ def _number(name: str, text: str, least: float, most: float) -> float:
     if not least <= value <= most:
         raise MxqError(f"--mxq-{name} must be a number from {least:g} to {most:g}, got {text!r}")
     return value
+
+
+def _sources(stated: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    pairs = [text.partition("=") for text in stated]
+    for name, _, folder in pairs:
+        if not name or not folder:
+            raise MxqError(f"--mxq-sources takes NAME=FOLDER, such as flux.1-dev=/models/flux; got {name or folder!r}")
+    return tuple((name, folder) for name, _, folder in pairs)
 
 
 def _one_of(name: str, value: str | None, choices: tuple[str, ...]) -> str:

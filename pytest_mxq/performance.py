@@ -149,7 +149,7 @@ class Performance:
         draft = self._proved(job)
         peak, identity = self.stopwatch.weigh(job.case, job.workload, job.number_format)
         if bf16 is not None and bf16.observed is not None:
-            _check_same_calls(bf16.observed, identity)
+            check_same_calls(bf16.observed, identity)
         if bf16 is not None and bf16.observed is None:
             _check_identity(job.manifest, identity)
         evidence = draft.evidence
@@ -215,7 +215,12 @@ def timing_fingerprint(fingerprint: Fingerprint, inductor: str) -> Fingerprint:
     return Fingerprint(hard={**fingerprint.hard, **limits, "inductor": inductor}, recorded=fingerprint.recorded)
 
 
-def _check_same_calls(bf16: Identity, quantized: Identity) -> None:
+def check_same_calls(bf16: Identity, quantized: Identity) -> None:
+    """Refuse to compare two arms whose workloads did different things.
+
+    Raises:
+        MxqError: names what.
+    """
     differences = identity_differences(bf16, quantized)
     if differences:
         raise MxqError(f"the workload did not do the same on both arms (BF16 -> quantized): {'; '.join(differences)}")

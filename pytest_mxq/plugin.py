@@ -29,6 +29,7 @@ _OPTIONS = (
     ("refresh", "flag", "measure the BF16 baselines of the collected cases and store them; gates nothing"),
     ("refresh-sessions", "number", "timing sessions that a refresh adds, each in a process of its own (default: 1)"),
     ("refresh-in-ci", "flag", "allow --mxq-refresh where CI is set"),
+    ("sources", "list", "local folders of registered models: flux.1-dev=/models/flux,ltx-2=/models/ltx"),
     ("doctor", "flag", "say what this machine can gate, and exit with 0 if all formats (of --mxq-formats) natively"),
 )
 _MARKERS = (

@@ -105,8 +105,6 @@ class TimedBf16(Protocol):
     def execution(self) -> str: ...  # noqa: D102
     @property
     def identity(self) -> Identity: ...  # noqa: D102
-    @property
-    def environment(self) -> str: ...  # noqa: D102
 
 
 class Stopwatch(Protocol):
@@ -141,5 +139,9 @@ class Stopwatch(Protocol):
         ...
 
     def time_bf16(self, case: Case, workload: Workload) -> TimedBf16:
-        """One session of BF16, and its peak memory, to be stored."""
+        """One session of BF16, and its peak memory, to be stored.
+
+        Raises:
+            Stop: the machine is not fit to be timed on.
+        """
         ...

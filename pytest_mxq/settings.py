@@ -65,6 +65,7 @@ class Settings:
     alpha: float = 0.05
     refresh_sessions: int = 1
     compile_cache: Path | None = None
+    sources: tuple[tuple[str, str], ...] = ()
 
 
 def split_names(text: str | Iterable[str] | None) -> tuple[str, ...]:

@@ -15,11 +15,12 @@ import torch
 from pytest_mxq.arms.compile import compile_cache, compiling_fast, inductor_settings, same_inductor_settings
 from pytest_mxq.arms.drawing import Drawn, Series, TimedCall, timed_call
 from pytest_mxq.arms.store import Arm, How
-from pytest_mxq.baselines.schema import Identity, identity_differences
+from pytest_mxq.baselines.schema import Identity
 from pytest_mxq.engines import compile_mode, observed_identity
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.statistics import Sampling, SpeedMode
 from pytest_mxq.gates.verdict import Evidence, Outcome, PeakMemory, SpeedSamples, Stop
+from pytest_mxq.performance import check_same_calls
 from pytest_mxq.probes.compiled import SilentEagerError, check_compiled, count_compilations
 from pytest_mxq.probes.memory import measure_peak, weight_bytes
 from pytest_mxq.probes.telemetry import Telemetry, open_telemetry
@@ -74,7 +75,6 @@ class TimedBf16:
     peak_gib: float | None
     execution: str
     identity: Identity
-    environment: str
 
 
 class TorchStopwatch:
@@ -123,7 +123,7 @@ class TorchStopwatch:
             bf16 = self._warm(case, workload, None, clock)
             quantized = self._warm(case, workload, number_format, clock)
             _check_same_regions(bf16, quantized)
-            _check_same_calls(bf16.identity, quantized.identity)
+            check_same_calls(bf16.identity, quantized.identity)
             environment = telemetry.before_start()
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.LIVE, bf16=(), quantized=(), environment=environment)
@@ -179,16 +179,17 @@ class TorchStopwatch:
         with self._watching() as (clock, telemetry):
             bf16 = self._warm(case, workload, None, clock)
             environment = telemetry.before_start()
+            if environment:
+                raise Stop(Outcome.ENVIRONMENT, f"nothing was stored: {environment}")
             session = time_session(bf16.run, clock, inspect=telemetry.inspect)
+            if session.disturbed:
+                raise Stop(
+                    Outcome.ENVIRONMENT,
+                    f"nothing was stored: too many rounds were disturbed: {session.voided[0]}",
+                )
+            peak = self._peak(case, bf16).allocated_gib if self._device.kind == "cuda" else None
             bf16.check()
-        disturbed = f"too many rounds were disturbed: {session.voided[0]}" if session.disturbed else ""
-        return TimedBf16(
-            seconds=session.seconds,
-            peak_gib=self._peak(case, bf16).allocated_gib if self._device.kind == "cuda" else None,
-            execution=self._how(case).text,
-            identity=bf16.identity,
-            environment=environment or disturbed,
-        )
+        return TimedBf16(seconds=session.seconds, peak_gib=peak, execution=self._how(case).text, identity=bf16.identity)
 
     def weigh(self, case: Case, workload: Workload, number_format: Format | None) -> tuple[PeakMemory, Identity]:
         """Peak memory of one call of an arm (None: BF16), as if it were alone on the device.
@@ -312,12 +313,6 @@ def _check_settled(warmed: WarmUp, number_format: Format | None) -> None:
             f"{_name(number_format)} did not settle in {len(warmed.seconds)} calls of warm-up: the last two took "
             f"{before:.3f} and {last:.3f} s (code that is still being compiled, or a machine that is not steady)",
         )
-
-
-def _check_same_calls(bf16: Identity, quantized: Identity) -> None:
-    differences = identity_differences(bf16, quantized)
-    if differences:
-        raise MxqError(f"the workload did not do the same on both arms (BF16 -> quantized): {'; '.join(differences)}")
 
 
 def _check_same_regions(bf16: WarmArm, quantized: WarmArm) -> None:

@@ -1,4 +1,4 @@
-"""One gate from start to verdict, and the refresh of one baseline: every gate takes this one path.
+"""One gate of pictures from start to verdict; those of speed and memory go on in `performance`.
 
 The engines (arms and probes) arrive as an argument, so that the path can be tested without torch.
 """

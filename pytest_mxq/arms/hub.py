@@ -15,6 +15,7 @@ from huggingface_hub import constants, get_token
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     IncompleteSnapshotError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -74,6 +75,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _no_id(_error: BaseException, _source: str, _revision: str) -> str:
+    return "it is neither a folder with a model_index.json nor a Hub id 'owner/name'"
+
+
 def _gated(_error: BaseException, source: str, _revision: str) -> str:
     page = f"https://huggingface.co/{source}"
     if get_token() is None:
@@ -121,7 +126,7 @@ def _bad_token() -> str:
 def _offline(_error: BaseException, source: str, revision: str) -> str:
     return (
         f"HF_HUB_OFFLINE is set and the cache {constants.HF_HUB_CACHE} does not hold all of it; unset it, fill the "
-        f"cache ({_download(source, revision)}), or name a local folder"
+        f"cache ({_download(source, revision)}), or name a local folder (--mxq-sources=MODEL=FOLDER)"
     )
 
 
@@ -135,7 +140,7 @@ def _partial(_error: BaseException, source: str, revision: str) -> str:
 def _unreachable(source: str, revision: str) -> str:
     return (
         f"the Hub cannot be reached and the cache {constants.HF_HUB_CACHE} does not hold it; check network and proxy, "
-        f"fill the cache elsewhere ({_download(source, revision)}), or name a local folder"
+        f"fill the cache elsewhere ({_download(source, revision)}), or name a local folder (--mxq-sources=MODEL=FOLDER)"
     )
 
 
@@ -159,6 +164,7 @@ def _status(error: BaseException) -> int | None:
 
 # The first that some error of the chain is; a gated repository is one that is not found, and both are HTTP errors.
 _REASONS: tuple[tuple[type[BaseException], Callable[[BaseException, str, str], str], type[MxqError]], ...] = (
+    (HFValidationError, _no_id, MxqError),
     (GatedRepoError, _gated, WeightsUnavailableError),
     (RevisionNotFoundError, _no_revision, MxqError),
     (RepositoryNotFoundError, _no_repository, MxqError),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -115,7 +116,7 @@ class ArmStore:
             loaded = self._load(source)
             self._base = Arm(pipe=loaded.pipe, weights=loaded.weights)
             self._source = source
-            if not source.random:  # whose text encoders are small tables
+            if not source.random and hasattr(loaded.pipe, "encode_prompt"):  # random weights have small tables instead
                 room = partial(self.drop, "quantized")  # it is built again when it is asked for
                 self._embeddings = PromptEmbeddings(loaded.pipe, device=self._device, make_room=room)
             self.builds[source.recipe.name, "bf16"] += 1
@@ -218,7 +219,10 @@ class ArmStore:
             evidence = collect_evidence(denoiser, chosen)
         if how.compiled is not None:
             compile_blocks(denoiser, mode=how.compiled)
-        pipe = type(base.pipe)(**{**base.pipe.components, recipe.denoiser: denoiser})
+        # What a pipeline is given beside its components (such as Wan's boundary_ratio) is in its configuration alone.
+        settings = inspect.signature(type(base.pipe).__init__).parameters.keys() - base.pipe.components.keys()
+        given = {name: base.pipe.config[name] for name in settings if name in base.pipe.config}
+        pipe = type(base.pipe)(**given, **{**base.pipe.components, recipe.denoiser: denoiser})
         pipe.set_progress_bar_config(disable=True)
         return Arm(pipe=pipe, weights=base.weights, evidence=evidence, chosen=chosen, how=how)
 

@@ -201,18 +201,23 @@ def read_bound(
         worst = _number(kind, "worst", arguments["worst"], format_name, emulated=emulated)
         _check_order(kind, mean, worst)
         return Bound(mean=mean, worst=worst)
-    return Bound(mean=mean, worst=default_worst(mean) if kind.name == "lpips" else None)
+    return Bound(mean=mean, worst=None if kind.higher_is_better else default_worst(kind, mean))
 
 
-def default_worst(mean: float) -> float:
-    """The bound of the worst picture's LPIPS where the marker states none: max(2 m, m + 0.15), at most 0.80.
+def default_worst(kind: GateKind, mean: float) -> float:
+    """The bound of the worst picture or clip where the marker states none, at most the gate's largest.
 
-    >>> default_worst(0.10)
+    Of LPIPS max(2 m, m + 0.15), as published practice has it; of flicker 2 m; of sound m + 6 dB, twice the amplitude.
+
+    >>> default_worst(GATES["lpips"], 0.10)
     0.25
-    >>> default_worst(0.47)
+    >>> default_worst(GATES["lpips"], 0.47)
     0.8
+    >>> default_worst(GATES["audio"], 4.0)
+    10.0
     """
-    return min(max(2 * mean, mean + 0.15), 0.80)
+    slack = {"lpips": max(mean, 0.15), "audio": 6.0}.get(kind.name, mean)
+    return min(mean + slack, kind.largest)
 
 
 def _check_order(kind: GateKind, mean: float, worst: float) -> None:

@@ -1,6 +1,6 @@
 """Deciding speed and memory gates: pure functions of what was measured."""
 
-from math import exp, log
+from math import exp, isfinite, log
 from statistics import median
 
 from pytest_mxq.errors import MxqError
@@ -27,8 +27,10 @@ def decide_memory(memory: MemoryFacts, bound: MemoryBound) -> tuple[Outcome, str
     (<Outcome.PASS: 'pass'>, 'peak 0.556 of BF16 <= 0.600 (15.00 of 27.00 GiB), reserved 16.50 GiB')
 
     Raises:
-        MxqError: a bound compares with BF16, which was not weighed.
+        MxqError: a bound compares with BF16, which was not weighed; or a peak that is none.
     """
+    if not (isfinite(memory.peak_gib) and memory.peak_gib > 0):
+        raise MxqError(f"the quantized arm's peak memory came out as {memory.peak_gib} GiB")
     of_bf16 = "" if memory.bf16_peak_gib is None else f" ({memory.peak_gib:.2f} of {memory.bf16_peak_gib:.2f} GiB)"
     checks = [
         ("peak {} of BF16", memory.ratio, bound.max_ratio, of_bf16),

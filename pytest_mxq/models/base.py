@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -121,7 +121,7 @@ class Recipe:
         memory: what it occupies; None: not known, and not checked before loading.
         makes_clips: whether it makes video, which a baseline keeps with PyAV.
         graphs_up_to: largest batch size at which the arms of speed and memory gates run with CUDA Graphs; 0: none.
-        prepare: called with every pipeline of the model once it is loaded (such as for VAE tiling).
+        prepare: called with the base pipeline once it is loaded (such as for VAE tiling); the arms share its parts.
         save_tiny: saves the same architecture, small enough for a CPU, into a folder, in the layout of
             ``save_pretrained`` and with text encoders and tokenizers; for tests. None: there is none.
     """
@@ -181,6 +181,20 @@ class ModelRegistry:
             raise MxqError(f"model {recipe.name!r} is registered twice; models: {', '.join(self._recipes)}")
         self._recipes[recipe.name] = recipe
 
+    def point(self, name: str, folder: Path) -> None:
+        """Have a registered model's weights come from a local folder, with all else that its recipe says.
+
+        Raises:
+            MxqError: no such model, or no pipeline in the folder.
+        """
+        check_name("model", name, self._recipes)
+        if not (folder / "model_index.json").is_file():
+            raise MxqError(
+                f"--mxq-sources: {folder} holds no model_index.json; {name}= must name a folder that save_pretrained "
+                "wrote, or a snapshot of the Hub"
+            )
+        self._recipes[name] = replace(self._recipes[name], source=str(folder), revision=None)
+
     def names(self) -> tuple[str, ...]:
         """Registered names, in the order of registration."""
         return tuple(self._recipes)
@@ -196,6 +210,9 @@ class ModelRegistry:
         """
         if name in self._recipes:
             return self._recipes[name]
+        known = next((recipe for recipe in self if recipe.source == name), None)
+        if known is not None:
+            return known
         folder = beside / name
         if (folder / "model_index.json").is_file():
             return Recipe(name=_folder_name(name), source=str(folder), rule=GENERIC_RULE)

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-PUBLISHED_DEVICE = "NVIDIA B200"
-
 # What the published numbers were made with, by name of the package.
 PUBLISHED_STACK: Mapping[str, str] = MappingProxyType(
     {"torch": "2.12.0.dev20260315+cu130", "torchao": "0.17.0.dev20260316+cu130", "mslk-cuda": "2026.3.15+cu130"}

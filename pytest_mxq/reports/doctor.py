@@ -113,15 +113,19 @@ class Diagnosis:
     Attributes:
         sections: in the order in which they are shown.
         answers: one a format.
+        crowded: models whose gates of speed and memory do not fit at batch size 1.
+        models_asked: whether models were named, so that each of them must fit.
     """
 
     sections: tuple[Section, ...]
     answers: tuple[Answer, ...]
+    crowded: tuple[str, ...] = ()
+    models_asked: bool = False
 
     @property
     def is_able(self) -> bool:
-        """Whether every format asked for can be gated natively."""
-        return all(found.is_whole for found in self.answers)
+        """Whether every format asked for can be gated natively, on every model asked for by name."""
+        return all(found.is_whole for found in self.answers) and not (self.models_asked and self.crowded)
 
     @property
     def sentence(self) -> str:
@@ -131,7 +135,8 @@ class Diagnosis:
             emulated = any(found.ability is Ability.EMULATED for found in self.answers)
             way = "; accuracy alone with --mxq-emulate" if emulated else ""
             return f"not natively gated on this machine: {', '.join(unable)}{way}"
-        return f"all gates run natively on this machine: {', '.join(found.format for found in self.answers)}"
+        crowded = f"; no room for speed and memory gates of {', '.join(self.crowded)}" if self.crowded else ""
+        return f"natively gated on this machine: {', '.join(found.format for found in self.answers)}{crowded}"
 
 
 def diagnose(
@@ -160,7 +165,13 @@ def diagnose(
         *around,
         Section(title="formats", findings=tuple(map(_as_finding, answers))),
     )
-    return Diagnosis(sections=sections, answers=answers)
+    room, random = machine.device.total_memory_gib, settings.random_weights
+    crowded = [
+        recipe.name
+        for recipe in models
+        if recipe.memory is not None and room is not None and recipe.memory.both_arms(1, random=random) > room
+    ]
+    return Diagnosis(sections=sections, answers=answers, crowded=tuple(crowded), models_asked=bool(settings.models))
 
 
 def _machine(machine: Machine) -> Iterator[Finding]:

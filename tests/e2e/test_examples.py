@@ -30,7 +30,8 @@ def run(folder: Path, *options: str, **environment: str) -> subprocess.Completed
 
 def verdicts(folder: Path) -> dict[str, dict[str, Any]]:
     records = json.loads((folder / "mxq-report" / "report.json").read_text())["verdicts"]
-    return {f"{record['cell']['case']} {record['cell']['gate']}": record for record in records}
+    cells = [(record["cell"], record) for record in records]
+    return {f"{cell['case']} {cell['format']} {cell['gate']}": record for cell, record in cells}
 
 
 def test_a_model_of_ones_own_is_gated_from_its_folder_and_fails_a_bound_that_does_not_hold(tmp_path: Path) -> None:
@@ -41,16 +42,20 @@ def test_a_model_of_ones_own_is_gated_from_its_folder_and_fails_a_bound_that_doe
     assert BOUND in source
     tight = source.replace(BOUND, '"mxfp8": 0.000001').replace("def test_own_model", "def test_tight")
     (project / "test_tight.py").write_text(tight)
-    done = run(project, "--mxq-formats=mxfp8", "--mxq-emulate", "--mxq-reference=live", OWN_MODEL=str(model))
+    done = run(project, "--mxq-formats=mxfp8,nvfp4", "--mxq-emulate", "--mxq-reference=live", OWN_MODEL=str(model))
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
     found = verdicts(project)
     assert {name: record["outcome"] for name, record in found.items()} == {
-        "test_own_model lpips": "pass",
-        "test_own_model ssim": "pass",
-        "test_tight lpips": "regression",
-        "test_tight ssim": "pass",
+        "test_own_model mxfp8 lpips": "pass",
+        "test_own_model mxfp8 ssim": "pass",
+        "test_own_model nvfp4 lpips": "pass",
+        "test_own_model nvfp4 ssim": "pass",
+        "test_tight mxfp8 lpips": "regression",
+        "test_tight mxfp8 ssim": "pass",
+        "test_tight nvfp4 lpips": "pass",
+        "test_tight nvfp4 ssim": "pass",
     }
-    record = found["test_own_model lpips"]
+    record = found["test_own_model mxfp8 lpips"]
     assert record["cell"]["model"] == "own-model"
     assert record["reference"]["mode"] == "live"
     assert record["emulated"] is True

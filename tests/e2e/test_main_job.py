@@ -33,9 +33,11 @@ def test_the_main_job_ends_in_a_verdict_for_every_format_and_gate(tmp_path: Path
     done = run(*found.group(1).split(), f"--mxq-report={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     report: dict[str, Any] = json.loads((tmp_path / "report.json").read_text())
-    outcomes = {f"{r['cell']['format']}-{r['cell']['gate']}": r["outcome"] for r in report["verdicts"]}
+    demo = [record for record in report["verdicts"] if record["cell"]["model"] == "demo"]
+    outcomes = {f"{record['cell']['format']}-{record['cell']['gate']}": record["outcome"] for record in demo}
     assert outcomes == {f"{name}-{gate}": "pass" for name in ("mxfp8", "nvfp4") for gate in ("lpips", "ssim", "psnr")}
-    for record in report["verdicts"]:
+    assert {record["outcome"] for record in report["verdicts"] if record not in demo} == {"skipped"}  # too large for a CPU
+    for record in demo:
         assert len(record["scores"]["values"]) >= 8
         assert record["evidence"]["weight_share"] > 0.5
         assert Path(record["pictures"][0]).exists()

@@ -293,3 +293,13 @@ def test_pictures_of_nan_are_never_a_speedup(shared: TorchEngines, time: FakeTim
     verdict = judge(shared, time, harm=spoil)
     assert verdict.outcome is Outcome.DEGENERATE
     assert verdict.sentence == "the pictures of the timed mxfp8 arm hold NaN or infinity"
+
+
+def test_arms_that_enter_different_numbers_of_compiled_regions_do_not_run_alike(
+    shared: TorchEngines, time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regions = iter([6, 5])
+    monkeypatch.setattr("pytest_mxq.stopwatch.check_compiled", lambda _denoiser, _run: next(regions))
+    verdict = judge(shared, time)
+    assert verdict.outcome is Outcome.REGRESSION
+    assert "enters 6 compiled regions in BF16 and 5 in the quantized arm" in verdict.sentence

@@ -16,7 +16,7 @@ def test_flux(mxq_pipeline, mxq_prompt):
 
 
 def at(batch_size, *, speedup, memory):
-    model = pytest.mark.mxq("flux.1-dev", batch_size=batch_size)
+    model = pytest.mark.mxq("flux.1-dev", batch_size=batch_size, prompts=1)
     gates = pytest.mark.mxq_speedup(min=speedup), pytest.mark.mxq_memory(max_ratio=memory)
     return pytest.param(batch_size, marks=[model, *gates], id=f"batch{batch_size}")
 

@@ -12,7 +12,7 @@ import pytest
 @pytest.mark.mxq("ltx-2", prompts=4)
 @pytest.mark.mxq_lpips(max={"mxfp8": 0.40, "nvfp4": 0.50, "float8": 0.40})
 @pytest.mark.mxq_flicker(max={"mxfp8": 0.50, "nvfp4": 0.50, "float8": 0.50})
-@pytest.mark.mxq_audio(max={"mxfp8": 12, "nvfp4": 12, "float8": 12})
+@pytest.mark.mxq_audio(max={"mxfp8": 8, "nvfp4": 8, "float8": 8}, worst=12)
 def test_ltx2(mxq_pipeline, mxq_prompt):
     return mxq_pipeline(mxq_prompt)
 

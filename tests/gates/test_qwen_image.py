@@ -15,7 +15,7 @@ def test_qwen_image(mxq_pipeline, mxq_prompt):
 
 
 def at(batch_size, *, speedup, memory):
-    model = pytest.mark.mxq("qwen-image", batch_size=batch_size)
+    model = pytest.mark.mxq("qwen-image", batch_size=batch_size, prompts=1)
     gates = pytest.mark.mxq_speedup(min=speedup), pytest.mark.mxq_memory(max_ratio=memory)
     return pytest.param(batch_size, marks=[model, *gates], id=f"batch{batch_size}")
 

@@ -16,7 +16,7 @@ from pytest_mxq.cases import Case
 from pytest_mxq.errors import CaseFaultError, WeightsUnavailableError
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.statistics import Sampling, SpeedMode
-from pytest_mxq.gates.verdict import Evidence, PeakMemory, PictureFault, SpeedSamples
+from pytest_mxq.gates.verdict import Evidence, Outcome, PeakMemory, PictureFault, SpeedSamples, Stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,12 +236,13 @@ class FakeStopwatch:
 
     def time_bf16(self, case: Case, workload: Callable[..., object]) -> FakeTimed:
         self.engines._log("session")
+        if "environment" in self.behaviour:
+            raise Stop(Outcome.ENVIRONMENT, f"nothing was stored: {self.behaviour['environment']}")
         return FakeTimed(
             seconds=self._times("bf16", 8),
             peak_gib=20.0,
             execution=self.execution(case),
             identity=self._observed(case, workload),
-            environment=self.behaviour.get("environment", ""),
         )
 
     def weigh(
@@ -268,4 +269,3 @@ class FakeTimed:
     peak_gib: float | None
     execution: str
     identity: Identity
-    environment: str

@@ -15,10 +15,15 @@ def b200(gates: GateDirectory) -> GateDirectory:
     return gates
 
 
+def written(name: str) -> str:
+    """Under a name of its own: this process may have imported the original."""
+    return name.replace("test_", "test_shipped_")
+
+
 def write_all(gates: GateDirectory) -> None:
     (gates.path / "test_it.py").unlink()
     for name in FILES:
-        gates.write((GATES / name).read_text(), name)
+        gates.write((GATES / name).read_text(), written(name))
 
 
 def become(gates: GateDirectory, *changes: tuple[str, str]) -> None:
@@ -70,7 +75,7 @@ def test_on_an_h100_with_random_weights_speed_and_memory_run_where_they_fit(b200
 @pytest.mark.parametrize("name", FILES)
 def test_every_gate_has_a_bound_for_the_published_formats_and_float8(gates: GateDirectory, name: str) -> None:
     write_all(gates)
-    result = gates.run("--mxq-formats=mxfp8,nvfp4,float8", name)
+    result = gates.run("--mxq-formats=mxfp8,nvfp4,float8", written(name))
     result.assert_outcomes(skipped=len(gates.report()["verdicts"]))
 
 

@@ -19,7 +19,7 @@ def test_a_number_serves_every_format_and_the_worst_bound_has_its_default() -> N
 
 @pytest.mark.parametrize(("mean", "worst"), [(0.01, 0.16), (0.15, 0.30), (0.3, 0.6), (0.47, 0.80), (0.8, 0.8)])
 def test_the_default_of_the_worst_picture(mean: float, worst: float) -> None:
-    assert default_worst(mean) == pytest.approx(worst)
+    assert default_worst(GATES["lpips"], mean) == pytest.approx(worst)
 
 
 def test_an_emulated_arm_takes_its_own_key_before_the_native_one() -> None:
@@ -48,7 +48,7 @@ def test_the_worst_picture_cannot_be_bounded_more_strictly_than_the_mean() -> No
 
 
 def test_bounds_of_clips_and_sound_that_could_not_fail_are_refused() -> None:
-    assert read(kind="flicker", max=1.0) == Bound(mean=1.0, worst=None)
+    assert read(kind="flicker", max=1.0) == Bound(mean=1.0, worst=1.0)
     with pytest.raises(CaseFaultError, match=r"mxq_flicker\(max=\) must be above 0 and at most 1, got 1.01"):
         read(kind="flicker", max=1.01)  # a clip that stands still has 1
     assert read(kind="audio", max=12.0, worst={"nvfp4": 20.0}) == Bound(mean=12.0, worst=20.0)
@@ -56,3 +56,11 @@ def test_bounds_of_clips_and_sound_that_could_not_fail_are_refused() -> None:
         read(kind="audio", max=61)
     with pytest.raises(CaseFaultError, match="mxq_audio has no argument 'min'"):
         read(kind="audio", min=3)
+
+
+@pytest.mark.parametrize(
+    ("gate", "mean", "worst"), [("audio", 8.0, 14.0), ("audio", 58.0, 60.0), ("flicker", 0.2, 0.4)]
+)
+def test_the_worst_clip_is_bounded_where_the_marker_does_not_say(gate: str, mean: float, worst: float) -> None:
+    bound = read_bound(GATES[gate], (), {"max": mean}, format_name="mxfp8", emulated=False)
+    assert bound == Bound(mean=mean, worst=worst)

@@ -114,3 +114,35 @@ def test_a_recipe_knows_its_rules_by_name() -> None:
     assert recipe.selection("intended") is other
     with pytest.raises(MxqError, match=r"unknown selection 'mine'; selections: published, intended"):
         recipe.selection("mine")
+
+
+def registry() -> ModelRegistry:
+    models = ModelRegistry()
+    for recipe in built_in_models():
+        models.register(recipe)
+    return models
+
+
+@pytest.mark.parametrize("name", ["flux.1-dev", "qwen-image", "ltx-2"])
+def test_the_hub_id_of_a_built_in_model_is_that_model(name: str, tmp_path: Path) -> None:
+    recipe = registry().find(name, beside=tmp_path)
+    assert "/" in recipe.source
+    assert registry().find(recipe.source, beside=tmp_path) is recipe
+
+
+def test_a_built_in_model_can_be_pointed_at_a_local_folder_and_keeps_its_recipe(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    models = registry()
+    models.point("ltx-2", tmp_path)
+    found = models.find("ltx-2", beside=tmp_path)
+    original = registry().find("ltx-2", beside=tmp_path)
+    assert found == dataclasses.replace(original, source=str(tmp_path), revision=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("flux", "unknown model 'flux'"), ("ltx-2", "nowhere holds no model_index.json; ltx-2= must name")],
+)
+def test_a_source_that_is_none_is_refused(name: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(MxqError, match=said):
+        registry().point(name, tmp_path / "nowhere")
