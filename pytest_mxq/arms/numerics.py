@@ -15,7 +15,7 @@ by less than 2**-118; magnitudes from 2**122 (MXFP4) or 2**124 (MXFP8) become Na
 Inf stay non-finite. An all-zero NVFP4 activation and an all-zero float8 row become NaN, as they do in torchao.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
@@ -103,12 +103,26 @@ def _stored_bytes(native: TorchAOBaseTensor) -> int:
     return sum(getattr(native, name).nbytes for name in names)
 
 
-def _block_amax(x: Tensor, block: int) -> Tensor:
-    """Bits of the largest BF16 magnitude in each ``block`` of ``x``: int32, flat; they are ordered as the numbers are.
+# Numbers quantized at a time on a CPU: temporaries of 512 KB stay in a core's cache, and the C library keeps their
+# memory, where it gives larger ones back to the system and takes them again page by page.
+_PIECE = 1 << 17
 
-    int32, because PyTorch's CPU kernel reduces that as vectors, and int16 and bfloat16 number by number.
+
+def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Parts of ``tensors``, all (blocks, ...), over the same blocks; the first tensor's size says how many."""
+    count = _PIECE // tensors[0].shape[-1]
+    if tensors[0].device.type != "cpu" or len(tensors[0]) <= count:
+        return iter((tensors,))
+    return zip(*(torch.split(tensor, count) for tensor in tensors), strict=True)
+
+
+def _block_amax(magnitudes: Tensor) -> Tensor:
+    """The largest in each block of BF16 magnitudes given as bits (blocks, n; int16): (blocks, 1; int32).
+
+    Bits are ordered as the numbers are. int32, because PyTorch's CPU kernel reduces that as vectors, and int16 and
+    bfloat16 number by number.
     """
-    return (x.view(torch.int16) & 0x7FFF).to(torch.int32).view(-1, block).amax(-1)
+    return magnitudes.to(torch.int32).amax(-1, keepdim=True)
 
 
 def _bias_as(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -148,12 +162,18 @@ class MxNumerics:
         return NativeWeight(Operand(native.dequantize(torch.bfloat16), None), _stored_bytes(native))
 
     def quantize_activation(self, x: Tensor, dtype: torch.dtype) -> Operand:
-        """See `Numerics`; all in BF16, whose positive numbers are ordered as their bits are."""
-        smallest = (_block_amax(x, 32) + (self.carry - self.span * 128)).clamp_(min=128).bitwise_and_(0x7F80)
-        power = (x.view(torch.int16) & 0x7F80).view(-1, 32)
-        power = torch.maximum(power, smallest.to(torch.int16).unsqueeze(-1)).view(torch.bfloat16).view(x.shape)
-        rounded = torch.add(x, power, alpha=self.magic).sub_(power, alpha=self.magic)
-        return Operand(rounded.to(dtype), None)
+        """See `Numerics`."""
+        values = torch.empty_like(x)
+        for piece, out in _pieces(x.view(-1, 32), values.view(-1, 32)):
+            self._round(piece, out)
+        return Operand(values.to(dtype), None)
+
+    def _round(self, blocks: Tensor, out: Tensor) -> None:
+        """Write the rounded ``blocks`` to ``out``; all in BF16, whose positive numbers have the order of their bits."""
+        bits = blocks.view(torch.int16) & 0x7FFF
+        smallest = _block_amax(bits).add_(self.carry - self.span * 128).clamp_(min=128)
+        power = torch.maximum(bits, smallest.to(torch.int16), out=bits).bitwise_and_(0x7F80).view(torch.bfloat16)
+        torch.add(blocks, power, alpha=self.magic, out=out).sub_(power, alpha=self.magic)
 
     def linear(self, x: Operand, weight: Operand, bias: Tensor | None) -> Tensor:
         """See `Numerics`; the bias joins the FP32 accumulator and the sum is rounded once."""
@@ -186,15 +206,18 @@ class Nvfp4Numerics:
 
     def quantize_activation(self, x: Tensor, dtype: torch.dtype) -> Operand:
         """See `Numerics`."""
-        amax = _block_amax(x, 16).bitwise_left_shift_(16).view(torch.float32)
+        blocks, values = x.view(-1, 16), torch.empty_like(x, dtype=dtype)
+        bits = torch.cat([_block_amax(piece.view(torch.int16) & 0x7FFF) for (piece,) in _pieces(blocks)])
+        amax = bits.bitwise_left_shift_(16).view(torch.float32)
         scale = amax.amax() / (448.0 * 6.0)
         unrounded = amax.div_(6.0).div_(scale).clamp_(min=2.0**-6)
         # Three mantissa bits by Veltkamp's splitting: at a tie the added multiple is even, so ties go to even here too.
         block = torch.add(unrounded, unrounded, alpha=2.0**20).sub_(unrounded, alpha=2.0**20)
-        data = x.float().view(-1, 16).mul_(((1.0 / scale) / block).unsqueeze(-1))
-        power = (data.view(torch.int32) & 0x7F800000).view(torch.float32).clamp_(min=1.0)
-        data.add_(power, alpha=1.5 * 2.0**22).sub_(power, alpha=1.5 * 2.0**22).mul_(block.unsqueeze(-1))
-        return Operand(data.view(x.shape).to(dtype), scale)
+        for piece, factor, step, out in _pieces(blocks, (1.0 / scale) / block, block, values.view(-1, 16)):
+            data = piece.float().mul_(factor)
+            power = (data.view(torch.int32) & 0x7F800000).view(torch.float32).clamp_(min=1.0)
+            out.copy_(data.add_(power, alpha=1.5 * 2.0**22).sub_(power, alpha=1.5 * 2.0**22).mul_(step))
+        return Operand(values, scale)
 
     def linear(self, x: Operand, weight: Operand, bias: Tensor | None) -> Tensor:
         """See `Numerics`; the epilogue of torchao's ``_addmm_nvfp4_dispatch``: each step rounds to BF16."""

@@ -139,10 +139,14 @@ class Lpips:
         return self._kept.features
 
     def _features(self, pictures: Tensor) -> Features:
-        """The five feature maps of each picture, normalized over the channels."""
-        values = pictures.to(memory_format=torch.channels_last).float() / 127.5 - 1
-        layers = self._network.net(self._network.scaling_layer(values))
-        return [lpips.normalize_tensor(layer) for layer in layers]
+        """The five feature maps of each picture, normalized over the channels.
+
+        The formulas of ``ScalingLayer`` and ``normalize_tensor``, in place, and the first on whole planes.
+        """
+        scaling = self._network.scaling_layer
+        values = pictures.float().div_(127.5).sub_(1).sub_(scaling.shift).div_(scaling.scale)
+        layers = self._network.net(values.to(memory_format=torch.channels_last))
+        return [layer.div_(torch.linalg.vector_norm(layer, dim=1, keepdim=True).add_(1e-10)) for layer in layers]
 
     def _compare(self, reference: Features, other: Features) -> list[float]:
         """The squared differences, weighted by each layer's head, averaged over space, summed over layers (eq. 1)."""

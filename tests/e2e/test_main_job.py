@@ -36,7 +36,9 @@ def test_the_main_job_ends_in_a_verdict_for_every_format_and_gate(tmp_path: Path
     demo = [record for record in report["verdicts"] if record["cell"]["model"] == "demo"]
     outcomes = {f"{record['cell']['format']}-{record['cell']['gate']}": record["outcome"] for record in demo}
     assert outcomes == {f"{name}-{gate}": "pass" for name in ("mxfp8", "nvfp4") for gate in ("lpips", "ssim", "psnr")}
-    assert {record["outcome"] for record in report["verdicts"] if record not in demo} == {"skipped"}  # too large for a CPU
+    assert {record["outcome"] for record in report["verdicts"] if record not in demo} == {
+        "skipped"
+    }  # too large for a CPU
     for record in demo:
         assert len(record["scores"]["values"]) >= 8
         assert record["evidence"]["weight_share"] > 0.5

@@ -120,6 +120,26 @@ def test_mx_rounds_every_bf16_number_as_torchao_does(number_format: NumberFormat
     assert torch.equal(activation(x, number_format).values, native.dequantize(BF16))
 
 
+@MX
+def test_mx_activation_of_several_pieces_equals_torchao_bit_by_bit(number_format: NumberFormat) -> None:
+    x = awkward(1.0).repeat(30, 1)
+    assert x.numel() > 2 * numerics._PIECE
+    native = MXTensor.to_mx(x, MX_ELEMENTS[number_format], 32, scaling_mode=ScaleCalculationMode.RCEIL)
+    assert torch.equal(activation(x, number_format).values, native.dequantize(BF16))
+
+
+def test_nvfp4_activation_of_several_pieces_has_one_scale() -> None:
+    """The largest magnitude lies in the last piece, and every piece is scaled by it."""
+    x = awkward(1.0).repeat(30, 1)
+    assert x.numel() > 2 * numerics._PIECE
+    x[-1, -1] = 5000
+    values, scale = torchao_nvfp4(x)
+    mine = activation(x, NumberFormat.NVFP4)
+    assert mine.scale is not None
+    assert torch.equal(mine.scale, scale)
+    assert torch.equal(mine.values.float(), values)
+
+
 @MAGNITUDES
 def test_nvfp4_activation_equals_torchao_bit_by_bit(magnitude: float) -> None:
     x = awkward(magnitude)
