@@ -163,8 +163,11 @@ def test_what_a_call_returned_is_gone_before_the_next_even_in_a_cycle() -> None:
         ([1.0], 2, True),
         ([9.0, 1.0, 1.01], 3, True),
         ([1.0, 1.019], 2, True),
-        ([1.0, 1.03], MAX_WARM_UP, False),
+        ([1.0, 1.03], MAX_WARM_UP, True),
+        ([9.0, 1.0, 1.1, 1.2, 1.1, 1.2], MAX_WARM_UP, True),
         ([6.0, 5.0, 4.0, 3.0, 2.0, 1.99], 6, True),
+        ([1.0, 1.1, 1.2, 1.3, 1.4, 1.5], MAX_WARM_UP, False),
+        ([1.0, 9.0, 8.0, 7.0, 6.0, 5.0], MAX_WARM_UP, False),
     ],
 )
 def test_warm_up_ends_when_two_calls_agree_or_after_six(seconds: list[float], calls: int, settled: bool) -> None:
