@@ -7,7 +7,8 @@ Every section is a process of its own with its own time limit, and appends what 
 - harm: four injected slowdowns of the float8 arm, and the unharmed arm twice before them;
 - sleeps: longer and longer sleeps in the float8 arm's denoiser, and the unharmed arm twice before them;
 - float8: float8 against BF16 at 4 and at 28 steps, and the peak memory of each arm alone;
-- graphs: float8 with CUDA Graphs against float8 without them.
+- graphs: float8 with CUDA Graphs against float8 without them;
+- bits: whether graphs change a bit of a float8 block, or Inductor does, which tunes each compiled form by itself.
 
 The first section that compiles starts with an empty compile cache, the later ones with a warm one.
 
@@ -39,6 +40,9 @@ import torch
 from sections import Recorder, read_records, run_sections, wait_for_turn
 from tiny_recipes import TINY_RECIPES
 from torch import nn
+from torch._inductor import config as inductor_config
+from torch._inductor.utils import fresh_cache
+from torch.utils._pytree import tree_leaves
 from torchao.quantization import Int8WeightOnlyConfig
 
 from pytest_mxq.arms.compile import (
@@ -305,6 +309,86 @@ def largest(one: torch.Tensor, two: torch.Tensor) -> float:
     return (one.float() - two.float()).abs().max().item()
 
 
+def bits(bench: Bench) -> None:
+    """Compile one block of each class in several ways and compare what they make of the same input."""
+    pipe = load_random(bench.recipe, device=bench.device).pipe
+    denoiser = share_copy(pipe.transformer)
+    quantize_layers(denoiser, chosen_layers(bench, pipe), bench.format, emulated=False)
+    arm = with_denoiser(pipe, denoiser)
+    for block in {type(block): block for block in reversed(repeated_blocks(denoiser))}.values():
+        with recorded_call(block) as seen:
+            bench.draw(arm, steps=1)
+        call = seen[0]
+        for settings in ({}, {"deterministic": True}):
+            torch.compiler.reset()
+            with inductor_config.patch(settings), fresh_cache():
+                default = compiled(block, CompileMode.DEFAULT, call)
+                ways = {"again": default}
+                if bench.device == "cuda":
+                    ways["captured in a CUDA Graph"] = captured(default)
+                    ways["reduce-overhead"] = compiled(block, CompileMode.REDUCE_OVERHEAD, call)
+                compare_bits(bench, f"{type(block).__name__} {settings}", default, ways)
+                torch.compiler.reset()
+                with fresh_cache():
+                    anew = {"compiled anew, empty cache": compiled(block, CompileMode.DEFAULT, call)}
+                    compare_bits(bench, f"{type(block).__name__} {settings}", default, anew)
+
+
+@contextmanager
+def recorded_call(block: nn.Module) -> Iterator[list[tuple[Any, Any]]]:
+    """What the block is called with meanwhile."""
+    seen: list[tuple[Any, Any]] = []
+    hook = block.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
+    yield seen
+    hook.remove()
+
+
+def compiled(block: nn.Module, mode: CompileMode, call: tuple[Any, Any]) -> Callable[[], torch.Tensor]:
+    """A compiled copy of the block, warm, with that call."""
+    holder = nn.ModuleList([share_copy(block)])
+    holder._repeated_blocks = [type(block).__name__]  # type: ignore[assignment]  # noqa: SLF001  # as diffusers names them
+    compile_blocks(holder, mode=mode)
+    args, kwargs = call
+
+    def run() -> torch.Tensor:
+        outputs = holder[0](*args, **kwargs)
+        return torch.cat([output.flatten() for output in tree_leaves(outputs)])
+
+    for _ in range(3):
+        run()
+    return run
+
+
+def captured(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """The same code, replayed."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = run()
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return output.clone()
+
+    return replay
+
+
+def compare_bits(
+    bench: Bench, what: str, default: Callable[[], torch.Tensor], ways: dict[str, Callable[[], torch.Tensor]]
+) -> None:
+    reference = default()
+    for way, run in ways.items():
+        other = run()
+        bench.record(
+            "bits",
+            of=what,
+            way=way,
+            differing=(reference != other).sum().item(),
+            elements=reference.numel(),
+            largest=largest(reference, other),
+            spread=reference.float().std().item(),
+        )
+
+
 def harm(bench: Bench) -> None:
     pipe = load(bench)
     warm(bench, "bf16", pipe)
@@ -414,6 +498,7 @@ SECTIONS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "sleeps": (sleeps, 110),
     "float8": (float8, 120),
     "graphs": (graphs, 120),
+    "bits": (bits, 150),
 }
 
 
