@@ -322,15 +322,17 @@ def bits(bench: Bench) -> None:
         for settings in ({}, {"deterministic": True}):
             torch.compiler.reset()
             with inductor_config.patch(settings), fresh_cache():
-                default = compiled(block, CompileMode.DEFAULT, call)
-                ways = {"again": default}
+                default = warmed_up(compiled(block, CompileMode.DEFAULT, call))
+                ways = {"again": default, "eager": flat_call(share_copy(block), call)}
                 if bench.device == "cuda":
                     ways["captured in a CUDA Graph"] = captured(default)
-                    ways["reduce-overhead"] = compiled(block, CompileMode.REDUCE_OVERHEAD, call)
+                    graphed = compiled(block, CompileMode.REDUCE_OVERHEAD, call)
+                    for calling in ("without a graph yet", "recording it", "replaying it"):
+                        ways[f"reduce-overhead, {calling}"] = graphed
                 compare_bits(bench, f"{type(block).__name__} {settings}", default, ways)
                 torch.compiler.reset()
                 with fresh_cache():
-                    anew = {"compiled anew, empty cache": compiled(block, CompileMode.DEFAULT, call)}
+                    anew = {"compiled anew, empty cache": warmed_up(compiled(block, CompileMode.DEFAULT, call))}
                     compare_bits(bench, f"{type(block).__name__} {settings}", default, anew)
 
 
@@ -344,16 +346,19 @@ def recorded_call(block: nn.Module) -> Iterator[list[tuple[Any, Any]]]:
 
 
 def compiled(block: nn.Module, mode: CompileMode, call: tuple[Any, Any]) -> Callable[[], torch.Tensor]:
-    """A compiled copy of the block, warm, with that call."""
+    """A compiled copy of the block with that call."""
     holder = nn.ModuleList([share_copy(block)])
     holder._repeated_blocks = [type(block).__name__]  # type: ignore[assignment]  # noqa: SLF001  # as diffusers names them
     compile_blocks(holder, mode=mode)
+    return flat_call(holder[0], call)
+
+
+def flat_call(block: nn.Module, call: tuple[Any, Any]) -> Callable[[], torch.Tensor]:
     args, kwargs = call
+    return lambda: torch.cat([output.flatten() for output in tree_leaves(block(*args, **kwargs))])
 
-    def run() -> torch.Tensor:
-        outputs = holder[0](*args, **kwargs)
-        return torch.cat([output.flatten() for output in tree_leaves(outputs)])
 
+def warmed_up(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
     for _ in range(3):
         run()
     return run
