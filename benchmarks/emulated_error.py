@@ -17,7 +17,7 @@ the BF16 weights without text encoders (22, 38 and 41 GiB) and what one layer ne
 Every model is a process of its own with a time limit. Its numbers are appended to emulated-error.jsonl with each call
 of the denoiser; after each model emulated-error.json and emulated-error.md sum up all that there is.
 
-    python benchmarks/emulated_error.py --out results/                              # on a GPU, a few minutes
+    python benchmarks/emulated_error.py --out results/                              # on a GPU, two minutes
     python benchmarks/emulated_error.py --out results/ --models ltx-2 --frames 49   # one model, fewer frames
     python benchmarks/emulated_error.py --out trial/ --device cpu --tiny            # a trial with tiny models
     python benchmarks/emulated_error.py --out results/ --table                      # sum up once more
