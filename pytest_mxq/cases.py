@@ -93,7 +93,8 @@ class Plan:
             return ""
         if self.emulated and not self.skip:
             return ""
-        return f"{self.cell.format} at batch size {self.case.settings.batch_size}: {caution.sentence}"
+        said = caution.said_of(self.case.recipe.name)
+        return f"{self.cell.format} at batch size {self.case.settings.batch_size}: {said}"
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -118,6 +119,14 @@ def batch_cautions(plans: Iterable[Plan]) -> list[str]:
     ]
 
 
+def kernel_cautions(plans: Iterable[Plan], device: Device) -> list[str]:
+    """The caution of `kernel_caution` for what is going to run natively, where there is one."""
+    run = [plan for plan in plans if not plan.emulated and not plan.skip and not plan.fault]
+    formats = {plan.number_format.name: plan.number_format for plan in run if plan.number_format is not None}
+    caution = kernel_caution(formats.values(), device)
+    return [caution] if caution else []
+
+
 def stated_prompts(settings: CaseSettings, recipe: Recipe) -> tuple[str, ...]:
     """The prompts of a case as far as they are known at collection: none of a named set, which is fetched later.
 
@@ -140,6 +149,29 @@ def stated_prompts(settings: CaseSettings, recipe: Recipe) -> tuple[str, ...]:
 def runs_natively(number_format: Format, device: Device) -> bool:
     """Whether this device has the format's instructions."""
     return device.capability is not None and device.capability >= number_format.capability
+
+
+def kernel_caution(formats: Iterable[Format], device: Device) -> str:
+    """That some formats run natively with other kernels than those of the capability they ask for; empty: none does.
+
+    The instructions of the tensor cores are each generation's own since 9.0 (PTX ISA: sm_90a, sm_100a, sm_120a), but
+    torchao, as `runs_natively`, asks for a capability at or above the format's.
+    """
+    found = device.capability
+    others = [
+        number_format
+        for number_format in formats
+        if found and runs_natively(number_format, device) and found[0] > number_format.capability[0] >= 9
+    ]
+    if not found or not others:
+        return ""
+    names = ", ".join(number_format.name for number_format in others)
+    asked = ", ".join(sorted({f"{number_format.capability[0]}.x" for number_format in others}))
+    return (
+        f"{names} on compute capability {found[0]}.{found[1]} ({device.name}): native, but with other kernels than "
+        f"{asked}, which the published numbers are of; they differ between releases of torch and torchao, and bounds "
+        f"from {asked} may not hold"
+    )
 
 
 def refusal_of_emulation(number_format: Format, device: Device) -> str:

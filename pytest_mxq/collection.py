@@ -131,13 +131,12 @@ class Planner:
         if case.random_weights and case.recipe.random is None:
             return f"--mxq-weights=random: model {case.recipe.name!r} cannot be built with random weights"
         if kind.family == "pictures" and case.random_weights:
-            return "--mxq-weights=random: pictures of random weights mean nothing; speed and memory gates alone run"
+            return "--mxq-weights=random: what random weights draw means nothing; speed and memory gates alone run"
         if kind.family == "pictures":
             incapable = refusal(number_format, self.device, emulate=self.settings.emulate) if emulated else ""
-            use = Use.EMULATED_PICTURES if emulated else Use.PICTURES
         else:
-            incapable, use = refusal_of_emulation(number_format, self.device) if emulated else "", Use.BOTH_ARMS
-        return incapable or refusal_of_room(case, self.device, use)
+            incapable = refusal_of_emulation(number_format, self.device) if emulated else ""
+        return incapable or refusal_of_room(case, self.device, Use.of(kind, emulated=emulated))
 
     def _case(self, item: pytest.Function, slot: Slot) -> Case:
         marker = _marker(item, "mxq")

@@ -109,7 +109,8 @@ class Controller:
             self.notices = []
             if self.problems and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self.journal.finish(self.session, list(self.records.values()), self.problems)
+        cautions = [*self.session.cautions, *self.cautions]
+        self.journal.finish(self.session, list(self.records.values()), self.problems, cautions)
         if self.journal.fault:
             self.problems.append(self.journal.fault)
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED

@@ -49,6 +49,16 @@ class TorchEngines:
         self._progress = progress
         self._lpips: Lpips | None = None
 
+    def free_gib(self, case: Case) -> float | None:
+        """What the device has for a case's arms, what this process holds for others' included, GiB.
+
+        None where its model is loaded already, and on a CPU.
+        """
+        if self.device != "cuda" or self.arms.holds(case.source):
+            return None
+        free, _ = torch.cuda.mem_get_info()
+        return float(free + torch.cuda.memory_reserved()) / 2**30
+
     def draw(self, case: Case, workload: Workload, *, label: str, chunks: Sequence[int] | None = None) -> PictureShot:
         """Draw a case, or some chunks of it, with the BF16 arm in the case's execution mode."""
         arm = self._arm(case, None, emulated=False, execution=case.settings.execution)

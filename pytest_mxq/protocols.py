@@ -20,6 +20,11 @@ class Shot(Protocol):
     """The pictures or clips of one arm (the engines' own type), with what was observed while they were drawn."""
 
     @property
+    def noun(self) -> str:
+        """What they are: "picture" or "clip"."""
+        ...
+
+    @property
     def positions(self) -> Sequence[int]:
         """Position of each picture or clip in the case's full set."""
         ...

@@ -87,7 +87,7 @@ class Refresher(Generic[S]):
         shot = self.engines.draw(case, workload, label="bf16")
         if shot.faults:
             text = "; ".join(fault.sentence for fault in shot.faults)
-            raise Stop(Outcome.DEGENERATE, f"nothing was stored: BF16 draws degenerate pictures: {text}")
+            raise Stop(Outcome.DEGENERATE, f"nothing was stored: BF16 draws degenerate {shot.noun}s: {text}")
         noise = self._noise_floor(case, workload, shot)
         kept = _kept_sessions(self._old_manifest(case), shot.identity)
         sessions = (*kept, *self._session(case, workload))
@@ -191,7 +191,7 @@ class Refresher(Generic[S]):
 
     def _changes(self, case: Case, old: tuple[Manifest, S] | str, new: Manifest, shot: S) -> list[str]:
         path = self.store.manifest_path(case.recipe.name, case.name)
-        lines = [f"{case.recipe.name}/{case.name}: {len(new.pictures)} pictures -> {path}", _noise_line(new)]
+        lines = [f"{case.recipe.name}/{case.name}: {new.drawn} -> {path}", _noise_line(new)]
         if new.sessions:
             lines.append(f"BF16, {len(new.sessions)} sessions, newest: {_shown(new.sessions[-1].seconds)}")
         if isinstance(old, str):
@@ -205,12 +205,14 @@ class Refresher(Generic[S]):
 
     def _picture_change(self, old: S, new: S) -> str:
         if self.engines.are_identical(old, new):
-            return "pictures: equal to the old ones to the bit"
+            return f"{new.noun}s: equal to the old ones to the bit"
         values = self.engines.score("lpips", old, new)
         changed = sum(value > 0 for value in values)
         mean = sum(values) / len(values)
+        frames = " frames" if len(values) > len(new.positions) else ""
         return (
-            f"pictures: {changed} of {len(values)} changed, LPIPS old -> new: mean {mean:.4f}, worst {max(values):.4f}"
+            f"{new.noun}s: {changed} of {len(values)}{frames} changed, LPIPS old -> new: mean {mean:.4f}, "
+            f"worst {max(values):.4f}"
         )
 
 

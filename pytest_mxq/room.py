@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from math import ceil
 from typing import TYPE_CHECKING
@@ -9,16 +10,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_mxq.cases import Case
     from pytest_mxq.device import Device
+    from pytest_mxq.gates.bounds import GateKind
     from pytest_mxq.models import MemoryNeed
+
+# GiB that the driver, a CUDA context and its kernels take of a device that nobody else uses; no need counts them.
+_OVERHEAD = 1.5
 
 
 class Use(Enum):
-    """What memory is needed for; the value is what messages call it."""
+    """What memory is needed for; the value is what messages call it, of a model that draws pictures."""
 
     PICTURES = "the pictures"
     EMULATED_PICTURES = "the emulated pictures"  # whose weights take no less than BF16's
     BOTH_ARMS = "both arms"
     BF16 = "the BF16 calls"
+
+    @classmethod
+    def of(cls, kind: GateKind | None, *, emulated: bool) -> Use:
+        """What a gate needs memory for; None: a refresh."""
+        if kind is None:
+            return cls.BF16
+        if kind.family != "pictures":
+            return cls.BOTH_ARMS
+        return cls.EMULATED_PICTURES if emulated else cls.PICTURES
 
 
 def refusal_of_room(case: Case, device: Device, use: Use) -> str:
@@ -36,7 +50,7 @@ def refusal_of_room(case: Case, device: Device, use: Use) -> str:
     if memory is None:
         return ""
     need = _need(memory, use, batch_size, random=case.random_weights)
-    what = f"{use.value} of {case.recipe.name} at batch size {batch_size} need about {ceil(need)} GiB"
+    what = _what(case, use, need)
     if device.kind != "cuda":
         return f"{what} on a CUDA device, found none (cpu)"
     found = device.total_memory_gib
@@ -45,6 +59,35 @@ def refusal_of_room(case: Case, device: Device, use: Use) -> str:
     fitting = [size for size in range(1, batch_size) if _need(memory, use, size, random=case.random_weights) <= found]
     smaller = f"; batch size {fitting[-1]} fits" if fitting else ""
     return f"{what}, found {found:.0f} on {device.name}{smaller}"
+
+
+def lack_of_room(case: Case, device: Device, use: Use, *, free: float, others: Sequence[str]) -> str:
+    """Why a case that would fit on the device cannot be loaded now, with the numbers; empty: it can.
+
+    Args:
+        case: the case, of a model that is not loaded yet.
+        device: the CUDA device.
+        use: what for.
+        free: what this process could have of the device, what it holds included, GiB.
+        others: the processes that the driver lists beside this one.
+    """
+    memory = case.recipe.memory
+    if memory is None:
+        return ""
+    need = _need(memory, use, case.settings.batch_size, random=case.random_weights)
+    if need <= free + _OVERHEAD:
+        return ""
+    total = "" if device.total_memory_gib is None else f" of {device.total_memory_gib:.0f}"
+    held = f"the driver lists {', '.join(others)}" if others else "the driver lists no other process"
+    return (
+        f"{_what(case, use, need)}, {free:.1f}{total} GiB are free on {device.name}: {held}; end what holds it, or "
+        "choose another GPU by CUDA_VISIBLE_DEVICES"
+    )
+
+
+def _what(case: Case, use: Use, need: float) -> str:
+    drawn = use.value.replace("pictures", "clips") if case.recipe.makes_clips else use.value
+    return f"{drawn} of {case.recipe.name} at batch size {case.settings.batch_size} need about {ceil(need)} GiB"
 
 
 def _need(memory: MemoryNeed, use: Use, batch_size: int, *, random: bool) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mxq.cases import Plan, batch_cautions
+from pytest_mxq.cases import Plan, batch_cautions, kernel_cautions
 from pytest_mxq.collection import PIPELINE, PROMPT, Planner, Slot, find_double_cases, is_gate_test, stray_marker
 from pytest_mxq.device import find_device
 from pytest_mxq.formats import FormatRegistry
@@ -89,7 +89,7 @@ class MxqSession:
         _order(items)
         left = [item.stash[PLAN] for item in items if PLAN in item.stash]
         self.selected = {plan.cell.nodeid for plan in left}
-        self.cautions = batch_cautions(left)
+        self.cautions = [*kernel_cautions(left, self.device), *batch_cautions(left)]
 
     def _keep(self, item: pytest.Item) -> bool:
         if not is_gate_test(item):
@@ -158,6 +158,9 @@ class MxqSession:
 
     def _run(self, plan: Plan, item: pytest.Function) -> Verdict:
         workload = _workload(item)
+        lack = self.bench.lack_of_room(plan)
+        if lack:
+            return Verdict(cell=plan.cell, outcome=Outcome.ENVIRONMENT, sentence=lack, emulated=plan.emulated)
         if self.settings.refresh:
             return self._refresh(plan, item, workload)
         self.bench.forget_comparisons(plan)

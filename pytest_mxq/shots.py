@@ -37,6 +37,11 @@ class PictureShot:
     identity: Identity
 
     @property
+    def noun(self) -> str:
+        """What they are: "picture" or "clip"."""
+        return "picture" if self.film is None else "clip"
+
+    @property
     def frames(self) -> int:
         """Pictures at each position: the frames of a clip, or 1."""
         return self.film.frames if self.film is not None else 1

@@ -16,6 +16,7 @@ from pytest_mxq.baselines.names import case_file_name, model_folder_name
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.errors import MxqError, PromptsUnavailableError
 from pytest_mxq.noise import known_noise_silenced
+from pytest_mxq.room import Use, lack_of_room
 from pytest_mxq.settings import PromptSet
 
 if TYPE_CHECKING:
@@ -69,9 +70,7 @@ class Workbench:
         """What times and weighs the engines' arms."""
         from pytest_mxq.stopwatch import TorchStopwatch
 
-        parent = os.environ.get(TIMING_ONLY, "")
-        known = (int(parent),) if parent.isdecimal() else ()
-        return TorchStopwatch(self.engines, self._device, self._settings.compile_cache, known=known)
+        return TorchStopwatch(self.engines, self._device, self._settings.compile_cache, known=_waiting_parent())
 
     @cached_property
     def workflow(self) -> Workflow[Any]:
@@ -116,6 +115,24 @@ class Workbench:
             timing_only=bool(os.environ.get(TIMING_ONLY)),
         )
 
+    def lack_of_room(self, plan: Plan) -> str:
+        """Why a plan's model cannot be loaded now: others hold too much of the device; empty: it can, or it is loaded.
+
+        Found out before it is loaded: to run out of memory takes as long as loading.
+        """
+        if plan.case is None or plan.case.recipe.memory is None or self._device.kind != "cuda":
+            return ""
+        free = self.engines.free_gib(plan.case)
+        if free is None:
+            return ""
+        from pytest_mxq.probes.telemetry import open_telemetry
+
+        with open_telemetry(self._device, known=_waiting_parent()) as telemetry:
+            others = telemetry.others()
+        return lack_of_room(
+            plan.case, self._device, Use.of(plan.kind, emulated=plan.emulated), free=free, others=others
+        )
+
     def with_prompts(self, plan: Plan) -> Plan:
         """The plan with its prompts, where they are a named set; with a skip or a fault if they cannot be had."""
         case = plan.case
@@ -158,3 +175,9 @@ class Workbench:
         label = f"{plan.cell.format} (emulated)" if plan.emulated else plan.cell.format
         write_comparison(path, reference=reference, quantized=quantized, label=label, caption=caption)
         return path
+
+
+def _waiting_parent() -> tuple[int, ...]:
+    """The process for which this one adds a timing session, as the GPU's driver numbers it."""
+    parent = os.environ.get(TIMING_ONLY, "")
+    return (int(parent),) if parent.isdecimal() else ()

@@ -197,7 +197,8 @@ class Workflow(Generic[S]):
         self._check_same_case(self.engines.differences(same, sentinel))
         moved = largest_lpips(self.engines, same, sentinel)
         if not moved <= plan.sentinel_limit:
-            text = f"BF16 drawn again differs from the stored pictures by LPIPS {moved:.4f} > {plan.sentinel_limit:.4f}"
+            found = f"LPIPS {moved:.4f} > {plan.sentinel_limit:.4f}"
+            text = f"BF16 drawn again differs from the stored {stored.noun}s by {found}"
             return self._moved(case, workload, text, path)
         if text := self._moved_sound(plan, same, sentinel):
             return self._moved(case, workload, text, path)
@@ -229,7 +230,7 @@ class Workflow(Generic[S]):
         if shot.faults:
             raise Stop(
                 Outcome.DEGENERATE,
-                f"the BF16 arm itself draws degenerate pictures: {shot.faults[0].sentence}",
+                f"the BF16 arm itself draws degenerate {shot.noun}s: {shot.faults[0].sentence}",
                 reference=note,
             )
         return ReferencePictures(shot=shot, note=note, manifest=None)
@@ -247,7 +248,7 @@ class Workflow(Generic[S]):
         self._check_same_case(identity_differences(manifest.identity, observed))
         expected = len(case.prompts) * observed.images_per_prompt
         if len(manifest.pictures) != expected:
-            raise Stop(Outcome.ERROR, f"the baseline holds {len(manifest.pictures)} pictures for {expected}")
+            raise Stop(Outcome.ERROR, f"the baseline holds {manifest.drawn} for {expected}")
 
     def _check_same_case(self, differences: tuple[str, ...]) -> None:
         if differences:
@@ -293,7 +294,7 @@ class Workflow(Generic[S]):
             stored = reference.manifest is not None
             raise Stop(
                 Outcome.STALE if stored else Outcome.ERROR,
-                f"the workload did not do what it did for the BF16 pictures: {'; '.join(differences)}"
+                f"the workload did not do what it did for the BF16 {reference.shot.noun}s: {'; '.join(differences)}"
                 + (f"; refresh the baseline: {REFRESH_COMMAND}" if stored else "; it must do the same on every arm"),
                 **facts,
             )
@@ -304,7 +305,7 @@ class Workflow(Generic[S]):
             spots = {Spot(fault.picture): fault.sentence for fault in quantized.faults[:MAX_COMPARISONS]}
             facts["pictures"] = self._comparisons.of(plan, case, reference.shot, quantized, spots)
             sentence = "; ".join(
-                f"{fault.sentence} (picture {fault.picture}: {prompt_of(case, quantized, fault.picture)!r})"
+                f"{fault.sentence} ({quantized.noun} {fault.picture}: {prompt_of(case, quantized, fault.picture)!r})"
                 for fault in quantized.faults
             )
             raise Stop(Outcome.DEGENERATE, sentence, **facts)
@@ -313,7 +314,8 @@ class Workflow(Generic[S]):
             facts["pictures"] = self._comparisons.of(plan, case, reference.shot, quantized, spots)
             raise Stop(
                 Outcome.NOT_QUANTIZED,
-                f"every picture of {plan.cell.format} is equal to BF16's to the bit: quantization had no effect",
+                f"every {quantized.noun} of {plan.cell.format} is equal to BF16's to the bit: "
+                "quantization had no effect",
                 **facts,
             )
 

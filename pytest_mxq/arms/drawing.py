@@ -160,7 +160,6 @@ class Drawn:
     Attributes:
         images: float tensor (N, 3, H, W) on the CPU, about 0 to 1, in the order of the prompts; of a clip its frames.
         film: what makes clips of the images; None: they are pictures.
-        indices: index of each picture's or clip's prompt among the case's prompts.
         seeds: seed of each picture or clip.
         images_per_prompt: pictures or clips of each prompt.
         calls: what was really called: each distinct call once, in order.
@@ -168,7 +167,6 @@ class Drawn:
 
     images: torch.Tensor
     film: Film | None
-    indices: tuple[int, ...]
     seeds: tuple[int, ...]
     images_per_prompt: int
     calls: tuple[dict[str, Any], ...]
@@ -235,12 +233,6 @@ def _run(workload: Workload, bound: BoundPipeline, texts: tuple[str, ...], batch
 
 def _drawn(returned: Returned, bounds: list[BoundPipeline], seed: int) -> Drawn:
     per_prompt = bounds[0].images_per_prompt
-    indices = [
-        bound.first_index + offset
-        for bound in bounds
-        for offset in range(len(bound.prompts))
-        for _ in range(per_prompt)
-    ]
     seeds = [
         seed + (bound.first_index + offset) * per_prompt + image
         for bound in bounds
@@ -251,7 +243,6 @@ def _drawn(returned: Returned, bounds: list[BoundPipeline], seed: int) -> Drawn:
     return Drawn(
         images=returned.images,
         film=returned.film,
-        indices=tuple(indices),
         seeds=tuple(seeds),
         images_per_prompt=per_prompt,
         calls=tuple(call for calls in distinct.values() for call in calls),

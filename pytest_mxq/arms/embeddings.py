@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+from pytest_mxq.arms.host import available_bytes
+from pytest_mxq.gates.verdict import Outcome, Stop
+
 Chunk = tuple[str, ...]  # the prompts of one call
 
 
@@ -18,8 +21,9 @@ class PromptEmbeddings:
 
     The arms share the text encoders, so that an embedding serves them all. It is equal to the bit to what the encoders
     would return again: it is looked up by all arguments of the call, and so by the composition of the batch.
-    Embeddings stay in the CPU's memory until the base is freed, and are not written to disk (one prompt of LTX-2 and
-    its negative take 735 MiB, one of FLUX.1-dev 4 MiB).
+    Embeddings stay in the CPU's memory until the base is freed, and are not written to disk. One prompt of FLUX.1-dev
+    takes 4 MiB, one of LTX-2 367 MiB and its negative one as much once; a gate for which the CPU has no room ends as
+    one on a machine that is not fit for it.
 
     It is expected that a pipeline's call runs its text encoders in `encode_prompt` alone; what a prompt enhancer does
     with them elsewhere would find them on the CPU.
@@ -38,6 +42,7 @@ class PromptEmbeddings:
         self._device = device
         self._make_room = make_room
         self._known: dict[str, Any] = {}
+        self._last: Any = None  # of the known ones
 
     def bring_encoders(self) -> None:
         """Have the text encoders on the device, as a call that is timed or weighed needs them."""
@@ -92,7 +97,25 @@ class PromptEmbeddings:
         with self._at_hand():
             for call in calls:
                 if _key(call) not in self._known:
-                    self._known[_key(call)] = _copied(encode(*call.args, **call.kwargs), "cpu")
+                    self._known[_key(call)] = self._kept(encode(*call.args, **call.kwargs))
+
+    def _kept(self, result: Any) -> Any:
+        """A result in the CPU's memory, with what equals the last one's (a negative prompt's) kept once for both.
+
+        Raises:
+            Stop: there is no room for it beside the encoders, which come back there, and a call's copy of it.
+        """
+        moved = [] if self._device == "cpu" else [weight for part in self._encoders for weight in part.parameters()]
+        needed, available = 2 * _bytes(result) + sum(weight.nbytes for weight in moved), available_bytes()
+        if available is not None and needed > available:
+            raise Stop(
+                Outcome.ENVIRONMENT,
+                f"prompt embeddings: {len(self._known)} chunks of prompts are kept; another one and the text encoders "
+                f"need {needed / 2**30:.1f} GiB of the CPU's memory, and {available / 2**30:.1f} GiB are available; "
+                "gate fewer prompts, mxq(prompts=...), or on a machine with more memory",
+            )
+        self._last = _sharing(_copied(result, "cpu"), self._last)
+        return self._last
 
     @contextmanager
     def _at_hand(self) -> Iterator[None]:
@@ -135,6 +158,22 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, str | int | float | torch.device | torch.dtype)
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    return sum(map(_bytes, value)) if isinstance(value, list | tuple) else 0
+
+
+def _sharing(value: Any, other: Any) -> Any:
+    """A result with the other's tensors in the places where they are equal to the bit."""
+    if isinstance(value, torch.Tensor):
+        is_same = isinstance(other, torch.Tensor) and value.dtype == other.dtype and torch.equal(value, other)
+        return other if is_same else value
+    if isinstance(value, list | tuple) and isinstance(other, list | tuple) and len(value) == len(other):
+        return type(value)(map(_sharing, value, other))
+    return value
 
 
 def _copied(value: Any, device: str) -> Any:

@@ -111,7 +111,7 @@ class ArmStore:
         Raises:
             MxqError: its weights cannot be had.
         """
-        if self._base is None or self._source != source:
+        if self._base is None or not self.holds(source):
             self.release()
             loaded = self._load(source)
             self._base = Arm(pipe=loaded.pipe, weights=loaded.weights)
@@ -121,6 +121,10 @@ class ArmStore:
                 self._embeddings = PromptEmbeddings(loaded.pipe, device=self._device, make_room=room)
             self.builds[source.recipe.name, "bf16"] += 1
         return self._base
+
+    def holds(self, source: ModelSource) -> bool:
+        """Whether a model is loaded."""
+        return self._base is not None and self._source == source
 
     def _load(self, source: ModelSource) -> LoadedPipeline:
         """Load a model, or say again why it cannot be had: a Hub that is out of reach is waited for once a session."""

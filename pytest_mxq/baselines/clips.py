@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_mxq.baselines.files import MAX_PIXELS, read_capped, write_atomically
+from pytest_mxq.baselines.files import MAX_PIXELS
 from pytest_mxq.baselines.matroska import decode, encode, inspect
 from pytest_mxq.baselines.schema import ClipFacts
 from pytest_mxq.baselines.strict import invalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MAX_CLIP_PIXELS = 2**29  # of all frames together: 10 seconds of 1920 x 1080, 1.5 GiB decoded
 MAX_SOUND_VALUES = 2**26  # of all channels together: 11 minutes of stereo at 48 kHz, 256 MiB
@@ -51,31 +50,6 @@ class Clip:
         return ClipFacts(
             frames=count, frame_rate=rate, sample_rate=self.sample_rate, channels=channels, samples=samples
         )
-
-
-def write_clip(path: Path, clip: Clip) -> None:
-    """Writes the clip as `path`, atomically.
-
-    Raises:
-        BaselineInvalidError: as `encode_clip`.
-        MxqError: PyAV is not installed.
-        OSError: it could not be written; `path` is as it was.
-    """
-    write_atomically(path, encode_clip(clip, where=str(path)))
-
-
-def read_clip(path: Path) -> Clip:
-    """The clip in a file that `write_clip` made.
-
-    Raises:
-        BaselineInvalidError: larger than is decoded, not such a file, or damaged.
-        MxqError: PyAV is not installed.
-        OSError: it cannot be read.
-    """
-    data, where = read_capped(path, MAX_CLIP_BYTES), str(path)
-    size, facts = inspect(data, where=where)
-    _check_limits(size, facts, where)
-    return _decoded(data, size, facts, where)
 
 
 def encode_clip(clip: Clip, *, where: str) -> bytes:

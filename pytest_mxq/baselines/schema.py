@@ -75,6 +75,11 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     clip: ClipFacts | None = None
 
     @property
+    def noun(self) -> str:
+        """What it is: "picture" or "clip"."""
+        return "picture" if self.clip is None else "clip"
+
+    @property
     def key(self) -> PictureKey:
         """Which picture of the identity this is."""
         return PictureKey(self.prompt, self.prompt_index, self.image_index, self.seed)
@@ -184,6 +189,11 @@ class Manifest(Draft, frozen=True, kw_only=True, forbid_unknown_fields=True):
     schema_version: Literal[1]
     identity_sha256: Sha256
     pictures: tuple[Picture, ...]
+
+    @property
+    def drawn(self) -> str:
+        """How many pictures or clips it holds."""
+        return f"{len(self.pictures)} {self.pictures[0].noun if self.pictures else 'picture'}s"
 
 
 def decode(data: bytes, *, where: str) -> Manifest:

@@ -91,23 +91,19 @@ class BaselineStore:
         """Every picture of the manifest in order: RGB images, or a `Clip` each where the model draws video.
 
         Raises:
-            BaselineInvalidError: as `read_picture`.
+            BaselineInvalidError: one is missing, too large, altered, damaged, or of another size or length; names the
+                file.
             MxqError: a clip, and PyAV is not installed.
         """
-        return [self.read_picture(manifest, picture) for picture in manifest.pictures]
+        return [self._read_picture(manifest, picture) for picture in manifest.pictures]
 
-    def read_picture(self, manifest: Manifest, picture: Picture) -> Image | Clip:
-        """One picture of the manifest, RGB, or one clip; its bytes are hashed before they are decoded.
-
-        Raises:
-            BaselineInvalidError: missing, too large, altered, damaged, or of another size or length; names the file.
-            MxqError: a clip, and PyAV is not installed.
-        """
+    def _read_picture(self, manifest: Manifest, picture: Picture) -> Image | Clip:
+        """One picture or clip of the manifest; its bytes are hashed before they are decoded."""
         path = _inside(self._media, self._picture_folder(manifest) / picture.file)
         try:
             data = read_capped(path, MAX_PICTURE_BYTES if picture.clip is None else MAX_CLIP_BYTES)
         except OSError as error:
-            raise invalid(str(path), f"the picture cannot be read ({error.strerror})") from error
+            raise invalid(str(path), f"the {picture.noun} cannot be read ({error.strerror})") from error
         digest = hashlib.sha256(data).hexdigest()
         if digest != picture.sha256:
             raise invalid(str(path), f"altered: its sha256 is {digest}, the manifest says {picture.sha256}")
@@ -181,12 +177,16 @@ def _inside(root: Path, path: Path) -> Path:
 def _encode_pictures(draft: Draft, media: Sequence[Image | Clip]) -> dict[Picture, bytes]:
     keys = list(draft.identity.picture_keys()) if media else []
     if len(media) != len(keys):
-        raise invalid(f"baseline of {draft.case}", f"{len(media)} pictures were drawn of {len(keys)}")
+        raise invalid(f"baseline of {draft.case}", f"{len(media)} {_noun(media[0])}s were drawn of {len(keys)}")
     files: dict[Picture, bytes] = {}
     for order, (key, drawn) in enumerate(zip(keys, media, strict=True)):
-        data = _encode_picture(drawn, where=f"picture {order} of {draft.case}")
+        data = _encode_picture(drawn, where=f"{_noun(drawn)} {order} of {draft.case}")
         files[_picture(order, key, drawn, data)] = data
     return files
+
+
+def _noun(drawn: Image | Clip) -> str:
+    return "clip" if isinstance(drawn, Clip) else "picture"
 
 
 def _encode_picture(drawn: Image | Clip, *, where: str) -> bytes:

@@ -19,11 +19,19 @@ class BatchCaution:
 
     Attributes:
         from_size: smallest batch size that it concerns.
-        sentence: what happens there, and where that is written.
+        model: name of the model on which it was seen.
+        report: where it is written.
     """
 
     from_size: int
-    sentence: str
+    model: str
+    report: str
+
+    def said_of(self, model: str) -> str:
+        """What is known of a model."""
+        if model == self.model:
+            return f"fails from batch size {self.from_size} on, {self.report}"
+        return f"{self.model} fails from batch size {self.from_size} on ({self.report}); of {model} nothing is known"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,5 @@ NVFP4 = Format(
     native=_native,
     emulation=Emulation(number_format="nvfp4"),
     packages=("mslk-cuda>=1.0",),  # its Triton kernel quantizes the activations
-    batch_caution=BatchCaution(
-        from_size=32,
-        sentence="NVFP4 fails on FLUX.1-dev from batch size 32 on, https://github.com/pytorch/ao/issues/4023",
-    ),
+    batch_caution=BatchCaution(from_size=32, model="flux.1-dev", report="https://github.com/pytorch/ao/issues/4023"),
 )

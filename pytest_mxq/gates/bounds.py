@@ -22,6 +22,7 @@ class GateKind:
         limit: the marker's argument that holds the bound: "max" or "min".
         higher_is_better: direction of the comparison.
         family: what it looks at: pictures, speed or memory.
+        noun: what it has a value of, where it has none of each frame.
         arguments: further arguments of its marker.
         largest: largest bound that makes sense (a bound beyond it could not fail or not pass).
         unit: printed behind numbers.
@@ -35,6 +36,7 @@ class GateKind:
     unit: str = ""
     digits: int = 4
     family: str = "pictures"
+    noun: str = "picture"
     arguments: tuple[str, ...] = ("worst",)
 
     @property
@@ -52,8 +54,10 @@ GATES: dict[str, GateKind] = {
     "lpips": GateKind(name="lpips", limit="max", higher_is_better=False, largest=0.80),
     "ssim": GateKind(name="ssim", limit="min", higher_is_better=True, largest=1.0),
     "psnr": GateKind(name="psnr", limit="min", higher_is_better=True, largest=120.0, unit=" dB", digits=2),
-    "flicker": GateKind(name="flicker", limit="max", higher_is_better=False, largest=1.0, digits=3),
-    "audio": GateKind(name="audio", limit="max", higher_is_better=False, largest=60.0, unit=" dB", digits=2),
+    "flicker": GateKind(name="flicker", limit="max", higher_is_better=False, largest=1.0, digits=3, noun="clip"),
+    "audio": GateKind(
+        name="audio", limit="max", higher_is_better=False, largest=60.0, unit=" dB", digits=2, noun="clip"
+    ),
     "speedup": GateKind(
         name="speedup",
         limit="min",

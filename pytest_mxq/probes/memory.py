@@ -47,11 +47,6 @@ class WeightBytes:
     quantized: int
     bf16_equivalent: int
 
-    @property
-    def ratio(self) -> float:
-        """Bytes of the quantized weights over those in BF16: 0.5156 for MXFP8, 0.28125 for NVFP4; 1.0 for none."""
-        return self.quantized / self.bf16_equivalent if self.bf16_equivalent else 1.0
-
 
 def measure_peak(run: Callable[[], object], device: torch.device) -> Peak:
     """Call the workload once and read what it allocated at most; only the tested arm should be resident.

@@ -146,6 +146,15 @@ class Telemetry:
         if len(others) > (os.getpid() not in pids):
             yield f"another process computes on the GPU: {', '.join(map(str, others))}"
 
+    def others(self) -> list[str]:
+        """The processes that the driver lists beside this one and the known ones, with what they hold where it tells.
+
+        In a container this process may be among them, under its number outside.
+        """
+        processes = self._ask("ComputeRunningProcesses") or ()
+        named = [process for process in processes if process.pid != os.getpid() and process.pid not in self._known]
+        return [f"process {process.pid}{_holding(process.usedGpuMemory)}" for process in named]
+
     def own_number(self) -> int | None:
         """This process as the driver numbers it; None if it does not tell, or cannot be told from others."""
         pids = self._processes()
@@ -177,7 +186,7 @@ def open_telemetry(device: Device, nvml: Nvml | None = None, known: Collection[i
         yield Telemetry(_no_answer)
         return
     try:
-        yield Telemetry(_asking(nvml, device.facts["uuid"]), known)
+        yield Telemetry(_asking(nvml, device.facts.get("uuid", "")), known)
     finally:
         nvml.nvmlShutdown()
 
@@ -212,6 +221,10 @@ def _slowdowns(before: _Reading, after: _Reading) -> list[str]:
     found = [f"clock event {event.name}" for event in ClockEvent if event in events]
     rise = _increase(before.thermal_ns, after.thermal_ns)
     return [*found, f"thermal violation time rose by {rise / 1e6:g} ms"] if rise is not None and rise > 0 else found
+
+
+def _holding(held: int | None) -> str:
+    return "" if held is None else f" with {held / 2**30:.1f} GiB"
 
 
 def _increase(before: int | None, after: int | None) -> int | None:

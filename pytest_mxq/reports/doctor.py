@@ -6,13 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pytest_mxq.cases import runs_natively
+from pytest_mxq.cases import kernel_caution, runs_natively
 from pytest_mxq.device import Device
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.bounds import GATES
 from pytest_mxq.models import Recipe
 from pytest_mxq.reports.findings import Finding, Mark, Section
-from pytest_mxq.reports.software import Lookup, Package, cuda_fault, examine_dependencies, examine_kernels
+from pytest_mxq.reports.software import (
+    Lookup,
+    Package,
+    cuda_fault,
+    examine_dependencies,
+    examine_kernels,
+    examine_video,
+)
 from pytest_mxq.settings import Settings
 
 BATCH_SIZES = (1, 4, 8)  # of the published results
@@ -86,7 +93,9 @@ def answer(number_format: Format, machine: Machine, settings: Settings) -> Answe
         return said(Ability.NONE, kernels[0])
     if blind and "pictures" in {GATES[name].family for name in settings.gates or GATES}:
         return said(Ability.NATIVE, f"speed and memory alone: {blind[0]}")
-    return said(Ability.NATIVE, f"compute capability {_dotted(number_format.capability)} is there", is_whole=True)
+    others = "; its kernels differ" if kernel_caution([number_format], machine.device) else ""
+    reason = f"compute capability {_dotted(number_format.capability)} or above is there{others}"
+    return said(Ability.NATIVE, reason, is_whole=True)
 
 
 def _without_instructions(number_format: Format, device: Device, blind: Sequence[str]) -> tuple[Ability, str]:
@@ -159,8 +168,8 @@ def diagnose(
     memory = tuple(_memory(recipe, machine.device, settings) for recipe in models)
     batches = ", ".join(map(str, BATCH_SIZES))
     sections = (
-        Section(title="machine", findings=tuple(_machine(machine))),
-        Section(title="software", findings=tuple(_software(machine, formats))),
+        Section(title="machine", findings=tuple(_machine(machine, formats))),
+        Section(title="software", findings=(*_software(machine, formats), *_video(machine, models))),
         Section(title=f"memory of both arms at batch sizes {batches}", findings=memory),
         *around,
         Section(title="formats", findings=tuple(map(_as_finding, answers))),
@@ -174,7 +183,7 @@ def diagnose(
     return Diagnosis(sections=sections, answers=answers, crowded=tuple(crowded), models_asked=bool(settings.models))
 
 
-def _machine(machine: Machine) -> Iterator[Finding]:
+def _machine(machine: Machine, formats: Sequence[Format]) -> Iterator[Finding]:
     device = machine.device
     if device.capability is None:
         reason = device.facts.get("no_gpu", "its compute capability is not known")
@@ -188,7 +197,8 @@ def _machine(machine: Machine) -> Iterator[Finding]:
         return
     memory = "memory unknown" if device.total_memory_gib is None else f"{device.total_memory_gib:.0f} GiB"
     text = f"{device.name}, compute capability {_dotted(device.capability)}, {memory}"
-    yield Finding(mark=Mark.FINE, subject="GPU", text=text)
+    caution = kernel_caution(formats, device)
+    yield Finding(mark=Mark.NOTE if caution else Mark.FINE, subject="GPU", text=text, fix=caution)
     fault, fix = machine.cuda()
     driver = device.facts.get("driver", "unknown")
     yield Finding(mark=Mark.FAULT if fault else Mark.FINE, subject="driver", text=fault or driver, fix=fault and fix)
@@ -207,6 +217,17 @@ def _software(machine: Machine, formats: Sequence[Format]) -> Iterator[Finding]:
             mark = (Mark.FAULT if could else Mark.NOTE) if package.fault else Mark.FINE
             kernels.setdefault(package.name, _of_package(package, mark))
     yield from kernels.values()
+
+
+def _video(machine: Machine, models: Sequence[Recipe]) -> Iterator[Finding]:
+    """What stores clips, where one of the models makes them; gates against BF16 of the same run do without it."""
+    names = ", ".join(recipe.name for recipe in models if recipe.makes_clips)
+    package = examine_video(machine.lookup)
+    if names and package.fault:
+        without = f"without it no --mxq-refresh and no stored baseline of {names}; --mxq-reference=live needs none"
+        yield Finding(mark=Mark.NOTE, subject=package.name, text=package.row, fix=f"{package.fix}; {without}")
+    elif names:
+        yield _of_package(package, Mark.FINE)
 
 
 def _of_package(package: Package, mark: Mark) -> Finding:

@@ -35,8 +35,10 @@ class Journal:
         """Note one verdict."""
         self._write([{"event": "verdict", **record}])
 
-    def finish(self, session: MxqSession, records: list[dict[str, Any]], problems: list[str]) -> None:
-        """Write ``report.json``: settings, device, fingerprint, every verdict, what strictness found."""
+    def finish(
+        self, session: MxqSession, records: list[dict[str, Any]], problems: list[str], cautions: list[str]
+    ) -> None:
+        """Write ``report.json``: settings, device, fingerprint, every verdict, what strictness found, cautions."""
         document = {
             "schema_version": SCHEMA_VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -45,6 +47,7 @@ class Journal:
             "fingerprint": {"hard": session.bench.fingerprint.hard, "recorded": session.bench.fingerprint.recorded},
             "verdicts": records,
             "problems": problems,
+            "cautions": cautions,
         }
         path = self.folder / "report.json"
         draft = path.with_suffix(".json.tmp")

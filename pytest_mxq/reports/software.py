@@ -192,6 +192,14 @@ def _other_build(vision: Installed, torch: Installed) -> str:
     return f"build {builds[0]}, torch's {builds[1]}" if len(set(builds)) > 1 else ""
 
 
+def examine_video(lookup: Lookup) -> Package:
+    """Whether PyAV is there, which the extra "video" brings: baselines of clips are stored and read with it."""
+    ours = lookup(OURS)
+    declared = map(Requirement, ours.requires if ours else ())
+    stated = next((requirement for requirement in declared if requirement.name == "av"), Requirement("av"))
+    return examine(stated, lookup, fix=f"pip install '{OURS}[video]'")
+
+
 def examine_kernels(text: str, lookup: Lookup) -> Package:
     """Whether a format's own requirement is met, such as "mslk-cuda>=1.0"."""
     requirement = Requirement(text)

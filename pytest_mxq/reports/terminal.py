@@ -53,7 +53,8 @@ def _details(verdict: Verdict) -> Iterator[str]:
         shown = GATES[verdict.cell.gate].show(scores.worst)
         frame = f", frame {scores.worst_index % scores.frames + 1}" if scores.frames > 1 else ""
         yield f"  worst     {shown}  {verdict.worst_prompt!r}{frame}"
-        yield f"  pictures  {_numbers(verdict)}"
+        noun = "frame" if scores.frames > 1 else GATES[verdict.cell.gate].noun
+        yield f"  {noun + 's':<9} {_numbers(verdict)}"
     if verdict.speed is not None:
         yield from _rounds(verdict.speed)
     reference = verdict.reference
@@ -130,7 +131,7 @@ def _reference_line(session: MxqSession, model: str, case: str) -> str:
     differences = hard_differences(manifest.fingerprint, session.bench.fingerprint)
     if differences:
         return f"reference {live}: the baseline is of other hardware or software: {'; '.join(differences)}"
-    return f"reference stored {manifest.created[:10]}, {len(manifest.pictures)} pictures, same hardware and software"
+    return f"reference stored {manifest.created[:10]}, {manifest.drawn}, same hardware and software"
 
 
 def summary_lines(

@@ -22,6 +22,7 @@ from pytest_mxq.engines import TorchEngines
 from pytest_mxq.errors import BaselineInvalidError
 from pytest_mxq.gates.verdict import Outcome, Verdict
 from pytest_mxq.models.demo import DEMO
+from pytest_mxq.reports.terminal import failure_text
 from pytest_mxq.settings import Reference
 
 FRAMES, RATE, SAMPLES, PROMPTS = 5, 8000, 128 * 64, DEMO.prompts[:2]
@@ -131,7 +132,13 @@ def test_a_refresh_stores_clips_and_says_so(refreshed: ClipBench) -> None:
     facts = {"frames": 5, "frame_rate": 24.0, "sample_rate": RATE, "channels": 2, "samples": SAMPLES}
     assert [picture["clip"] for picture in document["pictures"]] == [facts, facts]
     assert len(list(refreshed.manifest.parent.rglob("*.mkv"))) == 2
-    assert "pictures: equal to the old ones to the bit" in refreshed.refresh_clips().sentence
+    assert "clips: equal to the old ones to the bit" in refreshed.refresh_clips().sentence
+
+
+def test_a_refresh_counts_changed_frames_as_frames(refreshed: ClipBench) -> None:
+    sentence = refreshed.refresh_clips(changed(one_bad_frame, quantized=False)).sentence
+    assert "demo/case: 2 clips -> " in sentence
+    assert "clips: 2 of 10 frames changed, LPIPS old -> new: mean " in sentence
 
 
 def test_live_and_stored_references_give_the_same_sound(refreshed: ClipBench) -> None:
@@ -148,6 +155,7 @@ def test_a_regression_shows_the_worst_frame_of_each_clip(refreshed: ClipBench) -
     assert verdict.scores.worst_index % FRAMES == 3
     assert [compared.size for compared in refreshed.compared] == [(128, 128), (128, 128)]
     assert all("frame 4 of 5" in compared.caption for compared in refreshed.compared)
+    assert "\n  frames    10: mean " in failure_text(verdict)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +180,9 @@ def test_the_worst_prompt_is_the_one_that_is_worst_and_is_shown_as_the_gate_sees
 def test_a_louder_sound_is_no_regression_of_the_pictures(refreshed: ClipBench) -> None:
     louder, workflow = changed(play_louder), refreshed.workflow()
     assert refreshed.judge_clips("lpips", 0.1, workload=louder, workflow=workflow).outcome is Outcome.PASS
-    assert refreshed.judge_clips("audio", 5.5, workload=louder, workflow=workflow).outcome is Outcome.REGRESSION
+    verdict = refreshed.judge_clips("audio", 5.5, workload=louder, workflow=workflow)
+    assert verdict.outcome is Outcome.REGRESSION
+    assert "\n  clips     2: mean " in failure_text(verdict)
 
 
 @pytest.mark.parametrize(
@@ -195,14 +205,14 @@ def test_clips_that_are_none_are_degenerate(refreshed: ClipBench, change: Callab
 def test_a_frozen_clip_is_named_once_with_its_prompt(refreshed: ClipBench) -> None:
     verdict = refreshed.judge_clips("lpips", 0.8, workload=changed(stand_still, prompts=PROMPTS[1:]))
     assert verdict.sentence.count("frozen") == 1
-    assert f"(picture 1: {PROMPTS[1]!r})" in verdict.sentence
+    assert f"(clip 1: {PROMPTS[1]!r})" in verdict.sentence
     assert len(verdict.pictures) == 1
 
 
 def test_bf16_that_stands_still_is_not_stored(bench: ClipBench) -> None:
     verdict = bench.refresh_clips(changed(stand_still, quantized=False))
     assert verdict.outcome is Outcome.DEGENERATE
-    assert "nothing was stored: BF16 draws degenerate pictures: frozen" in verdict.sentence
+    assert "nothing was stored: BF16 draws degenerate clips: frozen" in verdict.sentence
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,6 @@ def test_each_picture_has_the_noise_of_its_own_seed_at_any_batch_size(batch_size
     expected = [torch.rand(1, 3, 8, 8, generator=torch.Generator("cpu").manual_seed(100 + i)) for i in range(5)]
     assert torch.equal(drawn.images, torch.cat(expected))
     assert drawn.seeds == (100, 101, 102, 103, 104)
-    assert drawn.indices == (0, 1, 2, 3, 4)
 
 
 def test_prompts_come_in_consecutive_chunks_the_last_one_short() -> None:
@@ -55,7 +54,6 @@ def test_at_batch_size_1_the_prompt_is_a_text() -> None:
 def test_several_images_a_prompt_count_their_seeds_through() -> None:
     drawn = draw(plain, NoisePipeline(), {"num_images_per_prompt": 2}, series(2, prompts=PROMPTS[:3]))
     assert drawn.seeds == (100, 101, 102, 103, 104, 105)
-    assert drawn.indices == (0, 0, 1, 1, 2, 2)
     assert drawn.images_per_prompt == 2
 
 
@@ -155,7 +153,6 @@ def test_clips_come_frame_after_frame_with_their_sound_at_any_batch_size(batch_s
     assert drawn.film.sound.rate == 24000
     assert drawn.film.sound.waves.shape == (5, 2, 100)
     assert torch.equal(drawn.film.sound.waves[2], torch.rand(2, 100, generator=noise).bfloat16().float())
-    assert drawn.indices == (0, 1, 2, 3, 4)
 
 
 def test_several_clips_a_prompt_count_their_seeds_through() -> None:

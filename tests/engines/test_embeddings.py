@@ -6,18 +6,21 @@ import gc
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
-from types import MappingProxyType
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from pytest_mxq.arms import host
 from pytest_mxq.arms.drawing import Series, draw, timed_call
 from pytest_mxq.arms.embeddings import PromptEmbeddings
 from pytest_mxq.arms.store import How
 from pytest_mxq.cases import Case
 from pytest_mxq.engines import TorchEngines
 from pytest_mxq.formats import built_in_formats
+from pytest_mxq.gates.verdict import Stop
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV, TINY_SIZE, build_flux
 from pytest_mxq.settings import CaseSettings
@@ -268,3 +271,58 @@ def test_a_pipeline_without_encode_prompt_is_left_as_it_is() -> None:
     pipe = Bare()
     with served(pipe):
         assert vars(pipe) == {}
+
+
+def storages(embeddings: PromptEmbeddings) -> list[tuple[int, int]]:
+    """Of each kept result: where its prompt's embeddings lie, and its negative prompt's."""
+    return [(prompt.data_ptr(), negative.data_ptr()) for prompt, _, (negative,) in embeddings._known.values()]
+
+
+def test_a_negative_prompt_is_kept_once_for_all_prompts_and_served_to_each_anew() -> None:
+    pipe = Pipe()
+    embeddings = PromptEmbeddings(pipe, device="cpu", make_room=lambda: None)
+    with embeddings.serving(pipe, (("red",), ("green",), ("orange",))):
+        pipe.encode_prompt(["red"], negative="ugly")[2][0].zero_()
+        assert pipe.encode_prompt(["green"], negative="ugly")[2][0].item() == 4.0
+    prompts, negatives = zip(*storages(embeddings), strict=True)
+    assert (len(set(prompts)), len(set(negatives))) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "available", "kept"), [("cpu", 7, 0), ("cpu", 8, 3), ("meta", 15, 0), ("meta", 16, 3)]
+)
+def test_embeddings_for_which_the_cpu_has_no_room_end_the_gate_with_the_numbers(
+    monkeypatch: pytest.MonkeyPatch, device: str, available: int, kept: int
+) -> None:
+    """A result takes 4 bytes, a call's copy of it 4, and the encoder 8 where it has left the CPU meanwhile."""
+    monkeypatch.setattr("pytest_mxq.arms.embeddings.available_bytes", lambda: available * 2**30)
+    monkeypatch.setattr("pytest_mxq.arms.embeddings._bytes", lambda _: 4 * 2**30)
+    pipe = Pipe()
+    monkeypatch.setattr(pipe.text_encoder, "parameters", lambda: [SimpleNamespace(nbytes=8 * 2**30)])
+    embeddings = PromptEmbeddings(pipe, device=device, make_room=lambda: None)
+    with embeddings.serving(pipe, (("red",), ("green",), ("black",))):
+        if kept:
+            pipe.encode_prompt(["red"])
+        else:
+            with pytest.raises(Stop, match=rf"0 chunks .* {available + 1}\.0 GiB .* {available}\.0 GiB are available"):
+                pipe.encode_prompt(["red"])
+    assert len(embeddings._known) == kept
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("max", 6000 * 1024), ("6000000", 6000000 - 4000000 - 500000), ("1000", 0), (None, 6000 * 1024)],
+)
+def test_the_cpus_memory_is_the_machines_or_the_containers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None, expected: int
+) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:    6000 kB\n")
+    (tmp_path / "memory.stat").write_text("anon 4000000\nfile 1500000\nshmem 500000\n")
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+    monkeypatch.setattr(host, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(host, "CONTROL_GROUP", tmp_path)
+    assert host.available_bytes() == expected
+    monkeypatch.setattr(host, "MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(host, "CONTROL_GROUP", tmp_path / "none")
+    assert host.available_bytes() is None

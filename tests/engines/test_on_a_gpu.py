@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +34,7 @@ pytestmark = [
 FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
 ONE_STEP = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 1}))
 SOURCE = ModelSource(recipe=ONE_STEP)
+GIB = 2**30
 
 
 @pytest.fixture
@@ -40,6 +42,26 @@ def engines() -> Iterator[TorchEngines]:
     engines = TorchEngines("cuda", lambda _label, _done, _total: None)
     yield engines
     engines.arms.release()
+
+
+@pytest.fixture
+def leave_free() -> Iterator[Callable[[int], None]]:
+    """Fills the GPU with a tensor but for some bytes; emptied also where a failure's traceback holds the tensor."""
+    fillers: list[torch.Tensor] = []
+
+    def leave(free: int) -> None:
+        gc.collect()
+        torch.cuda.empty_cache()
+        fillers.append(torch.empty(torch.cuda.mem_get_info()[0] - free, dtype=torch.uint8, device="cuda"))
+
+    yield leave
+    for filler in fillers:
+        filler.untyped_storage().resize_(0)
+    torch.cuda.empty_cache()
+
+
+def ballast(gib: int, device: str) -> torch.Tensor:
+    return torch.zeros(gib * GIB, dtype=torch.uint8, device=device)
 
 
 def case(batch_size: int = 1) -> Case:
@@ -130,3 +152,23 @@ def test_text_encoders_leave_the_gpu_for_pictures_and_come_back_for_speed(engine
     assert next(encoder.parameters()).device.type == "cpu"
     TorchStopwatch(engines, find_device(), None).time_bf16(several, draw)
     assert next(encoder.parameters()).device.type == "cuda"
+
+
+def test_on_a_full_gpu_the_idle_arm_makes_room_for_the_encoders(
+    engines: TorchEngines, leave_free: Callable[[int], None]
+) -> None:
+    several = case(2)
+    plain = pictures(engines.arms, None)  # and its kernels are loaded
+    engines.evidence(several, FORMATS["float8"], emulated=False)
+    encoder = engines.arms.base(several.source).pipe.text_encoder  # on the CPU by now
+    encoder.register_buffer("ballast", ballast(1, "cpu"))
+    engines.arms._arms["quantized"][1].pipe.transformer.register_buffer("ballast", ballast(2, "cuda"))
+    leave_free(GIB // 2)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        ballast(1, "cuda")
+    shot = engines.draw(several, draw, label="bf16")
+    assert "quantized" not in engines.arms._arms
+    assert torch.equal(shot.pictures, to_uint8(plain))
+    assert encoder.ballast.device.type == next(encoder.parameters()).device.type == "cpu"
+    engines.evidence(several, FORMATS["float8"], emulated=False)
+    assert engines.arms.builds["demo", "float8"] == 2

@@ -21,6 +21,7 @@ from pytest_mxq.gates.verdict import Evidence, Outcome, PeakMemory, PictureFault
 
 @dataclass(frozen=True, kw_only=True)
 class FakeShot:
+    noun = "picture"
     images: tuple[Image.Image, ...]
     positions: tuple[int, ...]
     faults: tuple[PictureFault, ...]
@@ -50,6 +51,10 @@ class FakeEngines:
 
     def release(self) -> None:
         """Nothing is held."""
+
+    def free_gib(self, case: Case) -> float | None:
+        free: float | None = self.behaviour.get("free")
+        return free
 
     def _log(self, text: str) -> None:
         with Path("engine.log").open("a") as file:

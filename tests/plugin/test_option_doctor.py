@@ -1,5 +1,6 @@
 """``--mxq-doctor``: one screen that says what this machine can gate, and an exit code."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from pytest_mxq.reports.software import Installed
 from pytest_mxq.reports.surroundings import examine_trunk
 
 TOKEN = "hf_FakeTokenThatMustNotBeSeen"
-DECLARED = ("torch>=2.11", "torchao>=0.18,<0.19", "diffusers>=0.42.1,<0.43", "transformers>=5.17,<6", "lpips>=0.1.4")
+DECLARED = (
+    "torch>=2.11",
+    "torchao>=0.18,<0.19",
+    "diffusers>=0.42.1,<0.43",
+    "transformers>=5.17,<6",
+    "lpips>=0.1.4",
+    "av>=15; extra=='video'",
+)
 SOFTWARE = {
     "pytest-mxq": "0.1.0",
     "torch": "2.12.0+cu130",
@@ -22,6 +30,7 @@ SOFTWARE = {
     "transformers": "5.20.0",
     "lpips": "0.1.4",
     "mslk-cuda": "1.1.0",
+    "av": "17.0.0",
 }
 B200 = Device(
     kind="cuda",
@@ -109,6 +118,22 @@ def test_an_h100_gates_float8_alone_and_the_exit_code_follows_the_formats_asked_
     assert doctor.ask("--mxq-formats=float8,mxfp8")[0] == 1
 
 
+def test_compute_capability_12_gates_natively_and_with_a_note_on_its_kernels(doctor: Doctor) -> None:
+    doctor.on(replace(B200, name="NVIDIA GeForce RTX 5090", capability=(12, 0)))
+    code, text = doctor.ask("--mxq-formats=mxfp8,nvfp4,float8", "--mxq-models=demo")
+    assert code == 0
+    assert answers(text) == {
+        "mxfp8": "native         compute capability 10.0 or above is there; its kernels differ",
+        "nvfp4": "native         compute capability 10.0 or above is there; its kernels differ",
+        "float8": "native         compute capability 8.9 or above is there",
+    }
+    assert "note   GPU            NVIDIA GeForce RTX 5090, compute capability 12.0" in text
+    assert "-> mxfp8, nvfp4 on compute capability 12.0 " in " ".join(text.split())
+    doctor.on(replace(B200, name="NVIDIA B300", capability=(10, 3)))
+    assert "kernels" not in doctor.ask()[1].partition("formats")[2]
+    assert "ok     GPU            NVIDIA B300" in doctor.ask()[1]
+
+
 def test_what_does_not_fit_into_memory_is_shown_with_what_would(doctor: Doctor) -> None:
     doctor.on(H100)
     _, text = doctor.ask("--mxq-models=flux.1-dev")
@@ -187,6 +212,19 @@ def test_broken_software_is_a_finding_with_its_fix(
     assert code == (0 if answer == "native" else 1)
     assert " ".join(answer.split()) in " ".join(text.split())
     assert shown in text
+
+
+@pytest.mark.parametrize("version", [None, "14.4.0"])
+def test_what_stores_clips_is_named_with_what_cannot_be_done_without_it(doctor: Doctor, version: str | None) -> None:
+    assert "ok     av             17.0.0         needs >=15" in doctor.ask()[1]
+    del doctor.software["av"]
+    doctor.software |= {"av": version} if version else {}
+    code, text = doctor.ask()
+    assert code == 0  # clips are gated without it, against BF16 of the same run
+    assert f"note   av             {version or 'not installed':<14} needs >=15" in text
+    words = " ".join(text.split())
+    assert "-> pip install 'pytest-mxq[video]'; without it no --mxq-refresh and no stored baseline of ltx-2" in words
+    assert " av  " not in doctor.ask("--mxq-models=flux.1-dev")[1]  # draws no clips
 
 
 def test_pictures_that_cannot_be_measured_do_not_matter_to_a_run_without_picture_gates(doctor: Doctor) -> None:

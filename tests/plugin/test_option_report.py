@@ -18,6 +18,7 @@ def test_a_failed_bound_shows_as_regression_with_everything_that_one_needs(gates
             "*test_gate?nvfp4-lpips? REGRESSION*",
             "REGRESSION  demo nvfp4 (emulated) lpips   mean 0.0500 > 0.0200, worst 0.0500 > 0.0400",
             "  worst     0.0500  'a *'",
+            "  pictures  3: mean 0.0500*",
             "  baseline  stored: *test_gate.json (same hardware and software; BF16 drawn again is equal to the bit)",
             "  noise     BF16 against BF16: LPIPS repeated 0.0000, eager against compiled 0.0010",
             "  evidence  4 of 5 Linear layers quantized, 80.0% of their weights, 0.500 of the bytes",

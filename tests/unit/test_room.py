@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from pytest_mxq.device import Device
 from pytest_mxq.models import MemoryNeed, built_in_models
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV
-from pytest_mxq.room import Use, refusal_of_room
+from pytest_mxq.room import Use, lack_of_room, refusal_of_room
 from pytest_mxq.settings import CaseSettings
 
 # What the docstring of ArmStore calculates with.
@@ -115,3 +116,33 @@ def test_a_model_that_states_its_need_is_not_for_a_cpu() -> None:
 def test_nothing_is_refused_where_model_or_device_say_nothing(use: Use) -> None:
     assert not refusal_of_room(case(1000, memory=None), gpu(1.0), use)
     assert not refusal_of_room(case(1000), gpu(None), use)
+
+
+def lack(free: float, use: Use = Use.PICTURES, others: tuple[str, ...] = (), **options: Any) -> str:
+    return lack_of_room(case(**options), gpu(79.6), use, free=free, others=others)
+
+
+def test_what_others_hold_is_told_with_the_numbers_before_anything_is_loaded() -> None:
+    said = lack(30.2, others=("process 4711 with 47.9 GiB", "process 12"))
+    assert said == (
+        "the pictures of flux.1-dev at batch size 1 need about 39 GiB, 30.2 of 80 GiB are free on GPU: the driver lists "
+        "process 4711 with 47.9 GiB, process 12; end what holds it, or choose another GPU by CUDA_VISIBLE_DEVICES"
+    )
+    assert "the driver lists no other process" in lack(30.2)
+    unknown = lack_of_room(case(), gpu(None), Use.PICTURES, free=30.2, others=())
+    assert "need about 39 GiB, 30.2 GiB are free on GPU" in unknown
+
+
+@pytest.mark.parametrize("use", Use)
+def test_nothing_lacks_on_a_device_that_nobody_else_uses(use: Use) -> None:
+    assert not lack(79.6, use)
+    assert lack(10.0, use)
+    assert not lack(10.0, use, memory=None)
+
+
+def test_a_context_and_the_drivers_own_share_are_no_others() -> None:
+    """An idle GPU has a little less free than it has in all: a case that just fits is loaded."""
+    tight = MemoryNeed(weights=79.0, encoders=0.0, denoiser=0.0, call=0.0, image=0.0)
+    assert not refusal_of_room(case(memory=tight), gpu(79.6), Use.BF16)
+    assert not lack(78.0, Use.BF16, memory=tight)
+    assert lack(77.0, Use.BF16, memory=tight)

@@ -118,7 +118,7 @@ def test_pictures_and_clips_in_one_case_are_refused(baselines: BaselineStore, tm
 def test_an_impossible_clip_is_refused_before_anything_is_written(baselines: BaselineStore, tmp_path: Path) -> None:
     clip = make_clip()
     wrong = Clip(frames=clip.frames.astype("float32"), frame_rate=24)
-    with pytest.raises(BaselineInvalidError, match=r"^picture 1 of .*: the frames are float32"):
+    with pytest.raises(BaselineInvalidError, match=r"^clip 1 of .*: the frames are float32"):
         baselines.save(make_draft(), [clip, wrong])
     assert names_in(tmp_path) == set()
 

@@ -15,6 +15,10 @@ class NvmlError(Exception):
     pass
 
 
+def process(pid: int, held: int | None = None) -> SimpleNamespace:
+    return SimpleNamespace(pid=pid, usedGpuMemory=held)
+
+
 @dataclass
 class FakeNvml:
     """One GPU whose answers a test may change or take away; what it does not hold is NotSupported."""
@@ -266,3 +270,19 @@ def test_a_parent_that_waits_is_no_stranger_and_anybody_else_is(nvml: FakeNvml) 
     nvml.answers["ComputeRunningProcesses"] = [SimpleNamespace(pid=9)]
     with open_telemetry(GPU, nvml) as telemetry:
         assert telemetry.own_number() == 9
+
+
+def test_other_processes_are_named_with_what_they_hold_where_the_driver_tells(nvml: FakeNvml) -> None:
+    nvml.answers["ComputeRunningProcesses"] = [
+        process(os.getpid(), 2**30),
+        process(7, 48 * 2**30),
+        process(8),
+        process(9),
+    ]
+    with open_telemetry(GPU, nvml, known=[9]) as telemetry:
+        assert telemetry.others() == ["process 7 with 48.0 GiB", "process 8"]
+    del nvml.answers["ComputeRunningProcesses"]
+    with open_telemetry(GPU, nvml) as telemetry:
+        assert telemetry.others() == []
+    with open_telemetry(CPU, nvml) as telemetry:
+        assert telemetry.others() == []
