@@ -302,7 +302,7 @@ def _name(number_format: Format | None) -> str:
 
 def _check_pictures(drawn: Drawn, number_format: Format | None) -> None:
     if not torch.isfinite(drawn.images).all():
-        raise Stop(Outcome.DEGENERATE, f"the pictures of the timed {_name(number_format)} arm hold NaN or infinity")
+        raise Stop(Outcome.DEGENERATE, f"what the timed {_name(number_format)} arm drew holds NaN or infinity")
 
 
 def _check_settled(warmed: WarmUp, number_format: Format | None) -> None:
