@@ -1,4 +1,7 @@
-"""What only a CUDA device can show: native float8, graphs, and memory told without moving anything."""
+"""What only a CUDA device can show: native float8, graphs, and memory told without moving anything.
+
+All of it stands in this file: of several workers one may hold the GPU, for a second process on it spoils what is timed.
+"""
 
 from __future__ import annotations
 
@@ -110,6 +113,16 @@ def test_cuda_graphs_change_no_bit_of_the_pictures(engines: TorchEngines) -> Non
         for _ in range(3):  # warm, recorded, replayed
             replayed = pictures(engines.arms, "float8", how=graphs)
     assert torch.equal(default, replayed)
+
+
+def test_the_peak_of_a_known_allocation() -> None:
+    device = torch.device("cuda")
+
+    def run() -> None:
+        torch.empty(2**28, dtype=torch.uint8, device=device)
+
+    peak = measure_peak(run, device)
+    assert peak.allocated_gib - peak.resident_gib == pytest.approx(0.25, abs=0.01)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4], ids=["graphs", "no-graphs"])

@@ -1,7 +1,11 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 from gate_project import GateDirectory
+
+SUITE = Path(__file__).parents[2] / "conftest.py"
 
 
 @pytest.mark.parametrize("dist", ["load", "loadscope", "loadfile"])
@@ -41,3 +45,28 @@ def test_the_order_holds_under_random_order(gates: GateDirectory) -> None:
     assert result.ret == 0
     arms = [line for line in gates.engine_log() if line.startswith("draw") and "bf16" not in line]
     assert arms == ["draw demo test_gate mxfp8", "draw demo test_gate nvfp4"]
+
+
+THREADS = """
+import os, sys
+from pathlib import Path
+
+def test_share():
+    assert "torch" not in sys.modules
+    Path(os.environ["PYTEST_XDIST_WORKER"]).write_text(os.environ["OMP_NUM_THREADS"])
+"""
+
+
+@pytest.mark.parametrize("asked", [None, "7"])
+def test_this_suite_s_workers_share_the_cores_unless_asked_otherwise(
+    gates: GateDirectory, monkeypatch: pytest.MonkeyPatch, asked: str | None
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    (gates.path / "conftest.py").write_text(SUITE.read_text())
+    gates.write(THREADS)
+    gates.write(THREADS, "test_another.py")
+    gates.run_apart("-n2", "--dist=loadfile").assert_outcomes(passed=2)
+    share = asked or str(max(1, (os.cpu_count() or 1) // 2))
+    assert [(gates.path / worker).read_text() for worker in ("gw0", "gw1")] == [share, share]
