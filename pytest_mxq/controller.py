@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pytest_mxq.collection import RANDOM_SUFFIX
 from pytest_mxq.gates.bounds import GATES
 from pytest_mxq.gates.verdict import Cell, Outcome, Verdict, to_record
 from pytest_mxq.reports.journal import Journal
-from pytest_mxq.reports.terminal import STATUS, collection_lines, shown_path, summary_lines
+from pytest_mxq.reports.terminal import STATUS, reference_line, shown_path, summary_lines
 from pytest_mxq.session import RECORD, MxqSession
 
 
@@ -58,7 +59,15 @@ class Controller:
 
         Lines of our own, not warnings: under ``filterwarnings = error`` one raised at collection is an INTERNALERROR.
         """
-        return [*collection_lines(self.session), *(f"mxq: caution: {text}" for text in self.session.cautions)]
+        return [*self._references(), *(f"mxq: caution: {text}" for text in self.session.cautions)]
+
+    def _references(self) -> Iterator[str]:
+        if self.settings.refresh or not self.settings.formats:
+            return
+        bench = self.session.bench
+        for model, case in self.session.cases:
+            load = partial(bench.store.load, model, case)
+            yield f"mxq: {model}/{case}: {reference_line(self.settings, load, lambda: bench.fingerprint)}"
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:

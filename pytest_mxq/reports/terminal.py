@@ -17,7 +17,8 @@ from pytest_mxq.settings import Reference
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_mxq.session import MxqSession
+    from pytest_mxq.baselines.fingerprint import Fingerprint
+    from pytest_mxq.baselines.schema import Manifest
     from pytest_mxq.settings import Settings
 
 STATUS = {Outcome.REGRESSION.value: "REGRESSION"}
@@ -110,25 +111,24 @@ def _numbers(verdict: Verdict) -> str:
     return f"{len(scores.values)}: {mean}, p90 {show(scores.p90)}"
 
 
-def collection_lines(session: MxqSession) -> list[str]:
-    """For every case: which reference it is going to have here, and why."""
-    settings = session.settings
-    if settings.refresh or not settings.formats:
-        return []
-    return [f"mxq: {model}/{case}: {_reference_line(session, model, case)}" for model, case in session.cases]
+def reference_line(settings: Settings, load: Callable[[], Manifest], fingerprint: Callable[[], Fingerprint]) -> str:
+    """Which reference a case is going to have here, and why.
 
-
-def _reference_line(session: MxqSession, model: str, case: str) -> str:
-    if session.settings.reference is Reference.LIVE:
+    Args:
+        settings: what was asked for.
+        load: reads the case's baseline, or raises what is wrong with it.
+        fingerprint: tells hardware and software; asked only if there is a baseline.
+    """
+    if settings.reference is Reference.LIVE:
         return "reference live (--mxq-reference=live)"
-    live = "live" if session.settings.reference is Reference.AUTO and not session.settings.strict else "stale"
+    live = "live" if settings.reference is Reference.AUTO and not settings.strict else "stale"
     try:
-        manifest = session.bench.store.load(model, case)
+        manifest = load()
     except BaselineMissingError:
         return f"no stored baseline; reference {'live' if live == 'live' else 'missing'}"
     except MxqError as error:
         return f"baseline unusable: {error}"
-    differences = hard_differences(manifest.fingerprint, session.bench.fingerprint)
+    differences = hard_differences(manifest.fingerprint, fingerprint())
     if differences:
         return f"reference {live}: the baseline is of other hardware or software: {'; '.join(differences)}"
     return f"reference stored {manifest.created[:10]}, {manifest.drawn}, same hardware and software"
