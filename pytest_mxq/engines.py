@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pytest_mxq.cases import Case
+    from pytest_mxq.device import Device
     from pytest_mxq.formats import Format
     from pytest_mxq.gates.verdict import Evidence
     from pytest_mxq.probes.lpips import Lpips
@@ -48,6 +49,23 @@ class TorchEngines:
         self.arms = ArmStore(device)
         self._progress = progress
         self._lpips: Lpips | None = None
+
+    def check_device(self, device: Device) -> None:
+        """Make sure that torch's first GPU is the one that NVML was asked about.
+
+        Of unlike GPUs CUDA numbers the fastest first, unless it is told otherwise, and NVML knows no speeds.
+
+        Raises:
+            MxqError: it is another one.
+        """
+        if device.kind != "cuda" or not device.facts.get("order", "pci").startswith("pci assumed"):
+            return
+        used = torch.cuda.get_device_name(0)
+        if used != device.name and device.facts.get("mig") != "on":
+            raise MxqError(
+                f"torch's first GPU is {used!r}, the first on the PCI bus {device.name!r}: skips, baselines and "
+                "what is watched would be another GPU's; set CUDA_DEVICE_ORDER=PCI_BUS_ID"
+            )
 
     def free_gib(self, case: Case) -> float | None:
         """What the device has for a case's arms, what this process holds for others' included, GiB.

@@ -57,8 +57,9 @@ def refusal_of_room(case: Case, device: Device, use: Use) -> str:
     if found is None or need <= found:
         return ""
     fitting = [size for size in range(1, batch_size) if _need(memory, use, size, random=case.random_weights) <= found]
-    smaller = f"; batch size {fitting[-1]} fits" if fitting else ""
-    return f"{what}, found {found:.0f} on {device.name}{smaller}"
+    least = ceil(_need(memory, use, 1, random=case.random_weights))
+    fits = f"batch size {fitting[-1]} fits" if fitting else f"no batch size fits on less than {least} GiB"
+    return f"{what}, found {found:.0f} on {device.name}; {fits}"
 
 
 def lack_of_room(case: Case, device: Device, use: Use, *, free: float, others: Sequence[str]) -> str:

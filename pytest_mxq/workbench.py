@@ -63,7 +63,9 @@ class Workbench:
             )
         from pytest_mxq.reports.terminal import make_progress
 
-        return TorchEngines(self._device.kind, make_progress(self._config))
+        engines = TorchEngines(self._device.kind, make_progress(self._config))
+        engines.check_device(self._device)
+        return engines
 
     @cached_property
     def stopwatch(self) -> Any:

@@ -92,11 +92,15 @@ class Telemetry:
         return "; ".join([*self._changed_modes(), *self._strangers()])
 
     def inspect(self) -> str:
-        """Look at the round that has just ended: why it must not count, or ""."""
+        """Look at the round that has just ended: why it must not count, or "".
+
+        A process that comes to the GPU meanwhile slows what is timed then; against stored times that is the quantized
+        arm alone.
+        """
         before, self._last = self._last, self._read()
         slow = _slowdowns(before, self._last)
         self._rounds.append((self._last, bool(slow)))
-        return "; ".join([*slow, *self._changed_modes()])
+        return "; ".join([*slow, *self._changed_modes(), *self._strangers()])
 
     def summary(self) -> TelemetrySummary:
         """What was seen since `before_start`."""

@@ -86,7 +86,7 @@ def _rounds(speed: SpeedFacts) -> Iterator[str]:
     if samples.power_cap_share is not None:
         watched.append(f"power cap in {samples.power_cap_share:.0%}")
     first = " and ".join(f"{seconds:.1f} s" for seconds in samples.first_call)
-    yield f"  machine   {', '.join(watched)}; first calls {first}; {samples.execution}"
+    yield f"  machine   {', '.join(watched)}; first calls {first}; {samples.execution}; scope whole calls; no canary"
 
 
 def strip(values: Sequence[float]) -> str:
@@ -147,6 +147,7 @@ def summary_lines(
         if record["outcome"] == Outcome.REFRESHED.value:
             yield from ((line, {"green": True}) for line in record["sentence"].splitlines())
     yield from _skips(records)
+    yield from _speeds(judged)
     yield from _live_reasons(records)
     yield from ((f"note: {notice}", {"yellow": True}) for notice in notices)
     mode = "--mxq-strict: " if settings.strict else ""
@@ -167,6 +168,21 @@ def _skips(records: list[dict[str, Any]]) -> Iterator[tuple[str, Markup]]:
             reasons[record["sentence"]] = reasons.get(record["sentence"], 0) + 1
     for reason, count in reasons.items():
         yield f"{count} skipped: {reason}", {"yellow": True}
+
+
+def _speeds(records: list[dict[str, Any]]) -> Iterator[tuple[str, Markup]]:
+    """What was timed for each speedup, also where the gate passes: both medians, the rounds, and the machine."""
+    for record in records:
+        speed = record["speed"]
+        if not speed:
+            continue
+        cell, samples = record["cell"], speed["samples"]
+        slowed = "" if samples["throttle_share"] is None else f", slowed down in {samples['throttle_share']:.0%}"
+        yield (
+            f"{cell['model']}/{cell['case']} {cell['format']}: whole calls, BF16 {speed['bf16_seconds']:.3f} s -> "
+            f"{speed['quantized_seconds']:.3f} s, n={speed['n']} {strip(samples['quantized'])}{slowed}, no canary",
+            {},
+        )
 
 
 def _live_reasons(records: list[dict[str, Any]]) -> Iterator[tuple[str, Markup]]:

@@ -1,4 +1,4 @@
-"""What a device has free for a model: what this process holds of it counts as free, a loaded model asks for nothing."""
+"""What the engines ask of a GPU before a model is loaded: how much of it is free, and whether it is the one meant."""
 
 from dataclasses import replace
 
@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from pytest_mxq.cases import Case
+from pytest_mxq.device import Device
 from pytest_mxq.engines import TorchEngines
+from pytest_mxq.errors import MxqError
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.settings import CaseSettings
 
@@ -24,3 +26,33 @@ def test_what_this_process_holds_is_free_for_its_next_model(monkeypatch: pytest.
     assert engines.free_gib(CASE) is None
     other = replace(CASE, settings=replace(CASE.settings, revision="another"))
     assert engines.free_gib(other) == 78.0
+
+
+@pytest.mark.parametrize(
+    ("order", "mig", "refused"),
+    [
+        ("pci assumed: the GPUs differ", "off", True),
+        ("pci assumed: the GPUs differ", "on", False),
+        ("pci", "off", False),
+    ],
+)
+def test_another_gpu_than_the_one_that_is_watched_is_refused(
+    monkeypatch: pytest.MonkeyPatch, order: str, mig: str, refused: bool
+) -> None:
+    device = Device(
+        kind="cuda",
+        name="NVIDIA L4",
+        capability=(8, 9),
+        slug="nvidia-l4-sm89",
+        total_memory_gib=24.0,
+        facts={"order": order, "mig": mig},
+    )
+    engines = TorchEngines("cpu", lambda _label, _done, _total: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _index: "NVIDIA L4")
+    engines.check_device(device)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _index: "NVIDIA B200")
+    if not refused:
+        engines.check_device(device)
+        return
+    with pytest.raises(MxqError, match=r"torch's first GPU is 'NVIDIA B200'.*CUDA_DEVICE_ORDER=PCI_BUS_ID"):
+        engines.check_device(device)

@@ -36,7 +36,11 @@ def modes(gates: GateDirectory) -> dict[str, str]:
 
 
 def test_a_fast_arm_passes_with_an_interval_and_a_slow_one_is_a_regression(b200: GateDirectory) -> None:
-    run(b200).assert_outcomes(passed=4)
+    result = run(b200)
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(
+        ["demo/test_speed nvfp4: whole calls, BF16 2.000 s -> 1.300 s, n=* ?*, slowed down in 0%, no canary"]
+    )
     b200.behave(seconds={**FAST, "nvfp4": 1.53})
     result = run(b200, "-v")
     result.assert_outcomes(failed=1, passed=3)
@@ -46,7 +50,7 @@ def test_a_fast_arm_passes_with_an_interval_and_a_slow_one_is_a_regression(b200:
             "REGRESSION  demo nvfp4 speedup   1.307x < 1.400x   [[]1.2*, 1.3*[]] 95%   BF16 2.000 s -> 1.530 s   n=8",
             "  BF16      *  1.998 to 2.002 s",
             "  quantized *  1.52* to 1.53* s",
-            "  machine   0 rounds voided, slowed down in 0%, power cap in 50%; first calls 20.0 s and 11.0 s; compiled blocks, default",
+            "  machine   0 rounds voided, slowed down in 0%, power cap in 50%; first calls 20.0 s and 11.0 s; compiled blocks, default; scope whole calls; no canary",
             "  baseline  live: (speed is timed beside BF16)",
             "demo   test_speed  nvfp4   speedup  REGRESSION  1.307x*",
         ]
@@ -317,9 +321,27 @@ def test_samples_reach_pytest_benchmark(b200: GateDirectory) -> None:
     assert benchmarks[0]["extra_info"]["mxq"]["speedup"] == pytest.approx(1.25, rel=0.01)
 
 
-@pytest.mark.parametrize("options", [("-p", "no:benchmark"), ("--benchmark-disable",)])
+@pytest.mark.parametrize("options", [("-p", "no:benchmark"), ("--benchmark-disable",), ("--benchmark-skip",)])
 def test_without_pytest_benchmark_nothing_changes(b200: GateDirectory, options: tuple[str, ...]) -> None:
     run(b200, *options).assert_outcomes(passed=4)
+    b200.write(SPEED_TEST.replace("1.40", "1.90"))
+    result = run(b200, *options, "--mxq-gates=speedup")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "regression" in {verdict["outcome"] for verdict in b200.report()["verdicts"]}
+
+
+def test_a_benchmark_marker_of_the_test_keeps_its_group_and_gets_our_times(b200: GateDirectory) -> None:
+    b200.write('import pytest\npytestmark = pytest.mark.benchmark(group="mine")\n' + SPEED_TEST)
+    run(b200, "--mxq-gates=speedup", "--benchmark-json=out.json").assert_outcomes(passed=2)
+    stored = json.loads((b200.path / "out.json").read_text())["benchmarks"][0]
+    assert stored["group"] == "mine"
+    assert stored["stats"]["data"] == pytest.approx(b200.report()["verdicts"][0]["speed"]["samples"]["quantized"])
+
+
+def test_the_test_s_own_benchmark_fixture_is_left_alone(b200: GateDirectory) -> None:
+    b200.write(SPEED_TEST.replace("mxq_pipeline, mxq_prompt", "mxq_pipeline, mxq_prompt, benchmark"))
+    run(b200, "--mxq-gates=speedup", "--benchmark-json=out.json", "-W", "ignore").assert_outcomes(passed=2)
+    assert not (b200.path / "out.json").exists()  # nobody called it
 
 
 def test_benchmark_only_leaves_strict_red(b200: GateDirectory) -> None:
@@ -351,7 +373,10 @@ def test_too_little_memory_skips_before_anything_is_loaded(b200: GateDirectory) 
     b200.write(SPEED_TEST.replace('"demo"', '"flux.1-dev"'))
     run(b200).assert_outcomes(skipped=4)
     said = b200.report()["verdicts"][0]["sentence"]
-    assert said == "both arms of flux.1-dev at batch size 1 need about 48 GiB, found 40 on NVIDIA B200"
+    assert (
+        said
+        == "both arms of flux.1-dev at batch size 1 need about 48 GiB, found 40 on NVIDIA B200; no batch size fits on less than 48 GiB"
+    )
     assert b200.engine_log() == []
     run(b200, "--mxq-strict").assert_outcomes(errors=4)
 

@@ -98,9 +98,12 @@ def test_too_little_memory_is_told_with_the_numbers_and_with_what_would_fit(use:
     assert refusal_of_room(case(32), gpu(79.6), use) == sentence
 
 
-def test_where_no_batch_fits_none_is_offered() -> None:
+def test_where_no_batch_fits_the_least_memory_is_said() -> None:
     said = refusal_of_room(case(14), gpu(24.0), Use.PICTURES)
-    assert said == "the pictures of flux.1-dev at batch size 14 need about 65 GiB, found 24 on GPU"
+    assert (
+        said
+        == "the pictures of flux.1-dev at batch size 14 need about 65 GiB, found 24 on GPU; no batch size fits on less than 39 GiB"
+    )
 
 
 def test_a_model_that_states_its_need_is_not_for_a_cpu() -> None:

@@ -159,10 +159,13 @@ def test_a_changed_mode_is_told_before_the_start_and_in_a_round(
         ([7, 8], "another process computes on the GPU: 7, 8"),
     ],
 )
-def test_another_process_on_the_gpu_is_told_before_the_start(nvml: FakeNvml, pids: list[int], reason: str) -> None:
+def test_another_process_on_the_gpu_is_told_before_the_start_and_in_a_round(
+    nvml: FakeNvml, pids: list[int], reason: str
+) -> None:
     nvml.answers["ComputeRunningProcesses"] = [SimpleNamespace(pid=pid) for pid in pids]
     with open_telemetry(GPU, nvml) as opened:
         assert opened.before_start() == reason
+        assert opened.inspect() == reason
 
 
 @pytest.mark.parametrize("question", list(FakeNvml().answers))
