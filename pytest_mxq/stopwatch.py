@@ -42,7 +42,7 @@ class WarmArm:
     Attributes:
         call: one whole call, and what it does.
         pipe: its pipeline.
-        first_call: seconds of its first call, compilation included.
+        first_call: seconds of its first call in this process, compilation included.
         regions: compiled regions that one forward pass of the denoiser enters.
         identity: what was observed.
     """
@@ -102,6 +102,7 @@ class TorchStopwatch:
         self._cache = cache
         self._known = known
         self._bf16_peaks: dict[tuple[str, str], tuple[PeakMemory, Identity]] = {}
+        self._first_calls: dict[tuple[object, str], float] = {}
 
     def evidence(self, case: Case, number_format: Format) -> Evidence:
         """Build the quantized arm that is timed, and prove that it is quantized."""
@@ -260,7 +261,8 @@ class TorchStopwatch:
         before, start = count_compilations(), perf_counter()
         call = timed_call(workload, arm.pipe, case.recipe.call, series)
         clock.synchronize()
-        first_call = perf_counter() - start
+        # Of the process, not of the gate: a gate that comes second finds the code compiled.
+        first_call = self._first_calls.setdefault((case.key, _name(number_format)), perf_counter() - start)
         _check_pictures(call.once, number_format)
         warmed = warm_up(call.run, clock)
         skipped = count_compilations().skipped_cuda_graphs - before.skipped_cuda_graphs
