@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import SystemRandom
 from typing import TYPE_CHECKING
@@ -38,10 +39,27 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bf16Peak:
-    """BF16's peak memory in GiB, and what was observed when it was weighed in this run; None: it is a stored one."""
+    """BF16's peak memory in GiB, and where it comes from: what was observed in this run, or a stored session."""
 
     gib: float
-    observed: Identity | None = None
+    source: Identity | TimingSession
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sessions:
+    """The stored sessions that are comparable with this run, the newest last.
+
+    Attributes:
+        why_not: what sets the newest of the others apart, in brackets; empty where there is none.
+    """
+
+    usable: tuple[TimingSession, ...]
+    why_not: str
+
+    @property
+    def seconds(self) -> tuple[tuple[float, ...], ...]:
+        """Seconds of each session's timed calls."""
+        return tuple(session.seconds for session in self.usable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,15 +117,15 @@ class Performance:
         return replace(job.draft, evidence=evidence)
 
     def _judge_speed(self, job: Job, bound: SpeedBound) -> Verdict:
-        sessions = tuple(session.seconds for session in self._comparable(job))
+        found = self._find_sessions(job)
         if self.reference is Reference.STORED:
-            samples, note, draft = self._time_stored(job, sessions)
+            samples, note, draft = self._time_stored(job, found)
         else:
             draft = self._proved(job)
             seed = SystemRandom().randrange(2**31)
             sampling = Sampling(alpha=self.alpha, max_rounds=bound.max_rounds, max_seconds=bound.max_seconds)
             live, _ = self.stopwatch.time_live(job.case, job.workload, job.number_format, sampling=sampling, seed=seed)
-            samples = replace(live, sessions=sessions)
+            samples = replace(live, sessions=found.seconds)
             # Stored sessions say nothing of today's machine until a canary is shown to be steadier than what it guards.
             reason = "--mxq-reference=live" if self.reference is Reference.LIVE else "speed is timed beside BF16"
             note = ReferenceNote(mode="live", reason=reason)
@@ -122,36 +140,33 @@ class Performance:
             reference=note,
         )
 
-    def _time_stored(
-        self, job: Job, sessions: tuple[tuple[float, ...], ...]
-    ) -> tuple[SpeedSamples, ReferenceNote, Verdict]:
+    def _time_stored(self, job: Job, found: Sessions) -> tuple[SpeedSamples, ReferenceNote, Verdict]:
         """One session of the quantized arm against stored ones of BF16.
 
         Raises:
             Stop: there are too few, or they are of another case.
         """
-        if len(sessions) < MIN_SESSIONS:
-            found = len(job.manifest.sessions) if job.manifest is not None else 0
+        count = len(found.usable)
+        if count < MIN_SESSIONS:
+            stored = len(job.manifest.sessions) if job.manifest is not None else 0
             raise Stop(
                 Outcome.MISSING,
-                f"{len(sessions)} of {found} stored timing sessions are of this hardware, software and execution, "
-                f"{MIN_SESSIONS} are needed; add some: pytest --mxq-refresh "
-                f"--mxq-refresh-sessions={MIN_SESSIONS - len(sessions)}",
+                f"{count} of {stored} stored timing sessions are of this hardware, software and execution"
+                f"{found.why_not}, {MIN_SESSIONS} are needed; add some: pytest --mxq-refresh "
+                f"--mxq-refresh-sessions={MIN_SESSIONS - count}",
             )
         draft = self._proved(job)
-        samples, identity = self.stopwatch.time_quantized(job.case, job.workload, job.number_format, sessions)
-        _check_identity(job.manifest, identity)
-        reason = f"{len(sessions)} sessions, same hardware and software"
+        samples, identity = self.stopwatch.time_quantized(job.case, job.workload, job.number_format, found.seconds)
+        _check_identity(job, found.usable, identity)
+        reason = f"{count} sessions, same hardware and software"
         return samples, ReferenceNote(mode="stored", reason=reason, manifest=job.path), draft
 
     def _judge_memory(self, job: Job, bound: MemoryBound) -> Verdict:
         bf16, note = self._bf16_peak(job, bound)
         draft = self._proved(job)
         peak, identity = self.stopwatch.weigh(job.case, job.workload, job.number_format)
-        if bf16 is not None and bf16.observed is not None:
-            check_same_calls(bf16.observed, identity)
-        if bf16 is not None and bf16.observed is None:
-            _check_identity(job.manifest, identity)
+        if bf16 is not None:
+            _check_same_run(job, bf16.source, identity)
         evidence = draft.evidence
         if evidence is None:
             raise MxqError("the quantized arm carries no evidence")
@@ -180,29 +195,43 @@ class Performance:
         """
         if bound.max_ratio is None:
             return None, None
-        usable = [session for session in self._comparable(job) if session.peak_gib]
-        if usable and usable[-1].peak_gib:
-            reason = f"peak of {usable[-1].created[:10]}, same hardware and software"
-            note = ReferenceNote(mode="stored", reason=reason, manifest=job.path)
-            return Bf16Peak(gib=usable[-1].peak_gib), note
-        reason = "no stored peak memory of this hardware and software"
+        found = self._find_sessions(job)
+        for session in reversed(found.usable):
+            if session.peak_gib:
+                reason = f"peak of {session.created[:10]}, same hardware and software"
+                note = ReferenceNote(mode="stored", reason=reason, manifest=job.path)
+                return Bf16Peak(gib=session.peak_gib, source=session), note
+        reason = f"no stored peak memory of this hardware and software{found.why_not}"
         if self.reference is Reference.STORED or (self.strict and self.reference is not Reference.LIVE):
             raise Stop(Outcome.MISSING, f"{reason}: pytest --mxq-refresh")
         peak, identity = self.stopwatch.weigh(job.case, job.workload, None)
         reason = "--mxq-reference=live" if self.reference is Reference.LIVE else reason
-        return Bf16Peak(gib=peak.allocated_gib, observed=identity), ReferenceNote(mode="live", reason=reason)
+        return Bf16Peak(gib=peak.allocated_gib, source=identity), ReferenceNote(mode="live", reason=reason)
 
-    def _comparable(self, job: Job) -> list[TimingSession]:
+    def _find_sessions(self, job: Job) -> Sessions:
         """The stored sessions of this hardware, software, Inductor configuration and execution."""
         if job.manifest is None or self.reference is Reference.LIVE:
-            return []
+            return Sessions(usable=(), why_not="")
         here = timing_fingerprint(self.fingerprint, self.stopwatch.inductor_digest())
         execution = self.stopwatch.execution(job.case)
-        return [
-            session
-            for session in job.manifest.sessions
-            if session.execution == execution and not hard_differences(session.fingerprint, here)
-        ]
+        usable, why_not = [], ""
+        for session in job.manifest.sessions:
+            differences = _machine_differences(session, here, execution)
+            if differences:
+                why_not = f" (the newest that is not: {'; '.join(differences)})"
+            else:
+                usable.append(session)
+        return Sessions(usable=tuple(usable), why_not=why_not)
+
+
+def _machine_differences(session: TimingSession, here: Fingerprint, execution: str) -> tuple[str, ...]:
+    """Why a stored session cannot be compared with whatever would be timed here."""
+    differences = hard_differences(session.fingerprint, here)
+    if session.execution != execution:
+        differences += (f"execution {session.execution} -> {execution}",)
+    if not session.calls:
+        differences += ("it does not say what it called: an older pytest-mxq stored it",)
+    return differences
 
 
 # Recorded for pictures, and hard for times: another limit or clock is another machine.
@@ -226,20 +255,33 @@ def check_same_calls(bf16: Identity, quantized: Identity) -> None:
         raise MxqError(f"the workload did not do the same on both arms (BF16 -> quantized): {'; '.join(differences)}")
 
 
-def _check_identity(manifest: Manifest | None, observed: Identity) -> None:
-    """28 steps turned into 20 must never look like a speedup.
+def _check_same_run(job: Job, source: Identity | TimingSession, observed: Identity) -> None:
+    """Refuse a quantized run that did something else than the one in which BF16 was weighed, now or earlier."""
+    if isinstance(source, Identity):
+        check_same_calls(source, observed)
+    else:
+        _check_identity(job, [source], observed)
+
+
+def session_differences(manifest: Manifest, session: TimingSession, observed: Identity) -> tuple[str, ...]:
+    """In what a timed run, such as one call of 28 steps, differs from that of a stored session; () if in nothing."""
+    stored = msgspec.structs.replace(manifest.identity, calls=session.calls)
+    here = msgspec.structs.replace(observed, prompts=stored.prompts, execution=stored.execution)
+    return identity_differences(stored, here)
+
+
+def _check_identity(job: Job, sessions: Sequence[TimingSession], observed: Identity) -> None:
+    """28 steps turned into 20, or two calls into one, must never look like a speedup.
 
     Raises:
-        Stop: the stored sessions are of another call, other weights or another batch.
+        Stop: a stored session is of other calls, other weights or another batch.
     """
-    if manifest is None:
+    if job.manifest is None:
         return
-    stored = manifest.identity
-    calls = stored.calls if all(call in stored.calls for call in observed.calls) else observed.calls
-    here = msgspec.structs.replace(observed, calls=calls, prompts=stored.prompts, execution=stored.execution)
-    differences = identity_differences(stored, here)
-    if differences:
-        raise Stop(
-            Outcome.STALE,
-            f"the stored sessions belong to another case: {'; '.join(differences)}; refresh: pytest --mxq-refresh",
-        )
+    for session in sessions:
+        differences = session_differences(job.manifest, session, observed)
+        if differences:
+            raise Stop(
+                Outcome.STALE,
+                f"the stored sessions belong to another case: {'; '.join(differences)}; refresh: pytest --mxq-refresh",
+            )

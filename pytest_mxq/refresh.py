@@ -9,6 +9,8 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Generic
 
+import msgspec
+
 from pytest_mxq.baselines.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.baselines.schema import (
     Draft,
@@ -22,7 +24,7 @@ from pytest_mxq.baselines.schema import (
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError, WeightsUnavailableError
 from pytest_mxq.gates.verdict import Outcome, Stop, Verdict
-from pytest_mxq.performance import timing_fingerprint
+from pytest_mxq.performance import session_differences, timing_fingerprint
 from pytest_mxq.protocols import Engines, S, Stopwatch, TimedBf16, Workload
 from pytest_mxq.workflow import largest_lpips
 
@@ -89,9 +91,7 @@ class Refresher(Generic[S]):
             text = "; ".join(fault.sentence for fault in shot.faults)
             raise Stop(Outcome.DEGENERATE, f"nothing was stored: BF16 draws degenerate {shot.noun}s: {text}")
         noise = self._noise_floor(case, workload, shot)
-        kept = _kept_sessions(self._old_manifest(case), shot.identity)
-        sessions = (*kept, *self._session(case, workload))
-        draft = self._draft(case, shot.identity, noise, _newest(sessions))
+        draft = self._draft(case, shot.identity, noise, self._sessions(case, workload, shot.identity))
         manifest = self.store.save(draft, self.engines.media(shot))
         return "\n".join(self._changes(case, old, manifest, shot))
 
@@ -100,26 +100,40 @@ class Refresher(Generic[S]):
         if self.stopwatch is None:
             raise MxqError("random weights serve timings alone, and timings are stored on a CUDA device alone")
         timed = self._timed(case, workload)
-        kept = _kept_sessions(self._old_manifest(case), timed.identity)
-        draft = self._draft(case, timed.identity, None, _newest((*kept, self._as_session(timed))))
+        draft = self._draft(case, timed.identity, None, self._with_kept(case, timed))
         self.store.save(draft, [])
         return f"{case.recipe.name}/{case.name}: {len(draft.sessions)} timing sessions, newest {_shown(timed.seconds)}"
 
     def _add_session(self, case: Case, workload: Workload) -> str:
         manifest = self.store.load(case.recipe.name, case.name)
         timed = self._timed(case, workload)
-        if not _same_call(manifest, timed.identity):
-            raise Stop(Outcome.STALE, "nothing was added: the stored baseline is of another call; refresh it")
+        here = _timeless(timed.identity, manifest)
+        wrong = [text for session in manifest.sessions for text in session_differences(manifest, session, here)]
+        if wrong:
+            raise Stop(
+                Outcome.STALE, f"nothing was added: the stored baseline is of another call ({wrong[0]}); refresh it"
+            )
         sessions = _newest((*manifest.sessions, self._as_session(timed)))
         fields = {name: getattr(manifest, name) for name in Draft.__struct_fields__}
         media = self.store.read_pictures(manifest) if manifest.pictures else []
         self.store.save(Draft(**{**fields, "sessions": sessions}), media)
         return f"{case.recipe.name}/{case.name}: {len(sessions)} timing sessions"
 
-    def _session(self, case: Case, workload: Workload) -> tuple[TimingSession, ...]:
-        if self.stopwatch is None or not case.is_timed:
-            return ()
-        return (self._as_session(self._timed(case, workload)),)
+    def _sessions(self, case: Case, workload: Workload, drawn: Identity) -> tuple[TimingSession, ...]:
+        """The stored sessions that are still of this case, and a new one where it is timed."""
+        if self.stopwatch is not None and case.is_timed:
+            return self._with_kept(case, self._timed(case, workload))
+        old = self._old_manifest(case)
+        return old.sessions if old is not None and not identity_differences(old.identity, _timeless(drawn, old)) else ()
+
+    def _with_kept(self, case: Case, timed: TimedBf16) -> tuple[TimingSession, ...]:
+        """A new session behind the stored ones of the same run on the same weights; others are worth nothing."""
+        old = self._old_manifest(case)
+        if old is None:
+            return (self._as_session(timed),)
+        here = _timeless(timed.identity, old)
+        kept = [session for session in old.sessions if not session_differences(old, session, here)]
+        return _newest((*kept, self._as_session(timed)))
 
     def _timed(self, case: Case, workload: Workload) -> TimedBf16:
         if self.stopwatch is None:
@@ -134,6 +148,7 @@ class Refresher(Generic[S]):
             seconds=timed.seconds,
             peak_gib=timed.peak_gib,
             fingerprint=timing_fingerprint(self.fingerprint, digest),
+            calls=timed.identity.calls,
         )
 
     def _draft(
@@ -219,18 +234,10 @@ class Refresher(Generic[S]):
 KEPT_SESSIONS = 8
 
 
-def _kept_sessions(old: Manifest | None, identity: Identity) -> tuple[TimingSession, ...]:
-    """The stored sessions of the same call on the same weights; those of another case are worth nothing."""
-    return old.sessions if old is not None and _same_call(old, identity) else ()
-
-
-def _same_call(manifest: Manifest, identity: Identity) -> bool:
-    """Whether a case does per call what a stored one did (a timed call may see one call of several)."""
-    same = ("weights", "batch_size", "images_per_prompt", "width", "height")
-    old = manifest.identity
-    return all(getattr(old, name) == getattr(identity, name) for name in same) and all(
-        call in old.calls for call in identity.calls
-    )
+def _timeless(observed: Identity, old: Manifest) -> Identity:
+    """An identity with the stored prompts, seed and execution of the pictures: they change no time."""
+    stored = old.identity
+    return msgspec.structs.replace(observed, prompts=stored.prompts, seed=stored.seed, execution=stored.execution)
 
 
 def _newest(sessions: tuple[TimingSession, ...]) -> tuple[TimingSession, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mxq.cases import Plan, batch_cautions, kernel_cautions
+from pytest_mxq.cases import Case, Plan, batch_cautions, kernel_cautions
 from pytest_mxq.collection import PIPELINE, PROMPT, Planner, Slot, find_double_cases, is_gate_test, stray_marker
 from pytest_mxq.device import find_device
 from pytest_mxq.formats import FormatRegistry
@@ -167,24 +167,34 @@ class MxqSession:
     def _refresh(self, plan: Plan, item: pytest.Function, workload: Any) -> Verdict:
         """Refresh a case; every further timing session runs in a process of its own."""
         verdict = self.bench.refresher.refresh(plan, workload)
+        case = plan.case
         further = 0 if os.environ.get(TIMING_ONLY) else self.settings.refresh_sessions - 1
-        timed = plan.case is not None and plan.case.is_timed and self.device.kind == "cuda"
-        if not further or not timed or verdict.outcome is not Outcome.REFRESHED:
+        timed = case is not None and case.is_timed and self.device.kind == "cuda"
+        if case is None or not further or not timed or verdict.outcome is not Outcome.REFRESHED:
             return verdict
         self.bench.engines.arms.release()
         for number in range(further):
-            fault = self._run_session(item)
+            fault = self._add_session(item, case)
             if fault:
-                text = f"{verdict.sentence}\ntiming session {number + 2} failed:\n{fault}"
-                return verdict.because(Outcome.ERROR, text)
+                text = f"{number} of {further} further timing sessions added; the next one failed: {fault}"
+                return verdict.because(Outcome.ERROR, f"{verdict.sentence}\n{text}")
         return verdict.because(verdict.outcome, f"{verdict.sentence}\n{further} further timing sessions added")
 
-    def _run_session(self, item: pytest.Item) -> str:
-        """Time BF16 once more in a process of its own; what went wrong, or ""."""
+    def _add_session(self, item: pytest.Item, case: Case) -> str:
+        """Time BF16 once more in a process of its own; why no session is stored, or ""."""
+        before = self.bench.store.load(case.recipe.name, case.name).sessions
+        done = self._run_session(item)
+        if self.bench.store.load(case.recipe.name, case.name).sessions != before:
+            return ""  # whatever became of the process afterwards
+        ending = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        said = [f"{name}:\n{text[-2000:]}" for name, text in (("stdout", done.stdout), ("stderr", done.stderr)) if text]
+        return "\n".join([f"its process added none and ended with {ending}", *said])
+
+    def _run_session(self, item: pytest.Item) -> subprocess.CompletedProcess[str]:
         rerun = Rerun.of(self.config)
         with TemporaryDirectory() as report:
             options = (*rerun.options, "--mxq-refresh", "--mxq-refresh-in-ci", "--mxq-refresh-sessions=1")
-            done = subprocess.run(
+            return subprocess.run(
                 [sys.executable, "-m", "pytest", "-q", rerun.place(item), *options, f"--mxq-report={report}"],
                 cwd=rerun.started_in,
                 env={**os.environ, TIMING_ONLY: self.bench.stopwatch.process_number() or "unknown"},
@@ -192,7 +202,6 @@ class MxqSession:
                 text=True,
                 check=False,
             )
-        return done.stdout[-2000:] if done.returncode else ""
 
     def pytest_sessionfinish(self) -> None:
         """Hand the plan from an xdist worker to the controller, which alone writes files."""

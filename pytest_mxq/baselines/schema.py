@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import msgspec
 from msgspec import Meta
@@ -137,7 +137,7 @@ class LpipsInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     trunk_sha256: Sha256
 
 
-class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """BF16 timed once, in a process of its own.
 
     Attributes:
@@ -146,6 +146,8 @@ class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         seconds: Wall time of each timed call.
         peak_gib: Peak of allocated memory over one call with BF16 alone on the device, GiB; None where not measured.
         fingerprint: Of the process; only sessions with equal hard facts are used together.
+        calls: The arguments of each call of the pipeline in one timed run; the identity's are those of all batches.
+            Empty, and absent from its JSON, where an older version stored the session: it is comparable with nothing.
     """
 
     created: Text
@@ -153,6 +155,7 @@ class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     seconds: Annotated[tuple[Seconds, ...], Meta(min_length=1)]
     peak_gib: Seconds | None
     fingerprint: Fingerprint
+    calls: tuple[dict[str, Any], ...] = ()
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

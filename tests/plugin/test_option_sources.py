@@ -27,3 +27,11 @@ def test_what_is_no_pair_or_no_folder_is_refused(gates: GateDirectory) -> None:
     result.stderr.fnmatch_lines(["*nowhere holds no model_index.json; demo= must name a folder*"])
     result = gates.run("--mxq-formats=mxfp8", "--mxq-sources=dmo=nowhere")
     result.stderr.fnmatch_lines(["*unknown model 'dmo' (did you mean 'demo'?)*"])
+
+
+def test_the_next_command_finds_the_weights_again(gates: GateDirectory) -> None:
+    (gates.path / "elsewhere").mkdir()
+    (gates.path / "elsewhere" / "model_index.json").write_text("{}")
+    gates.behave(shift={"nvfp4": 100})
+    result = gates.emulated("--mxq-sources=demo=elsewhere")
+    result.stdout.fnmatch_lines(["  next  *test_gate?nvfp4-lpips?* --mxq-sources=demo=elsewhere*"])

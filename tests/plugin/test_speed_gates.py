@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from gate_project import GATE_TEST, SPEED_TEST, GateDirectory
 
+MANIFEST = "baselines/nvidia-b200-sm100/demo/test_speed.json"
 FAST = {"bf16": 2.0, "mxfp8": 1.6, "nvfp4": 1.3}
 
 
@@ -26,8 +27,7 @@ def refresh(gates: GateDirectory, times: int) -> None:
 
 
 def manifest(gates: GateDirectory) -> dict[str, Any]:
-    path = gates.path / "baselines/nvidia-b200-sm100/demo/test_speed.json"
-    document: dict[str, Any] = json.loads(path.read_text())
+    document: dict[str, Any] = json.loads((gates.path / MANIFEST).read_text())
     return document
 
 
@@ -131,17 +131,24 @@ def test_strict_times_speed_live_and_wants_a_stored_peak(b200: GateDirectory) ->
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"inductor": "4567"}, {"execution": "compiled blocks, reduce-overhead"}],
+    ("change", "said"),
+    [
+        ({"inductor": "4567"}, "inductor 0123 -> 4567"),
+        (
+            {"execution": "compiled blocks, reduce-overhead"},
+            "execution compiled blocks, default -> compiled blocks, reduce-overhead",
+        ),
+    ],
 )
 def test_sessions_of_another_configuration_or_execution_do_not_count(
-    b200: GateDirectory, change: dict[str, str]
+    b200: GateDirectory, change: dict[str, str], said: str
 ) -> None:
     refresh(b200, 5)
     b200.behave(seconds=FAST, **change)
     run(b200, "--mxq-reference=stored").assert_outcomes(failed=4)
     assert set(b200.outcomes().values()) == {"missing"}
     assert "0 of 5 stored timing sessions" in b200.report()["verdicts"][1]["sentence"]
+    assert all(f"(the newest that is not: {said})" in verdict["sentence"] for verdict in b200.report()["verdicts"])
 
 
 def test_sessions_at_another_power_limit_do_not_count(b200: GateDirectory) -> None:
@@ -152,6 +159,23 @@ def test_sessions_at_another_power_limit_do_not_count(b200: GateDirectory) -> No
     conftest.write_text(text.replace("facts={}", 'facts={"power_limit_w": "700"}'))
     run(b200, "--mxq-gates=speedup", "--mxq-reference=stored").assert_outcomes(failed=2)
     assert set(b200.outcomes().values()) == {"missing"}
+
+
+def test_another_driver_is_named_as_what_the_stored_sessions_lack(b200: GateDirectory) -> None:
+    conftest = b200.path / "conftest.py"
+    text = conftest.read_text()
+    for driver, count in (("580.1", 2), ("590.2", 1)):
+        conftest.write_text(text.replace("facts={}", f'facts={{"driver": "{driver}"}}'))
+        refresh(b200, count)
+    run(b200, "--mxq-gates=speedup", "--mxq-reference=stored").assert_outcomes(failed=2)
+    said = "1 of 3 stored timing sessions are of this hardware, software and execution (the newest that is not: "
+    assert b200.report()["verdicts"][0]["sentence"].startswith(
+        f"{said}driver_major 580 -> 590), 3 are needed; add some"
+    )
+    conftest.write_text(text.replace("facts={}", 'facts={"driver": "600.1"}'))
+    run(b200, "--mxq-gates=memory", "--mxq-reference=stored").assert_outcomes(failed=2)
+    said = "no stored peak memory of this hardware and software (the newest that is not: driver_major 590 -> 600)"
+    assert b200.report()["verdicts"][0]["sentence"] == f"{said}: pytest --mxq-refresh"
 
 
 def test_further_sessions_run_in_processes_of_their_own_and_draw_nothing(
@@ -167,6 +191,40 @@ def test_further_sessions_run_in_processes_of_their_own_and_draw_nothing(
     log = (b200.path / "sub" / "engine.log").read_text().splitlines()
     assert log.count("session") == 3
     assert log.count("draw demo test_speed bf16") == 1
+
+
+IN_A_CHILD = 'import os, signal, pytest\nif os.environ.get("PYTEST_MXQ_TIMING_ONLY"):\n    '
+
+
+@pytest.mark.parametrize(
+    ("child", "said"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", ["with signal 9"]),
+        (
+            "Workbench.with_prompts = lambda *_: pytest.skip('no weights')",
+            ["with exit code 0", "stdout:", "1 skipped: no weights"],
+        ),
+        ("raise RuntimeError('no such board')", ["with exit code 4", "stderr:", "no such board"]),
+    ],
+)
+def test_a_session_that_was_not_added_is_not_counted(b200: GateDirectory, child: str, said: list[str]) -> None:
+    conftest = b200.path / "conftest.py"
+    conftest.write_text(f"{conftest.read_text()}\n{IN_A_CHILD}{child}\n")
+    b200.run("--mxq-refresh", "--mxq-refresh-sessions=3").assert_outcomes(failed=1)
+    [verdict] = b200.report()["verdicts"]
+    assert verdict["outcome"] == "error"
+    for text in ["0 of 2 further timing sessions added; the next one failed: its process added none and ended", *said]:
+        assert text in verdict["sentence"]
+    assert len(manifest(b200)["sessions"]) == 1
+
+
+def test_the_sessions_before_one_that_failed_are_counted(b200: GateDirectory) -> None:
+    conftest = b200.path / "conftest.py"
+    first = "open('first', 'x') if not os.path.exists('first') else os._exit(7)"
+    conftest.write_text(f"{conftest.read_text()}\n{IN_A_CHILD}{first}\n")
+    b200.run("--mxq-refresh", "--mxq-refresh-sessions=3").assert_outcomes(failed=1)
+    assert "1 of 2 further timing sessions added; the next one failed" in b200.report()["verdicts"][0]["sentence"]
+    assert len(manifest(b200)["sessions"]) == 2
 
 
 def test_a_session_of_another_call_is_not_added(b200: GateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +264,58 @@ def test_fewer_steps_never_look_like_a_speedup(b200: GateDirectory) -> None:
     run(b200, "--mxq-reference=stored").assert_outcomes(failed=4)
     assert set(b200.outcomes().values()) == {"stale"}
     assert "num_inference_steps 8 -> 4" in b200.report()["verdicts"][0]["sentence"]
+
+
+TWO_CALLS = SPEED_TEST.replace("    return", "    mxq_pipeline(mxq_prompt)\n    return")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"), [(TWO_CALLS, SPEED_TEST, "2 -> 1"), (SPEED_TEST, TWO_CALLS, "1 -> 2")]
+)
+def test_half_the_calls_never_look_like_a_speedup(b200: GateDirectory, before: str, after: str, said: str) -> None:
+    b200.write(before)
+    refresh(b200, 5)
+    run(b200, "--mxq-reference=stored").assert_outcomes(passed=4)
+    b200.write(after)
+    run(b200, "--mxq-reference=stored").assert_outcomes(failed=4)
+    assert set(b200.outcomes().values()) == {"stale"}
+    assert all(f"another case: calls: {said};" in verdict["sentence"] for verdict in b200.report()["verdicts"])
+
+
+def test_a_refresh_drops_the_sessions_of_other_calls(b200: GateDirectory) -> None:
+    b200.write(TWO_CALLS)
+    refresh(b200, 2)
+    assert [len(session["calls"]) for session in manifest(b200)["sessions"]] == [2, 2]
+    b200.write(SPEED_TEST)
+    refresh(b200, 1)
+    assert [len(session["calls"]) for session in manifest(b200)["sessions"]] == [1]
+
+
+def test_sessions_that_do_not_say_what_they_called_are_read_and_count_for_nothing(b200: GateDirectory) -> None:
+    refresh(b200, 5)
+    document = manifest(b200)
+    for session in document["sessions"]:
+        del session["calls"]
+    (b200.path / MANIFEST).write_text(json.dumps(document))
+    run(b200, "--mxq-reference=stored").assert_outcomes(failed=4)
+    assert set(b200.outcomes().values()) == {"missing"}
+    assert all("an older pytest-mxq stored it" in verdict["sentence"] for verdict in b200.report()["verdicts"])
+    refresh(b200, 1)
+    assert len(manifest(b200)["sessions"]) == 1
+
+
+def test_a_refresh_without_timing_keeps_sessions_of_the_same_case_alone(b200: GateDirectory) -> None:
+    untimed = SPEED_TEST.replace(
+        '@pytest.mark.mxq_speedup(min={"mxfp8": 1.15, "nvfp4": 1.40})', "@pytest.mark.mxq_ssim(min=0.9)"
+    )
+    untimed = "".join(line for line in untimed.splitlines(keepends=True) if "mxq_memory" not in line)
+    refresh(b200, 2)
+    b200.write(untimed)
+    refresh(b200, 1)
+    assert len(manifest(b200)["sessions"]) == 2
+    b200.behave(seconds=FAST, weights="folder:1")
+    refresh(b200, 1)
+    assert "sessions" not in manifest(b200) or not manifest(b200)["sessions"]
 
 
 def test_too_few_quantized_layers_are_named_before_anything_is_timed(b200: GateDirectory) -> None:

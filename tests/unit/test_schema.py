@@ -17,6 +17,7 @@ from pytest_mxq.baselines.schema import (
     Picture,
     PictureKey,
     Selection,
+    TimingSession,
     decode,
     encode,
     identity_differences,
@@ -86,6 +87,22 @@ def test_round_trip_is_stable_sorted_and_indented() -> None:
 def test_a_case_without_pictures_needs_neither_lpips_nor_noise_floor() -> None:
     manifest = msgspec.structs.replace(make_manifest(), pictures=(), lpips=None, noise_floor=None)
     assert decode(encode(manifest), where=WHERE) == manifest
+
+
+@pytest.mark.parametrize("calls", [(), ({"num_inference_steps": 28}, {"num_inference_steps": 28})])
+def test_a_session_keeps_its_calls_and_one_of_an_older_version_has_none(calls: tuple[dict[str, Any], ...]) -> None:
+    session = TimingSession(
+        created="2026-01-02T03:04:05+00:00",
+        execution="compiled blocks, default",
+        seconds=(1.5, 1.6),
+        peak_gib=None,
+        fingerprint=Fingerprint(hard={"torch": "2.15.0"}, recorded={}),
+        calls=calls,
+    )
+    manifest = msgspec.structs.replace(make_manifest(), sessions=(session,))
+    data = encode(manifest)
+    assert ("calls" in json.loads(data)["sessions"][0]) == bool(calls)
+    assert decode(data, where=WHERE) == manifest
 
 
 def test_every_error_names_the_file_and_the_next_command() -> None:
