@@ -7,7 +7,7 @@ from math import inf, isfinite, isnan, nan, sqrt
 from statistics import fmean, stdev
 
 from pytest_mxq.gates.bounds import Bound, GateKind
-from pytest_mxq.gates.statistics import student_t_quantile
+from pytest_mxq.gates.distributions import student_t_quantile
 from pytest_mxq.gates.verdict import Outcome, Scores
 
 

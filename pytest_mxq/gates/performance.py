@@ -1,7 +1,7 @@
 """Deciding speed and memory gates: pure functions of what was measured."""
 
-from math import exp, isfinite, log
-from statistics import median
+from math import exp, hypot, isfinite, log
+from statistics import NormalDist, median
 
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.bounds import MemoryBound, SpeedBound
@@ -14,7 +14,9 @@ from pytest_mxq.gates.statistics import (
     decide_speed,
     estimate_paired,
     estimate_stored,
+    marginal_half_width,
     speedup_process_sd,
+    target_half_width,
 )
 from pytest_mxq.gates.verdict import MemoryFacts, Outcome, SpeedFacts, SpeedSamples
 
@@ -79,6 +81,8 @@ def decide(samples: SpeedSamples, bound: SpeedBound, *, alpha: float) -> tuple[O
         n=found.n,
         mode=found.mode.value,
         alpha=alpha,
+        process_sd=found.process_sd,
+        process_sd_source=_process_sd_source(found, len(samples.sessions)),
         bf16_seconds=bf16,
         quantized_seconds=median(samples.quantized),
         samples=samples,
@@ -94,9 +98,40 @@ _OUTCOMES = {
 }
 
 
+_DEFAULT = "default"
+
+
+def _process_sd_source(found: SpeedEstimate, sessions: int) -> str:
+    return _DEFAULT if found.process_sd == DEFAULT_PROCESS_SD else f"from {sessions} stored sessions"
+
+
 def _sentence(facts: SpeedFacts, bound: SpeedBound, outcome: Outcome) -> str:
+    """What was found; where it stays within the resolution, what that comes from; where that decides, what helps."""
     sign = {Outcome.REGRESSION: "<", Outcome.PASS: ">=", Outcome.MARGINAL: "about"}.get(outcome, "not told from")
-    return (
-        f"{facts.speedup:.3f}x {sign} {bound.speedup:.3f}x   [{facts.lower:.3f}, {facts.upper:.3f}] "
-        f"{1 - facts.alpha:.0%}   BF16 {facts.bf16_seconds:.3f} s -> {facts.quantized_seconds:.3f} s   n={facts.n}"
-    )
+    parts = [
+        f"{facts.speedup:.3f}x {sign} {bound.speedup:.3f}x",
+        f"[{facts.lower:.3f}, {facts.upper:.3f}] each bound {100 * (1 - facts.alpha):g} %",
+        f"BF16 {facts.bf16_seconds:.3f} s -> {facts.quantized_seconds:.3f} s",
+        f"n={facts.n}",
+    ]
+    if facts.process_sd_source != _DEFAULT or outcome in {Outcome.MARGINAL, Outcome.INCONCLUSIVE}:
+        parts.append(f"process sd {100 * facts.process_sd:.1f} % ({facts.process_sd_source})")
+    if outcome is Outcome.INCONCLUSIVE:
+        parts.append(_what_helps(facts))
+    return "   ".join(parts)
+
+
+def _what_helps(facts: SpeedFacts) -> str:
+    """What could decide an inconclusive speedup: it depends on what made its interval wide."""
+    widest = marginal_half_width(facts.alpha)
+    process = NormalDist().inv_cdf(1 - facts.alpha) * facts.process_sd
+    is_default = facts.process_sd_source == _DEFAULT
+    if facts.half_width <= widest:
+        return 'rule="proven" wants both bounds at or above it'
+    if facts.mode == SpeedMode.STORED.value:
+        return "fresh sessions (pytest --mxq-refresh), a quieter machine or --mxq-reference=live may tell"
+    if is_default and process > widest:
+        return f"at alpha {facts.alpha:g} no number of rounds tells: a larger --mxq-alpha may"
+    if is_default or hypot(process, target_half_width(facts.alpha)) <= widest:
+        return "more rounds (max_rounds=, max_seconds=) or a quieter machine may tell"
+    return "more rounds cannot tell: fresh sessions (pytest --mxq-refresh) or a quieter machine may"

@@ -11,20 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from itertools import accumulate
 from statistics import NormalDist, fmean, median, stdev
 
 from pytest_mxq.errors import MxqError
+from pytest_mxq.gates.distributions import signed_rank_critical_value, student_t_quantile
 
 MAX_ROUNDS = 20
 """Paired rounds after which sampling ends, however wide the interval still is."""
 MAX_SECONDS = 300.0
 """Seconds of sampling after which it ends, once there are enough rounds for an interval at all."""
 TARGET_HALF_WIDTH = 0.01
-"""Half-width of the signed-rank interval of ln speedup at which sampling ends."""
+"""Half-width of the signed-rank interval of ln speedup at which sampling ends, or earlier (`target_half_width`)."""
 MARGINAL_HALF_WIDTH = 0.02
-"""Widest half-width at which an interval around the bound still passes. A speedup 5 % short passes at most 1 % of the
-time while `h (1 + z_0.99 / z_0.95) <= -ln 0.95`, that is `h <= 2.1 %`; up to 3 % it did up to 3 % of the time."""
+"""Widest half-width at which an interval around the bound still passes at alpha 0.05 (`marginal_half_width`). A speedup
+5 % short passes at most 1 % of the time while `h (1 + z_0.99 / z_0.95) <= -ln 0.95`, that is `h <= 2.1 %`; up to 3 % it
+did up to 3 % of the time."""
 DEFAULT_PROCESS_SD = 0.01
 """Assumed sd of ln speedup between processes. Float8 FLUX.1-dev in seven processes on up to four H100s: 0.8 %, of which
 processes on one GPU were 0.25 % and BF16 against BF16 0.04 % (benchmarks/results/gpu-speed-2026-11-22.md)."""
@@ -94,6 +95,9 @@ class SpeedEstimate:
         half_width: Half of `ln upper - ln lower`.
         n: Rounds of the quantized arm.
         mode: Whether BF16 ran beside it or comes from stored sessions.
+        alpha: One-sided level of each bound; both together hold at `1 - 2 alpha`.
+        process_sd: Sd between processes that the bounds allow for: of ln speedup, or, stored, of ln BF16 time where
+            the sessions' own counts for more than `DEFAULT_PROCESS_SD`.
     """
 
     speedup: float
@@ -102,6 +106,8 @@ class SpeedEstimate:
     half_width: float
     n: int
     mode: SpeedMode
+    alpha: float
+    process_sd: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,23 +122,6 @@ class Location:
     def half_width(self) -> float:
         """Half of the interval's width."""
         return (self.upper - self.lower) / 2
-
-
-@lru_cache(maxsize=256)
-def signed_rank_critical_value(n: int, alpha: float) -> int:
-    """Largest k with `P(W+ <= k) <= alpha` under the exact signed-rank distribution of n differences, or -1.
-
-    The 2^n sign patterns are counted by rank sum: `counts[w]` of the first r ranks gives that of r + 1
-    (Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 3rd ed., section 3.1).
-
-    >>> [signed_rank_critical_value(n, 0.05) for n in (4, 5, 6, 8, 10, 20)]
-    [-1, 0, 2, 5, 10, 60]
-    """
-    counts = [1]
-    for rank in range(1, n + 1):
-        unsigned, signed = counts + [0] * rank, [0] * rank + counts
-        counts = [a + b for a, b in zip(unsigned, signed, strict=True)]
-    return sum(total <= alpha * (1 << n) for total in accumulate(counts)) - 1
 
 
 @lru_cache(maxsize=64)
@@ -172,38 +161,35 @@ def hodges_lehmann(differences: Sequence[float], *, alpha: float) -> Location:
 
 
 @lru_cache(maxsize=64)
-def student_t_quantile(probability: float, degrees: int) -> float:
-    """Quantile of Student's t for a whole number of degrees of freedom and a probability in [0.5, 1).
+def marginal_half_width(alpha: float) -> float:
+    """Widest half-width at which an interval around the bound still passes, `MARGINAL_HALF_WIDTH` at alpha 0.05.
 
-    Bisects the closed form of `P(|t| <= x)` in the angle `atan(x / sqrt(degrees))`.
+    An interval of half-width h at level alpha has the sd `h / z_{1-alpha}`, hence a speedup 5 % short passes at most
+    1 % of the time while `h (1 + z_0.99 / z_{1-alpha}) <= -ln 0.95`: a smaller alpha allows a wider interval, though
+    not in proportion to z. Below alpha 0.0062 `DEFAULT_PROCESS_SD` alone is wider: nothing is marginal any more.
 
     Raises:
-        SamplesError: If the probability or the degrees of freedom are out of range.
+        SamplesError: If alpha is not in [2^-20, 0.5).
 
-    >>> round(student_t_quantile(0.95, 4), 4)
-    2.1318
+    >>> [round(marginal_half_width(alpha), 4) for alpha in (0.1, 0.05, 0.01)]
+    [0.0172, 0.02, 0.0241]
     """
-    if not 0.5 <= probability < 1 or degrees < 1:
-        raise SamplesError(f"t quantile of {probability} at {degrees} degrees; allowed: [0.5, 1) and at least 1")
-    low, high = 0.0, math.pi / 2
-    while low < (angle := (low + high) / 2) < high:
-        if _t_central_probability(angle, degrees) < 2 * probability - 1:
-            low = angle
-        else:
-            high = angle
-    return math.sqrt(degrees) * math.tan(low)
+    _check_alpha(alpha)
+    wanted = NormalDist().inv_cdf(0.99)
+    return MARGINAL_HALF_WIDTH * (1 + wanted / _z(0.05)) / (1 + wanted / _z(alpha))
 
 
-def _t_central_probability(angle: float, degrees: int) -> float:
-    """`P(|t| <= sqrt(degrees) tan angle)`: Abramowitz and Stegun, 26.7.3 (odd degrees) and 26.7.4 (even)."""
-    odd = degrees % 2
-    term = math.cos(angle) if odd else 1.0
-    total = 0.0
-    for j in range(2 + odd, degrees + 1, 2):
-        total += term
-        term *= math.cos(angle) ** 2 * (j - 1) / j
-    series = math.sin(angle) * total
-    return 2 / math.pi * (angle + series) if odd else series
+@lru_cache(maxsize=64)
+def target_half_width(alpha: float) -> float:
+    """Half-width of the signed-rank interval at which sampling ends: `TARGET_HALF_WIDTH`, or less if alpha is small.
+
+    With `DEFAULT_PROCESS_SD` it must leave the whole interval within `marginal_half_width`, where that can be.
+
+    >>> [round(target_half_width(alpha), 4) for alpha in (0.05, 0.01, 0.001)]
+    [0.01, 0.0065, 0.01]
+    """
+    room = marginal_half_width(alpha) ** 2 - (_z(alpha) * DEFAULT_PROCESS_SD) ** 2
+    return min(TARGET_HALF_WIDTH, math.sqrt(room)) if room > 0 else TARGET_HALF_WIDTH
 
 
 def abba_order(rounds: int, seed: int) -> tuple[RoundOrder, ...]:
@@ -236,7 +222,7 @@ def enough(
         return False
     if len(differences) >= sampling.max_rounds or elapsed_seconds >= sampling.max_seconds:
         return True
-    return hodges_lehmann(differences, alpha=sampling.alpha).half_width <= TARGET_HALF_WIDTH
+    return hodges_lehmann(differences, alpha=sampling.alpha).half_width <= target_half_width(sampling.alpha)
 
 
 def estimate_paired(
@@ -265,10 +251,19 @@ def estimate_paired(
     if not 0 <= process_sd < math.inf:
         raise SamplesError(f"process_sd is {process_sd}; allowed: finite, 0 or more; {DEFAULT_PROCESS_SD} if unknown")
     location = hodges_lehmann(_log_ratios(bf16_seconds, quantized_seconds), alpha=alpha)
-    process = NormalDist().inv_cdf(1 - alpha) * process_sd
+    process = _z(alpha) * process_sd
     below = math.hypot(location.center - location.lower, process)
     above = math.hypot(location.upper - location.center, process)
-    return _estimate(location.center, below, above, n=len(bf16_seconds), mode=SpeedMode.LIVE)
+    return SpeedEstimate(
+        speedup=math.exp(location.center),
+        lower=math.exp(location.center - below),
+        upper=math.exp(location.center + above),
+        half_width=(below + above) / 2,
+        n=len(bf16_seconds),
+        mode=SpeedMode.LIVE,
+        alpha=alpha,
+        process_sd=process_sd,
+    )
 
 
 def estimate_stored(
@@ -300,11 +295,21 @@ def estimate_stored(
     (quantized,) = _log_sessions([quantized_seconds], "the quantized session")
     session_sd, mean_sd = stdev(medians), stdev(medians) / math.sqrt(len(medians))
     se_quantized = math.sqrt(math.pi / 2) * stdev(quantized) / math.sqrt(len(quantized))
-    as_measured = student_t_quantile(1 - alpha, len(medians) - 1) * math.hypot(session_sd, mean_sd, se_quantized)
-    as_assumed = NormalDist().inv_cdf(1 - alpha) * math.hypot(DEFAULT_PROCESS_SD, mean_sd, se_quantized)
+    t, z = student_t_quantile(1 - alpha, len(medians) - 1), _z(alpha)
+    as_measured = t * math.hypot(session_sd, mean_sd, se_quantized)
+    as_assumed = z * math.hypot(DEFAULT_PROCESS_SD, mean_sd, se_quantized)
     half_width = max(as_measured, as_assumed)
     center = fmean(medians) - median(quantized)
-    return _estimate(center, half_width, half_width, n=len(quantized), mode=SpeedMode.STORED)
+    return SpeedEstimate(
+        speedup=math.exp(center),
+        lower=math.exp(center - half_width),
+        upper=math.exp(center + half_width),
+        half_width=half_width,
+        n=len(quantized),
+        mode=SpeedMode.STORED,
+        alpha=alpha,
+        process_sd=session_sd if t * session_sd > z * DEFAULT_PROCESS_SD else DEFAULT_PROCESS_SD,
+    )
 
 
 def speedup_process_sd(sessions: Sequence[Sequence[float]], *, alpha: float) -> float:
@@ -324,7 +329,7 @@ def speedup_process_sd(sessions: Sequence[Sequence[float]], *, alpha: float) -> 
     """
     _check_alpha(alpha)
     medians = _log_medians(sessions)
-    inflation = student_t_quantile(1 - alpha, len(medians) - 1) / NormalDist().inv_cdf(1 - alpha)
+    inflation = student_t_quantile(1 - alpha, len(medians) - 1) / _z(alpha)
     return max(DEFAULT_PROCESS_SD, math.sqrt(2) * stdev(medians) * inflation)
 
 
@@ -334,7 +339,9 @@ def decide_speed(estimate: SpeedEstimate, bound: float, rule: SpeedRule) -> Spee
     Raises:
         SamplesError: If the bound is not a positive finite number.
 
-    >>> estimate = SpeedEstimate(speedup=1.40, lower=1.38, upper=1.42, half_width=0.0143, n=8, mode=SpeedMode.LIVE)
+    >>> estimate = estimate_paired([1.40] * 8, [1.0] * 8, alpha=0.05, process_sd=0.0087)
+    >>> round(estimate.lower, 2), round(estimate.upper, 2)
+    (1.38, 1.42)
     >>> [decide_speed(estimate, bound, SpeedRule.NOT_BELOW).value for bound in (1.38, 1.41, 1.43)]
     ['pass', 'marginal', 'regression']
     >>> decide_speed(estimate, 1.41, SpeedRule.PROVEN).value
@@ -346,7 +353,7 @@ def decide_speed(estimate: SpeedEstimate, bound: float, rule: SpeedRule) -> Spee
         return SpeedDecision.PASS
     if estimate.upper < bound:
         return SpeedDecision.REGRESSION
-    if rule is SpeedRule.NOT_BELOW and estimate.half_width <= MARGINAL_HALF_WIDTH:
+    if rule is SpeedRule.NOT_BELOW and estimate.half_width <= marginal_half_width(estimate.alpha):
         return SpeedDecision.MARGINAL
     return SpeedDecision.INCONCLUSIVE
 
@@ -356,16 +363,9 @@ def _check_alpha(alpha: float) -> None:
         raise SamplesError(f"alpha is {alpha}; allowed: 2^-{MAX_ROUNDS} to below 0.5; use 0.05 or 0.01")
 
 
-def _estimate(center: float, below: float, above: float, *, n: int, mode: SpeedMode) -> SpeedEstimate:
-    """Back from the log scale."""
-    return SpeedEstimate(
-        speedup=math.exp(center),
-        lower=math.exp(center - below),
-        upper=math.exp(center + above),
-        half_width=(below + above) / 2,
-        n=n,
-        mode=mode,
-    )
+def _z(alpha: float) -> float:
+    """`z_{1-alpha}`, the normal quantile."""
+    return NormalDist().inv_cdf(1 - alpha)
 
 
 def _log_ratios(bf16_seconds: Sequence[float], quantized_seconds: Sequence[float]) -> list[float]:

@@ -143,7 +143,22 @@ class SpeedSamples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedFacts:
-    """The numbers of a speed verdict: the estimate, both medians in seconds, and the samples behind them."""
+    """The numbers of a speed verdict: the estimate, both medians in seconds, and the samples behind them.
+
+    Attributes:
+        speedup: BF16 time over quantized time.
+        lower: lower bound of the speedup; it holds with probability ``1 - alpha``.
+        upper: upper bound, likewise; both at once hold with ``1 - 2 alpha``.
+        half_width: half of ``ln upper - ln lower``.
+        n: rounds of the quantized arm.
+        mode: "live" or "stored", as the samples'.
+        alpha: one-sided level of each bound.
+        process_sd: sd between processes that the bounds allow for, on the log scale.
+        process_sd_source: "default", or which stored sessions show more than that.
+        bf16_seconds: median time of a call in BF16.
+        quantized_seconds: median time of a call of the quantized arm.
+        samples: what was timed.
+    """
 
     speedup: float
     lower: float
@@ -152,6 +167,8 @@ class SpeedFacts:
     n: int
     mode: str
     alpha: float
+    process_sd: float
+    process_sd_source: str
     bf16_seconds: float
     quantized_seconds: float
     samples: SpeedSamples

@@ -47,7 +47,7 @@ def test_a_fast_arm_passes_with_an_interval_and_a_slow_one_is_a_regression(b200:
     result.stdout.fnmatch_lines(
         [
             "*test_speed?nvfp4-speedup? REGRESSION*",
-            "REGRESSION  demo nvfp4 speedup   1.307x < 1.400x   [[]1.2*, 1.3*[]] 95%   BF16 2.000 s -> 1.530 s   n=8",
+            "REGRESSION  demo nvfp4 speedup   1.307x < 1.400x   [[]1.2*, 1.3*[]] each bound 95 %   BF16 2.000 s -> 1.530 s   n=8",
             "  BF16      *  1.998 to 2.002 s",
             "  quantized *  1.52* to 1.53* s",
             "  machine   0 rounds voided, slowed down in 0%, power cap in 50%; first calls 20.0 s and 11.0 s; compiled blocks, default; scope whole calls; no canary",
@@ -110,7 +110,10 @@ def test_the_spread_of_the_stored_sessions_widens_a_live_interval(b200: GateDire
         refresh(b200, 1)
     b200.behave(seconds=FAST)
     run(b200, "--mxq-gates=speedup")
-    assert b200.report()["verdicts"][0]["speed"]["half_width"] > 2 * narrow
+    verdict = b200.report()["verdicts"][0]
+    assert verdict["speed"]["half_width"] > 2 * narrow
+    assert verdict["speed"]["process_sd_source"] == "from 5 stored sessions"
+    assert f"process sd {100 * verdict['speed']['process_sd']:.1f} % (from 5 stored sessions)" in verdict["sentence"]
 
 
 def test_stored_holds_one_session_against_three_and_says_how_to_get_them(b200: GateDirectory) -> None:

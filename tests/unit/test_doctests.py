@@ -8,6 +8,7 @@ import pytest
 MODULES = (
     "gates.accuracy",
     "gates.bounds",
+    "gates.distributions",
     "gates.performance",
     "gates.statistics",
     "reports.surroundings",

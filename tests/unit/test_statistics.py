@@ -2,6 +2,7 @@ import doctest
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise, product
 from statistics import NormalDist
 
@@ -9,7 +10,11 @@ import pytest
 
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates import statistics
+from pytest_mxq.gates.distributions import signed_rank_critical_value, student_t_quantile
 from pytest_mxq.gates.statistics import (
+    DEFAULT_PROCESS_SD,
+    MARGINAL_HALF_WIDTH,
+    TARGET_HALF_WIDTH,
     RoundOrder,
     SamplesError,
     Sampling,
@@ -23,10 +28,10 @@ from pytest_mxq.gates.statistics import (
     estimate_paired,
     estimate_stored,
     hodges_lehmann,
+    marginal_half_width,
     minimum_rounds,
-    signed_rank_critical_value,
     speedup_process_sd,
-    student_t_quantile,
+    target_half_width,
 )
 
 Z95 = NormalDist().inv_cdf(0.95)
@@ -219,7 +224,14 @@ def test_a_process_sd_from_steady_sessions_stays_at_the_default() -> None:
 
 def estimate_of(lower: float, upper: float, half_width: float) -> SpeedEstimate:
     return SpeedEstimate(
-        speedup=math.sqrt(lower * upper), lower=lower, upper=upper, half_width=half_width, n=8, mode=SpeedMode.LIVE
+        speedup=math.sqrt(lower * upper),
+        lower=lower,
+        upper=upper,
+        half_width=half_width,
+        n=8,
+        mode=SpeedMode.LIVE,
+        alpha=0.05,
+        process_sd=DEFAULT_PROCESS_SD,
     )
 
 
@@ -240,6 +252,44 @@ def test_decisions_at_a_bound_of_1_40(
     estimate = estimate_of(lower, upper, half_width)
     assert decide_speed(estimate, 1.40, SpeedRule.NOT_BELOW) is not_below
     assert decide_speed(estimate, 1.40, SpeedRule.PROVEN) is proven
+
+
+def test_at_alpha_0_05_the_width_that_passes_and_the_one_that_is_sampled_for_are_the_constants() -> None:
+    assert marginal_half_width(0.05) == MARGINAL_HALF_WIDTH == 0.02
+    assert target_half_width(0.05) == TARGET_HALF_WIDTH == 0.01
+
+
+@pytest.mark.parametrize("alpha", [0.25, 0.1, 0.05, 0.025, 0.02, 0.01, 0.0063])
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_a_speedup_just_short_of_its_bound_is_marginal_at_every_alpha_that_allows_it(
+    alpha: float, spread: float
+) -> None:
+    # The widest signed-rank interval that ends sampling, or none at all, beside the default process sd.
+    process = NormalDist().inv_cdf(1 - alpha) * DEFAULT_PROCESS_SD
+    half_width = math.hypot(spread * target_half_width(alpha), process)
+    estimate = replace(estimate_of(1.38, 1.41, half_width), alpha=alpha)
+    assert decide_speed(estimate, 1.40, SpeedRule.NOT_BELOW) is SpeedDecision.MARGINAL
+
+
+def test_below_alpha_0_0062_the_default_process_sd_leaves_nothing_marginal() -> None:
+    estimate = estimate_paired([1.39] * 12, [1.0] * 12, alpha=0.006, process_sd=DEFAULT_PROCESS_SD)
+    assert estimate.half_width > marginal_half_width(0.006)
+    assert decide_speed(estimate, 1.40, SpeedRule.NOT_BELOW) is SpeedDecision.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.05, 0.025, 0.01, 0.001])
+def test_a_five_percent_shortfall_passes_at_most_one_percent_of_the_time_at_every_alpha(alpha: float) -> None:
+    normal = NormalDist()
+    half_width = marginal_half_width(alpha)
+    sd = half_width / normal.inv_cdf(1 - alpha)
+    assert 1 - normal.cdf((-math.log(0.95) - half_width) / sd) <= 0.01
+
+
+def test_a_smaller_alpha_takes_more_rounds_for_the_interval_that_it_can_pass_with() -> None:
+    bf16 = [2.0 * math.exp(0.008 * (-1) ** index) for index in range(10)]
+    width = hodges_lehmann([math.log(b) for b in bf16], alpha=0.01).half_width
+    assert target_half_width(0.01) < width < TARGET_HALF_WIDTH
+    assert not enough(bf16, [1.0] * 10, Sampling(alpha=0.01), elapsed_seconds=0.0)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
@@ -264,6 +314,7 @@ def test_an_impossible_time_is_refused_with_its_place(measure: Callable[[list[fl
     "measure",
     [
         minimum_rounds,
+        marginal_half_width,
         lambda alpha: enough([1.0] * 20, [1.0] * 20, Sampling(alpha=alpha), elapsed_seconds=0.0),
         lambda alpha: estimate_paired([1.0] * 20, [1.0] * 20, alpha=alpha, process_sd=0.01),
         lambda alpha: estimate_stored([[1.0] * 8] * 3, [1.0] * 8, alpha=alpha),
@@ -311,7 +362,7 @@ def test_a_short_session_of_either_arm_is_refused() -> None:
 
 @pytest.mark.parametrize(("probability", "degrees"), [(0.49, 4), (1.0, 4), (math.nan, 4), (0.95, 0)])
 def test_a_t_quantile_out_of_range_is_refused(probability: float, degrees: int) -> None:
-    with pytest.raises(SamplesError, match="t quantile of"):
+    with pytest.raises(MxqError, match="t quantile of"):
         student_t_quantile(probability, degrees)
 
 
