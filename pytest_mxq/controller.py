@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,36 @@ class Controller:
         for path in store.manifests():
             if path not in asked and not path.stem.endswith(RANDOM_SUFFIX):
                 yield f"the baseline {shown_path(path)} belongs to no collected test: collect its test, or delete it"
+
+
+class SkipsSaidOnce:
+    """Registered under ``--mxq-strict``, where every skip is an error of its test: says each reason once.
+
+    The table of verdicts counts the skips of a reason, and the tally, the exit code and ``--lf`` know each of them; of
+    pytest's sections of errors and its short summary they would take hundreds of lines.
+    """
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, None, None]:
+        """Keep all but the first skip of each reason from the sections that are written meanwhile."""
+        stats = terminalreporter.stats
+        whole = {category: stats[category] for category in ("error", "failed") if category in stats}
+        stats.update({category: _first_of_each_reason(reports) for category, reports in whole.items()})
+        try:
+            yield
+        finally:
+            stats.update(whole)
+
+
+def _first_of_each_reason(reports: Iterable[Any]) -> list[Any]:
+    shown, reasons = [], set()
+    for report in reports:
+        record = report.__dict__.get(RECORD)
+        reason = record["sentence"] if record and record["outcome"] == Outcome.SKIPPED.value else None
+        if reason is None or reason not in reasons:
+            shown.append(report)
+        reasons.add(reason)
+    return shown
 
 
 def _refuse_shared_gpu(ids: list[str], workers: int) -> None:

@@ -93,7 +93,7 @@ def read_settings(config: pytest.Config) -> Settings:
         random_weights=_one_of("weights", option("weights"), ("trained", "random")) == "random",
         alpha=_number("alpha", option("alpha") or "0.05", 0.0001, 0.25),
         refresh_sessions=int(_number("refresh-sessions", config.getoption("mxq_refresh_sessions") or "1", 1, 64)),
-        sources=_sources(names("sources")),
+        sources=_sources(option("sources")),
         compile_cache=directory("compile_cache", None) or _pytest_cache(config),
     )
 
@@ -108,8 +108,10 @@ def _number(name: str, text: str, least: float, most: float) -> float:
     return value
 
 
-def _sources(stated: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    pairs = [text.partition("=") for text in stated]
+def _sources(stated: str | list[str] | None) -> tuple[tuple[str, str], ...]:
+    texts = [stated] if isinstance(stated, str) else stated or []
+    parts = [part.strip() for text in texts for part in text.split(",")]  # a folder's name may hold spaces
+    pairs = [part.partition("=") for part in dict.fromkeys(parts) if part]
     for name, _, folder in pairs:
         if not name or not folder:
             raise MxqError(f"--mxq-sources takes NAME=FOLDER, such as flux.1-dev=/models/flux; got {name or folder!r}")

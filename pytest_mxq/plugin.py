@@ -99,10 +99,12 @@ def _is_asked_for(config: pytest.Config) -> bool:
 
 
 def _activate(config: pytest.Config) -> None:
-    from pytest_mxq.controller import Controller
+    from pytest_mxq.controller import Controller, SkipsSaidOnce
     from pytest_mxq.session import start_session
 
     session = start_session(config)
     config.pluginmanager.register(session, "mxq-session")
     if not hasattr(config, "workerinput"):  # files and terminal are the controller's; a worker has neither
         config.pluginmanager.register(Controller(session), "mxq-controller")
+        if session.settings.strict:
+            config.pluginmanager.register(SkipsSaidOnce(), "mxq-skips")

@@ -126,21 +126,22 @@ def _bad_token() -> str:
 def _offline(_error: BaseException, source: str, revision: str) -> str:
     return (
         f"HF_HUB_OFFLINE is set and the cache {constants.HF_HUB_CACHE} does not hold all of it; unset it, fill the "
-        f"cache ({_download(source, revision)}), or name a local folder (--mxq-sources=MODEL=FOLDER)"
+        f"cache ({download_command(source, revision)}), or name a local folder (--mxq-sources=MODEL=FOLDER)"
     )
 
 
 def _partial(_error: BaseException, source: str, revision: str) -> str:
     return (
         f"the cache {constants.HF_HUB_CACHE} holds a part of it and the Hub cannot be reached; with a network, "
-        f"complete it: {_download(source, revision)}"
+        f"complete it: {download_command(source, revision)}"
     )
 
 
 def _unreachable(source: str, revision: str) -> str:
     return (
         f"the Hub cannot be reached and the cache {constants.HF_HUB_CACHE} does not hold it; check network and proxy, "
-        f"fill the cache elsewhere ({_download(source, revision)}), or name a local folder (--mxq-sources=MODEL=FOLDER)"
+        f"fill the cache elsewhere ({download_command(source, revision)}), or name a local folder "
+        "(--mxq-sources=MODEL=FOLDER)"
     )
 
 
@@ -154,8 +155,17 @@ def _disk_full() -> str:
     )
 
 
-def _download(source: str, revision: str) -> str:
-    return f"hf download {source} --revision {revision}"
+def download_command(source: str, revision: str | None) -> str:
+    """The command that fills the Hub's cache with what a pipeline is read from.
+
+    The folders of its components and their index, and not the checkpoints of all weights in one file that lie beside
+    them (24 GB of FLUX.1-dev) and are never read. A pattern needs an option of its own: ``hf`` takes a second one for
+    the name of a file.
+
+    >>> download_command("owner/model", "v9")
+    'hf download owner/model --revision v9 --include model_index.json --include "*/*"'
+    """
+    return f'hf download {source} --revision {revision or "main"} --include model_index.json --include "*/*"'
 
 
 def _status(error: BaseException) -> int | None:

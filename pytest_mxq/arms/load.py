@@ -16,7 +16,7 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from pytest_mxq.arms.hub import fetch_snapshot
+from pytest_mxq.arms.hub import download_command, fetch_snapshot
 from pytest_mxq.errors import MxqError
 from pytest_mxq.models import Recipe
 from pytest_mxq.noise import known_noise_silenced
@@ -44,8 +44,9 @@ def load_pipeline(recipe: Recipe, *, revision: str | None, device: str) -> Loade
     Raises:
         MxqError: the weights cannot be had; says what to do.
     """
-    folder, weights = _find_weights(recipe, revision or recipe.revision)
-    pipe = _read(folder, recipe)
+    revision = revision or recipe.revision
+    folder, weights = _find_weights(recipe, revision)
+    pipe = _read(folder, recipe, revision)
     pipe.set_progress_bar_config(disable=True)
     if not isinstance(getattr(pipe, recipe.denoiser, None), torch.nn.Module):
         raise MxqError(f"model {recipe.name!r}: its {type(pipe).__name__} has no denoiser {recipe.denoiser!r}")
@@ -57,7 +58,7 @@ def load_pipeline(recipe: Recipe, *, revision: str | None, device: str) -> Loade
     return LoadedPipeline(pipe=pipe, weights=weights)
 
 
-def _read(folder: Path, recipe: Recipe) -> Any:
+def _read(folder: Path, recipe: Recipe, revision: str | None) -> Any:
     try:
         with _quiet():
             return DiffusionPipeline.from_pretrained(
@@ -68,7 +69,7 @@ def _read(folder: Path, recipe: Recipe) -> Any:
         way = (
             "save it again with save_pretrained(safe_serialization=True)"
             if Path(recipe.source).is_dir()
-            else f"fetch it again: hf download {recipe.source} --force-download"
+            else f"fetch it again: {download_command(recipe.source, revision)} --force-download"
         )
         raise MxqError(
             f"model {recipe.name!r}: {folder} cannot be loaded: {type(error).__name__}: {first_line} (a file is "

@@ -1,7 +1,8 @@
 """LTX-2: the published call, rules and results, its pipeline with random weights, and a tiny one with an encoder.
 
 Source: PyTorch blog, 8 April 2026, "Faster Diffusion on Blackwell: MXFP8 and NVFP4 with Diffusers and TorchAO", and its
-code, sayakpaul/diffusers-blackwell-quants at 9fefb07.
+code, sayakpaul/diffusers-blackwell-quants at 9fefb07. That code embeds one prompt and makes N clips of it
+(``num_videos_per_prompt=N``); a gate embeds N prompts, which adds little to a call.
 
 What ``LTX2Pipeline`` returns for ``output_type="pt"``, of N clips:
 

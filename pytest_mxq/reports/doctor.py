@@ -20,6 +20,7 @@ from pytest_mxq.reports.software import (
     examine_kernels,
     examine_video,
 )
+from pytest_mxq.room import Use
 from pytest_mxq.settings import Settings
 
 BATCH_SIZES = (1, 4, 8)  # of the published results
@@ -70,7 +71,7 @@ class Machine:
         """Why torch cannot use the GPU, and what to do; empty texts on a CPU."""
         if self.device.kind != "cuda":
             return "", ""
-        return cuda_fault(self.lookup, self.device.facts.get("driver", ""))
+        return cuda_fault(self.lookup, self.device.facts.get("driver", ""), self.device.capability)
 
 
 def answer(number_format: Format, machine: Machine, settings: Settings) -> Answer:
@@ -122,13 +123,15 @@ class Diagnosis:
     Attributes:
         sections: in the order in which they are shown.
         answers: one a format.
-        crowded: models whose gates of speed and memory do not fit at batch size 1.
+        crowded: models whose gates do not fit at batch size 1.
+        use: what memory is needed for.
         models_asked: whether models were named, so that each of them must fit.
     """
 
     sections: tuple[Section, ...]
     answers: tuple[Answer, ...]
     crowded: tuple[str, ...] = ()
+    use: Use = Use.BOTH_ARMS
     models_asked: bool = False
 
     @property
@@ -144,7 +147,8 @@ class Diagnosis:
             emulated = any(found.ability is Ability.EMULATED for found in self.answers)
             way = "; accuracy alone with --mxq-emulate" if emulated else ""
             return f"not natively gated on this machine: {', '.join(unable)}{way}"
-        crowded = f"; no room for speed and memory gates of {', '.join(self.crowded)}" if self.crowded else ""
+        gates = "picture" if self.use is Use.PICTURES else "speed and memory"
+        crowded = f"; no room for {gates} gates of {', '.join(self.crowded)}" if self.crowded else ""
         return f"natively gated on this machine: {', '.join(found.format for found in self.answers)}{crowded}"
 
 
@@ -165,22 +169,41 @@ def diagnose(
         around: further sections, shown before the answers.
     """
     answers = tuple(answer(number_format, machine, settings) for number_format in formats)
-    memory = tuple(_memory(recipe, machine.device, settings) for recipe in models)
+    needs = {recipe.name: _needs(recipe, settings) for recipe in models}
+    memory = tuple(_memory(name, need, machine.device) for name, need in needs.items())
     batches = ", ".join(map(str, BATCH_SIZES))
+    use = _use(settings)
     sections = (
         Section(title="machine", findings=tuple(_machine(machine, formats))),
         Section(title="software", findings=(*_software(machine, formats), *_video(machine, models))),
-        Section(title=f"memory of both arms at batch sizes {batches}", findings=memory),
+        Section(title=f"memory of {use.value} at batch sizes {batches}", findings=memory),
         *around,
         Section(title="formats", findings=tuple(map(_as_finding, answers))),
     )
-    room, random = machine.device.total_memory_gib, settings.random_weights
-    crowded = [
-        recipe.name
-        for recipe in models
-        if recipe.memory is not None and room is not None and recipe.memory.both_arms(1, random=random) > room
-    ]
-    return Diagnosis(sections=sections, answers=answers, crowded=tuple(crowded), models_asked=bool(settings.models))
+    room = machine.device.total_memory_gib
+    return Diagnosis(
+        sections=sections,
+        answers=answers,
+        crowded=tuple(name for name, need in needs.items() if need and room is not None and need[0] > room),
+        use=use,
+        models_asked=bool(settings.models),
+    )
+
+
+def _use(settings: Settings) -> Use:
+    """What the gates asked for need the most memory for."""
+    kinds = [GATES[name] for name in settings.gates or GATES]
+    return Use.PICTURES if all(kind.family == "pictures" for kind in kinds) else Use.BOTH_ARMS
+
+
+def _needs(recipe: Recipe, settings: Settings) -> tuple[float, ...]:
+    """What a model's gates need at the batch sizes shown, GiB; empty: it states none."""
+    memory = recipe.memory
+    if memory is None:
+        return ()
+    if _use(settings) is Use.PICTURES:
+        return tuple(memory.pictures(size, emulated=False) for size in BATCH_SIZES)
+    return tuple(memory.both_arms(size, random=settings.random_weights) for size in BATCH_SIZES)
 
 
 def _machine(machine: Machine, formats: Sequence[Format]) -> Iterator[Finding]:
@@ -241,18 +264,17 @@ def _of_package(package: Package, mark: Mark) -> Finding:
     return Finding(mark=mark, subject=package.name, text=package.row, fix=package.fix)
 
 
-def _memory(recipe: Recipe, device: Device, settings: Settings) -> Finding:
-    if recipe.memory is None:
-        return Finding(mark=Mark.FINE, subject=recipe.name, text="states no need and is not checked")
-    needs = [recipe.memory.both_arms(size, random=settings.random_weights) for size in BATCH_SIZES]
+def _memory(name: str, needs: Sequence[float], device: Device) -> Finding:
+    if not needs:
+        return Finding(mark=Mark.FINE, subject=name, text="states no need and is not checked")
     room = device.total_memory_gib
     if room is None:
-        return Finding(mark=Mark.FINE, subject=recipe.name, text="".join(f"{need:>4.0f} GiB      " for need in needs))
+        return Finding(mark=Mark.FINE, subject=name, text="".join(f"{need:>4.0f} GiB      " for need in needs))
     cells = [f"{need:>4.0f} GiB {'fits' if need <= room else 'no  '} " for need in needs]
     fits = all(need <= room for need in needs)
     return Finding(
         mark=Mark.FINE if fits else Mark.NOTE,
-        subject=recipe.name,
+        subject=name,
         text="".join(cells).rstrip(),
         fix="" if fits else f"of {room:.0f} GiB: a smaller batch, or a device of {max(needs):.0f} GiB for all of them",
     )

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 OURS = "pytest-mxq"
 # The same kernels under other names: a nightly on PyPI, a nightly of PyTorch's index.
 _OTHER_NAMES = {"mslk-cuda": ("mslk-cuda-nightly", "mslk")}
-_LEAST_DRIVER = {"12": 525, "13": 580}  # by major version of CUDA
+_LEAST_DRIVER = {12: 525, 13: 580}  # by major version of CUDA
+_BLACKWELL = (10, 0)  # and 12.0; CUDA compiles for them since 12.8 (its release notes, "Added compiler support")
+_BLACKWELL_CUDA = (12, 8)
 _FOR_PICTURES = ("lpips", "scikit-image", "torchvision")  # speed and memory gates run without
 
 
@@ -222,26 +224,45 @@ def _is_placeholder(found: Installed) -> bool:
     return found.name == "mslk" and found.version == "0.0.0"  # what PyPI has under that name
 
 
-def cuda_fault(lookup: Lookup, driver: str) -> tuple[str, str]:
+def cuda_fault(lookup: Lookup, driver: str, capability: tuple[int, int] | None) -> tuple[str, str]:
     """Why torch cannot use the GPU, and what to do; two empty texts: it can, or torch does not say its build.
 
     A driver runs every CUDA of a major version from a first release on (CUDA Toolkit release notes, "CUDA Minor
-    Version Compatibility": 12.x needs driver 525, 13.x needs 580).
+    Version Compatibility": 12.x needs driver 525, 13.x needs 580). A build for a CUDA that is older than the GPU loads
+    and sees it, and has no kernels for it.
 
     Args:
         lookup: what finds torch.
         driver: the driver's version, such as "580.65.06"; empty: not known.
+        capability: the GPU's compute capability; None: not known.
     """
     torch = lookup("torch")
     version = _version(torch) if torch else None
     build = (version.local if version else None) or ""
     if torch is None or build.startswith(("cpu", "rocm", "xpu")):
         return (f"torch {torch.version} is built without CUDA" if torch else ""), "install torch's CUDA build"
-    cuda, found = re.match(r"cu(\d\d)", build), re.match(r"\d+", driver)
-    least = _LEAST_DRIVER.get(cuda[1], 0) if cuda else 0
-    if found and int(found[0]) < least:
-        return (
-            f"torch {torch.version} needs driver {least} or newer, found {driver}",
-            "update the driver, or install a torch that is built for an older CUDA",
-        )
-    return "", ""
+    stated = re.match(r"cu(\d\d)(\d+)", build)
+    if stated is None:
+        return "", ""
+    cuda = int(stated[1]), int(stated[2])
+    return _no_kernels(torch, cuda, capability) or _old_driver(torch, cuda[0], driver) or ("", "")
+
+
+def _no_kernels(torch: Installed, cuda: tuple[int, int], capability: tuple[int, int] | None) -> tuple[str, str] | None:
+    if capability is None or capability < _BLACKWELL or cuda >= _BLACKWELL_CUDA:
+        return None
+    built, found, needed = (".".join(map(str, pair)) for pair in (cuda, capability, _BLACKWELL_CUDA))
+    return (
+        f"torch {torch.version} is built for CUDA {built}; compute capability {found} needs {needed}",
+        f"install torch's build for CUDA {needed} or newer",
+    )
+
+
+def _old_driver(torch: Installed, major: int, driver: str) -> tuple[str, str] | None:
+    found, least = re.match(r"\d+", driver), _LEAST_DRIVER.get(major, 0)
+    if found is None or int(found[0]) >= least:
+        return None
+    return (
+        f"torch {torch.version} needs driver {least} or newer, found {driver}",
+        "update the driver, or install a torch that is built for an older CUDA",
+    )

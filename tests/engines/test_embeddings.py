@@ -23,6 +23,9 @@ from pytest_mxq.formats import built_in_formats
 from pytest_mxq.gates.verdict import Stop
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV, TINY_SIZE, build_flux
+from pytest_mxq.models.ltx2 import LTX_2
+from pytest_mxq.models.qwen_image import QWEN_IMAGE
+from pytest_mxq.probes.pixels import to_uint8
 from pytest_mxq.settings import CaseSettings
 
 QUICK = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 1}))
@@ -46,8 +49,8 @@ def engines() -> Iterator[TorchEngines]:
 class EncoderCalls:
     """Counts the calls of a pipeline's text encoders, by name."""
 
-    def __init__(self, pipe: Any) -> None:
-        self.counts = {"text_encoder": 0, "text_encoder_2": 0}
+    def __init__(self, pipe: Any, *names: str) -> None:
+        self.counts = dict.fromkeys(names or ("text_encoder", "text_encoder_2"), 0)
         for name in self.counts:
             getattr(pipe, name).register_forward_hook(lambda *_, name=name: self._count(name))
 
@@ -73,6 +76,56 @@ def test_all_arms_draw_with_embeddings_computed_once_a_chunk_and_equal_to_the_bi
         assert torch.equal(shots[name].pictures, expected), name
     assert torch.equal(shots["sentinel"].pictures, shots["bf16"].pictures[:2])
     assert calls.counts == {"text_encoder": 8, "text_encoder_2": 8}
+
+
+TINY = {
+    "qwen-image": (QWEN_IMAGE, {"height": 64, "width": 64, "num_inference_steps": 3}),
+    "ltx-2": (
+        LTX_2,
+        {"height": 64, "width": 64, "num_frames": 9, "num_inference_steps": 3, "max_sequence_length": 64},
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=sorted(TINY))
+def tiny_case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Prompts of different lengths in a batch, so that masks count, with the published negative prompt."""
+    recipe, small = TINY[request.param]
+    folder = tmp_path_factory.mktemp("tiny") / request.param
+    assert recipe.save_tiny is not None
+    recipe.save_tiny(folder)
+    rule = replace(recipe.rule, min_features=320)  # its width
+    tiny = replace(recipe, source=str(folder), rule=rule, call={**recipe.call, **small})
+    return replace(
+        CASE,
+        recipe=tiny,
+        settings=replace(CASE.settings, model=tiny.name),
+        prompts=("a cat", "two red boats on a lake", "fog"),
+    )
+
+
+def test_masks_negative_prompts_and_sound_come_out_equal_to_the_bit_too(engines: TorchEngines, tiny_case: Case) -> None:
+    engines.arms.release()
+    calls = EncoderCalls(engines.arms.base(tiny_case.source).pipe, "text_encoder")
+    plain_shot = engines.draw(tiny_case, plain, label="bf16")
+    once = calls.counts["text_encoder"]
+    shots = {None: plain_shot, "mxfp8": engines.draw_quantized(tiny_case, plain, FORMATS["mxfp8"], emulated=True)}
+    assert calls.counts["text_encoder"] == once > 0
+    assert not plain_shot.equals(shots["mxfp8"])
+    series = Series(prompts=tiny_case.prompts, batch_size=2, seed=0)
+    for name, shot in shots.items():
+        arm = engines.arms.arm(
+            tiny_case.source, FORMATS.get(name or ""), emulated=name is not None, rule=tiny_case.rule
+        )
+        without = draw(plain, arm.pipe, tiny_case.recipe.call, series)
+        assert torch.equal(shot.pictures, to_uint8(without.images)), name
+        heard = without.film.sound if without.film is not None else None
+        assert (shot.sound is None) is (heard is None) is (tiny_case.recipe.name != "ltx-2")
+        if shot.sound is not None and heard is not None:
+            assert torch.equal(shot.sound.waves, heard.waves), name
+    others = replace(tiny_case, prompts=tuple(reversed(tiny_case.prompts)))
+    assert not plain_shot.equals(engines.draw(others, plain, label="bf16"))  # what is embedded shows
+    engines.arms.release()
 
 
 def test_a_timed_call_runs_the_encoders_every_time(engines: TorchEngines) -> None:

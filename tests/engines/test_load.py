@@ -3,6 +3,7 @@
 import errno
 import logging
 import re
+import shlex
 import shutil
 import traceback
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from huggingface_hub.cli import download as hf_download
+from huggingface_hub.cli.hf import app
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -23,9 +26,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+from huggingface_hub.utils import filter_repo_objects, httpx  # type: ignore[attr-defined]
 from safetensors.torch import load_file, save_file
 
+from pytest_mxq.arms.hub import download_command
 from pytest_mxq.arms.load import LoadedPipeline, folder_digest, load_pipeline
 from pytest_mxq.arms.store import ArmStore
 from pytest_mxq.errors import MxqError, WeightsUnavailableError
@@ -231,6 +235,41 @@ def test_a_damaged_folder_is_named_with_what_to_do(tmp_path: Path, damage: Calla
         load_pipeline(replace(DEMO, source=str(folder)), revision=None, device="cpu")
     assert f"model 'demo': {folder} cannot be loaded" in str(caught.value)
     assert "save it again with save_pretrained" in str(caught.value)
+
+
+def test_a_damaged_file_of_the_cache_is_fetched_again_at_the_revision_that_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(DEMO.source, folder)
+    (folder / "model_index.json").write_text("{")
+    monkeypatch.setattr(DiffusionPipeline, "download", lambda *_, **__: str(folder))
+    recipe = replace(DEMO, source=SOURCE, revision="pinned")
+    for revision, read in ((None, "pinned"), ("of-the-test", "of-the-test")):
+        with pytest.raises(MxqError, match="cannot be loaded") as caught:
+            load_pipeline(recipe, revision=revision, device="cpu")
+        assert str(caught.value).endswith(f"fetch it again: {download_command(SOURCE, read)} --force-download")
+
+
+@pytest.mark.parametrize(("revision", "asked"), [("v9", "v9"), (None, "main")])
+def test_the_command_fetches_what_is_read_and_no_checkpoint_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, revision: str | None, asked: str
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def download(**given: Any) -> str:
+        seen.append(given)
+        return str(tmp_path)
+
+    monkeypatch.setattr(hf_download, "snapshot_download", download)
+    words = shlex.split(download_command(SOURCE, revision))
+    assert words[:2] == ["hf", "download"]
+    app(words[1:], standalone_mode=False)
+    (given,) = seen
+    assert (given["repo_id"], given["revision"]) == (SOURCE, asked)
+    files = ("model_index.json", "vae/config.json", "transformer/model.safetensors", "checkpoint.safetensors", "a.png")
+    fetched = filter_repo_objects(files, allow_patterns=given["allow_patterns"], ignore_patterns=None)
+    assert list(fetched) == list(files[:3])
 
 
 def _truncate(file: Path) -> None:

@@ -143,6 +143,24 @@ def test_what_does_not_fit_into_memory_is_shown_with_what_would(doctor: Doctor) 
     assert "fits   44 GiB fits   52 GiB no" in doctor.ask("--mxq-weights=random")[1]
 
 
+def test_pictures_alone_are_judged_by_what_pictures_need(doctor: Doctor) -> None:
+    doctor.on(replace(H100, total_memory_gib=79.6))
+    options = ("--mxq-formats=float8", "--mxq-models=ltx-2")
+    code, text = doctor.ask(*options)
+    assert code == 1
+    assert "memory of both arms at batch sizes 1, 4, 8" in text
+    assert text.splitlines()[-1].endswith("float8; no room for speed and memory gates of ltx-2")
+    assert doctor.ask(*options, "--mxq-gates=lpips,memory")[0] == 1
+    code, text = doctor.ask(*options, "--mxq-gates=lpips,flicker")
+    assert code == 0
+    assert "memory of the pictures at batch sizes 1, 4, 8" in text
+    assert "ltx-2            63 GiB fits   77 GiB fits   96 GiB no" in text
+    doctor.on(replace(H100, total_memory_gib=60.0))
+    code, text = doctor.ask(*options, "--mxq-gates=lpips")
+    assert code == 1
+    assert text.splitlines()[-1].endswith("float8; no room for picture gates of ltx-2")
+
+
 def test_without_a_gpu_every_format_is_emulated_only_and_nothing_is_imported_or_collected(gates: GateDirectory) -> None:
     conftest = gates.path / "conftest.py"
     conftest.write_text(
@@ -238,6 +256,19 @@ def test_a_driver_that_is_too_old_for_torch_is_a_fault(doctor: Doctor) -> None:
     code, text = doctor.ask()
     assert code == 1
     assert "fault  driver         torch 2.12.0+cu130 needs driver 580 or newer, found 550.54" in text
+
+
+def test_a_torch_without_kernels_for_the_gpu_is_a_fault(doctor: Doctor) -> None:
+    doctor.software |= {"torch": "2.12.0+cu126", "torchvision": "0.27.0+cu126"}
+    code, text = doctor.ask("--mxq-formats=mxfp8")
+    assert code == 1
+    words = " ".join(text.split())
+    assert (
+        "fault driver torch 2.12.0+cu126 is built for CUDA 12.6; compute capability 10.0 needs 12.8 -> install" in words
+    )
+    assert "-> install torch's build for CUDA 12.8 or newer" in text
+    doctor.on(replace(H100, total_memory_gib=79.6))
+    assert doctor.ask("--mxq-formats=float8")[0] == 0
 
 
 def test_a_torch_older_than_the_published_one_is_a_note(doctor: Doctor) -> None:

@@ -1,10 +1,14 @@
 """--mxq-sources: a registered model's weights from a local folder."""
 
+from pathlib import Path
+
+import pytest
 from gate_project import GateDirectory
 
 
-def test_a_folder_takes_the_place_of_a_models_weights(gates: GateDirectory) -> None:
-    folder = gates.path / "elsewhere"
+def make_folder(gates: GateDirectory, name: str) -> Path:
+    """A folder that looks like a model's, and a line of output that says which sources a run used."""
+    folder = gates.path / name
     folder.mkdir()
     (folder / "model_index.json").write_text("{}")
     conftest = gates.path / "conftest.py"
@@ -15,7 +19,30 @@ def test_a_folder_takes_the_place_of_a_models_weights(gates: GateDirectory) -> N
         "    plans = [plan for plan in (session.cases if session else {}).values()]\n"
         "    print('sources', {plan.case.recipe.source for plan in plans})\n"
     )
-    result = gates.emulated("--mxq-sources=demo=elsewhere")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "stated", ["demo=elsewhere", "demo=my models/demo one", "flux.1-dev=elsewhere, demo=my models/demo one,"]
+)
+def test_a_folder_takes_the_place_of_a_models_weights(gates: GateDirectory, stated: str) -> None:
+    (gates.path / "my models").mkdir()
+    folders = {name: make_folder(gates, name) for name in ("elsewhere", "my models/demo one")}
+    folder = folders[stated.rstrip(",").rpartition("=")[2]]
+    result = gates.emulated(f"--mxq-sources={stated}")
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines([f"*sources {{'{folder}'}}*"])
+
+
+@pytest.mark.parametrize(
+    "line", ["demo=elsewhere", "'demo=my models/demo one'", "flux.1-dev=elsewhere 'demo=my models/demo one'"]
+)
+def test_the_ini_file_takes_them_too_in_quotes_where_a_name_has_spaces(gates: GateDirectory, line: str) -> None:
+    (gates.path / "my models").mkdir()
+    folders = {name: make_folder(gates, name) for name in ("elsewhere", "my models/demo one")}
+    folder = folders[line.rstrip("'").rpartition("=")[2]]
+    gates.pytester.makeini(f"[pytest]\nmxq_sources = {line}\n")
+    result = gates.emulated()
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines([f"*sources {{'{folder}'}}*"])
 

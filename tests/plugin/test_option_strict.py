@@ -20,6 +20,24 @@ def test_a_skip_fails(gates: GateDirectory) -> None:
     result.stdout.fnmatch_lines(["*--mxq-strict: skipped: mxfp8 needs compute capability 10.0*"])
 
 
+def test_skips_of_one_reason_are_said_once_and_counted(gates: GateDirectory) -> None:
+    broken = "\n\n@pytest.fixture\ndef broken():\n    raise RuntimeError('own')\n\n\n"
+    broken += "".join(f"def test_own_{index}(broken):\n    pass\n\n\n" for index in range(2))
+    path = gates.path / "test_it.py"
+    path.write_text(path.read_text() + broken)
+    result = gates.run("--mxq-formats=mxfp8,nvfp4", "--mxq-strict")
+    result.assert_outcomes(errors=6)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    lines = result.stdout.lines
+    for name in ("mxfp8", "nvfp4"):
+        reason = f"{name} needs compute capability 10.0"
+        assert sum(line.startswith(f"--mxq-strict: skipped: {reason}") for line in lines) == 1
+        assert sum(line.startswith(f"2 skipped: {reason}") for line in lines) == 1
+        assert sum(line.startswith("SKIPPED ") and f"[{name}-" in line for line in lines) == 1
+    assert sum(line.startswith("ERROR test_it.py::test_own") for line in lines) == 2  # none of ours: each is shown
+    assert sum("ERROR at setup of " in line for line in lines) == 4
+
+
 def test_a_skip_by_a_marker_of_the_user_fails_too(gates: GateDirectory) -> None:
     path = gates.path / "test_it.py"
     path.write_text(path.read_text().replace("def test_gate", "@pytest.mark.skip(reason='later')\ndef test_gate"))

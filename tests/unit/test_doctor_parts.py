@@ -63,9 +63,29 @@ def test_a_format_asks_for_the_kernels_that_the_extra_installs() -> None:
     ],
 )
 def test_whether_torch_can_use_the_gpu(torch: str, driver: str, said: str) -> None:
-    fault, fix = cuda_fault(software(torch=torch), driver)
+    fault, fix = cuda_fault(software(torch=torch), driver, (10, 0))
     assert fault == (f"torch {torch} {said}" if said else "")
     assert bool(fix) is bool(fault)
+
+
+@pytest.mark.parametrize(
+    ("torch", "capability", "said"),
+    [
+        ("2.11.0+cu126", (10, 0), "is built for CUDA 12.6; compute capability 10.0 needs 12.8"),
+        ("2.11.0+cu126", (12, 0), "is built for CUDA 12.6; compute capability 12.0 needs 12.8"),
+        ("2.5.1+cu118", (10, 3), "is built for CUDA 11.8; compute capability 10.3 needs 12.8"),
+        ("2.11.0+cu128", (10, 0), ""),
+        ("2.11.0+cu130", (10, 0), ""),
+        ("2.11.0+cu126", (9, 0), ""),
+        ("2.11.0+cu126", None, ""),
+    ],
+)
+def test_a_build_for_a_cuda_older_than_the_gpu_has_no_kernels_for_it(
+    torch: str, capability: tuple[int, int] | None, said: str
+) -> None:
+    fault, fix = cuda_fault(software(torch=torch), "580.65.06", capability)
+    assert fault == (f"torch {torch} {said}" if said else "")
+    assert fix == ("install torch's build for CUDA 12.8 or newer" if said else "")
 
 
 def test_a_development_version_is_in_a_range_as_pip_reads_it() -> None:
