@@ -37,6 +37,10 @@ class Job:
     path: str
 
 
+WHY_LIVE = "no canary is steadier than 1 %, so stored times say nothing of the machine as it is now"
+"""Why `auto` times a speedup beside BF16, however many sessions are stored (methods.md, "Did the machine move?")."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bf16Peak:
     """BF16's peak memory in GiB, and where it comes from: what was observed in this run, or a stored session."""
@@ -126,8 +130,7 @@ class Performance:
             sampling = Sampling(alpha=self.alpha, max_rounds=bound.max_rounds, max_seconds=bound.max_seconds)
             live, _ = self.stopwatch.time_live(job.case, job.workload, job.number_format, sampling=sampling, seed=seed)
             samples = replace(live, sessions=found.seconds)
-            # Stored sessions say nothing of today's machine until a canary is shown to be steadier than what it guards.
-            reason = "--mxq-reference=live" if self.reference is Reference.LIVE else "speed is timed beside BF16"
+            reason = "--mxq-reference=live" if self.reference is Reference.LIVE else WHY_LIVE
             note = ReferenceNote(mode="live", reason=reason)
         outcome, sentence, facts = decide(samples, bound, alpha=self.alpha)
         return replace(

@@ -22,7 +22,7 @@ from pytest_mxq.errors import MxqError
 from pytest_mxq.formats import Format, built_in_formats
 from pytest_mxq.gates.bounds import GATES, SpeedBound
 from pytest_mxq.gates.performance import estimate
-from pytest_mxq.gates.statistics import SpeedRule
+from pytest_mxq.gates.statistics import Sampling, SpeedRule
 from pytest_mxq.gates.verdict import Cell, Evidence, Outcome, Stop, Verdict
 from pytest_mxq.models import Keep, SelectionRule
 from pytest_mxq.models.demo import DEMO
@@ -184,6 +184,18 @@ def test_the_unharmed_arm_passes_with_its_speedup(shared: TorchEngines, time: Fa
     assert len(verdict.speed.samples.first_call) == 2
     assert verdict.evidence is not None
     assert judge(shared, time, manifest=baseline_of(verdict.evidence)).outcome is Outcome.PASS
+
+
+def test_first_calls_are_the_process_s_and_not_those_of_a_later_gate(shared: TorchEngines, time: FakeTime) -> None:
+    stopwatch = TorchStopwatch(shared, CPU, None, Clock(now=lambda: time.now, synchronize=lambda: None))
+    case = Case(recipe=ONE_STEP, name="case", settings=CaseSettings(model="demo"), prompts=DEMO.prompts[:1])
+    first, again = (
+        stopwatch.time_live(
+            case, lambda pipeline, prompt: pipeline(prompt), MXFP8, sampling=Sampling(alpha=0.05), seed=0
+        )[0]
+        for _ in range(2)
+    )
+    assert again.first_call == first.first_call
 
 
 def test_a_block_left_eager_is_a_regression_by_name(shared: TorchEngines, time: FakeTime) -> None:
