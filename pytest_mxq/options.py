@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -110,7 +111,8 @@ def _number(name: str, text: str, least: float, most: float) -> float:
 
 def _sources(stated: str | list[str] | None) -> tuple[tuple[str, str], ...]:
     texts = [stated] if isinstance(stated, str) else stated or []
-    parts = [part.strip() for text in texts for part in text.split(",")]  # a folder's name may hold spaces
+    # Commas, or spaces before another NAME=: a folder's name may hold spaces.
+    parts = [part.strip() for text in texts for part in re.split(r",|\s+(?=[^\s,=/]+=)", text)]
     pairs = [part.partition("=") for part in dict.fromkeys(parts) if part]
     for name, _, folder in pairs:
         if not name or not folder:

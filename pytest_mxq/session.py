@@ -149,8 +149,12 @@ class MxqSession:
 
                 handle: Any = pyfuncitem.funcargs[PIPELINE]
                 replay(pyfuncitem, handle.request, verdict.speed, f"{plan.cell.model} {plan.cell.case}")
-        finally:
+        except (KeyboardInterrupt, pytest.exit.Exception):
+            raise
+        except BaseException:
             _end_as(verdict)  # whatever pytest-benchmark makes of the samples, a regression stays one
+            raise
+        _end_as(verdict)
         return True
 
     def _run(self, plan: Plan, item: pytest.Function) -> Verdict:

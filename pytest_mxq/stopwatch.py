@@ -42,7 +42,7 @@ class WarmArm:
     Attributes:
         call: one whole call, and what it does.
         pipe: its pipeline.
-        first_call: seconds of its first call in this process, compilation included.
+        first_call: seconds of the case's first call of it in this process; what an earlier case compiled is compiled.
         regions: compiled regions that one forward pass of the denoiser enters.
         identity: what was observed.
     """

@@ -117,21 +117,24 @@ def _sentence(facts: SpeedFacts, bound: SpeedBound, outcome: Outcome) -> str:
     if facts.process_sd_source != _DEFAULT or outcome in {Outcome.MARGINAL, Outcome.INCONCLUSIVE}:
         parts.append(f"process sd {100 * facts.process_sd:.1f} % ({facts.process_sd_source})")
     if outcome is Outcome.INCONCLUSIVE:
-        parts.append(_what_helps(facts))
+        parts.append(_what_helps(facts, bound))
     return "   ".join(parts)
 
 
-def _what_helps(facts: SpeedFacts) -> str:
+def _what_helps(facts: SpeedFacts, bound: SpeedBound) -> str:
     """What could decide an inconclusive speedup: it depends on what made its interval wide."""
-    widest = marginal_half_width(facts.alpha)
-    process = NormalDist().inv_cdf(1 - facts.alpha) * facts.process_sd
-    is_default = facts.process_sd_source == _DEFAULT
+    widest, z = marginal_half_width(facts.alpha), NormalDist().inv_cdf(1 - facts.alpha)
+    process, floor = z * facts.process_sd, z * DEFAULT_PROCESS_SD
+    distance = abs(log(facts.speedup / bound.speedup))
+    more_rounds = "more rounds (max_rounds=, max_seconds=) or a quieter machine may tell"
     if facts.half_width <= widest:
         return 'rule="proven" wants both bounds at or above it'
+    if facts.mode == SpeedMode.LIVE.value and distance > process:
+        return more_rounds
+    if distance <= floor and floor > widest:
+        return f"at alpha {facts.alpha:g} nothing can tell so little: a larger --mxq-alpha may"
     if facts.mode == SpeedMode.STORED.value:
         return "fresh sessions (pytest --mxq-refresh), a quieter machine or --mxq-reference=live may tell"
-    if is_default and process > widest:
-        return f"at alpha {facts.alpha:g} no number of rounds tells: a larger --mxq-alpha may"
-    if is_default or hypot(process, target_half_width(facts.alpha)) <= widest:
-        return "more rounds (max_rounds=, max_seconds=) or a quieter machine may tell"
+    if hypot(process, target_half_width(facts.alpha)) <= widest or facts.process_sd_source == _DEFAULT:
+        return more_rounds
     return "more rounds cannot tell: fresh sessions (pytest --mxq-refresh) or a quieter machine may"

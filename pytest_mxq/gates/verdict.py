@@ -123,7 +123,8 @@ class SpeedSamples:
         environment: why the machine is not fit to be timed on; empty: it is.
         start_seed: seed of the random order of the arms.
         execution: how both arms ran.
-        first_call: seconds of each arm's first call in this process, compilation included (BF16 first).
+        first_call: seconds of the case's first call of each arm in this process, BF16 first; compilation
+            included unless an earlier case compiled the same code.
         throttle_share: share of the rounds in which the GPU was slowed down, where the driver tells.
         power_cap_share: share of the rounds at the software power cap; normal under load.
     """

@@ -147,7 +147,7 @@ class Diagnosis:
             emulated = any(found.ability is Ability.EMULATED for found in self.answers)
             way = "; accuracy alone with --mxq-emulate" if emulated else ""
             return f"not natively gated on this machine: {', '.join(unable)}{way}"
-        gates = "picture" if self.use is Use.PICTURES else "speed and memory"
+        gates = "speed and memory" if self.use is Use.BOTH_ARMS else "picture"
         crowded = f"; no room for {gates} gates of {', '.join(self.crowded)}" if self.crowded else ""
         return f"natively gated on this machine: {', '.join(found.format for found in self.answers)}{crowded}"
 
@@ -169,10 +169,10 @@ def diagnose(
         around: further sections, shown before the answers.
     """
     answers = tuple(answer(number_format, machine, settings) for number_format in formats)
-    needs = {recipe.name: _needs(recipe, settings) for recipe in models}
+    use = _use(settings, answers)
+    needs = {recipe.name: _needs(recipe, settings, use) for recipe in models}
     memory = tuple(_memory(name, need, machine.device) for name, need in needs.items())
     batches = ", ".join(map(str, BATCH_SIZES))
-    use = _use(settings)
     sections = (
         Section(title="machine", findings=tuple(_machine(machine, formats))),
         Section(title="software", findings=(*_software(machine, formats), *_video(machine, models))),
@@ -190,20 +190,23 @@ def diagnose(
     )
 
 
-def _use(settings: Settings) -> Use:
+def _use(settings: Settings, answers: Sequence[Answer]) -> Use:
     """What the gates asked for need the most memory for."""
     kinds = [GATES[name] for name in settings.gates or GATES]
-    return Use.PICTURES if all(kind.family == "pictures" for kind in kinds) else Use.BOTH_ARMS
+    if any(kind.family != "pictures" for kind in kinds):
+        return Use.BOTH_ARMS
+    emulated = settings.emulate and any(found.ability is Ability.EMULATED for found in answers)
+    return Use.EMULATED_PICTURES if emulated else Use.PICTURES
 
 
-def _needs(recipe: Recipe, settings: Settings) -> tuple[float, ...]:
+def _needs(recipe: Recipe, settings: Settings, use: Use) -> tuple[float, ...]:
     """What a model's gates need at the batch sizes shown, GiB; empty: it states none."""
     memory = recipe.memory
     if memory is None:
         return ()
-    if _use(settings) is Use.PICTURES:
-        return tuple(memory.pictures(size, emulated=False) for size in BATCH_SIZES)
-    return tuple(memory.both_arms(size, random=settings.random_weights) for size in BATCH_SIZES)
+    if use is Use.BOTH_ARMS:
+        return tuple(memory.both_arms(size, random=settings.random_weights) for size in BATCH_SIZES)
+    return tuple(memory.pictures(size, emulated=use is Use.EMULATED_PICTURES) for size in BATCH_SIZES)
 
 
 def _machine(machine: Machine, formats: Sequence[Format]) -> Iterator[Finding]:

@@ -155,6 +155,9 @@ def test_pictures_alone_are_judged_by_what_pictures_need(doctor: Doctor) -> None
     assert code == 0
     assert "memory of the pictures at batch sizes 1, 4, 8" in text
     assert "ltx-2            63 GiB fits   77 GiB fits   96 GiB no" in text
+    _, text = doctor.ask("--mxq-formats=mxfp8", "--mxq-models=ltx-2", "--mxq-gates=lpips", "--mxq-emulate")
+    assert "memory of the emulated pictures at batch sizes 1, 4, 8" in text
+    assert "ltx-2            80 GiB no     94 GiB no    112 GiB no" in text
     doctor.on(replace(H100, total_memory_gib=60.0))
     code, text = doctor.ask(*options, "--mxq-gates=lpips")
     assert code == 1

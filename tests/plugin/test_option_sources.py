@@ -23,7 +23,13 @@ def make_folder(gates: GateDirectory, name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "stated", ["demo=elsewhere", "demo=my models/demo one", "flux.1-dev=elsewhere, demo=my models/demo one,"]
+    "stated",
+    [
+        "demo=elsewhere",
+        "demo=my models/demo one",
+        "flux.1-dev=elsewhere, demo=my models/demo one,",
+        "flux.1-dev=elsewhere demo=my models/demo one",
+    ],
 )
 def test_a_folder_takes_the_place_of_a_models_weights(gates: GateDirectory, stated: str) -> None:
     (gates.path / "my models").mkdir()

@@ -71,7 +71,7 @@ def test_a_marginal_pass_names_the_process_sd() -> None:
 HELP = {
     "sessions": "more rounds cannot tell: fresh sessions (pytest --mxq-refresh) or a quieter machine may",
     "rounds": "more rounds (max_rounds=, max_seconds=) or a quieter machine may tell",
-    "alpha": "at alpha 0.004 no number of rounds tells: a larger --mxq-alpha may",
+    "alpha": "at alpha 0.004 nothing can tell so little: a larger --mxq-alpha may",
     "stored": "fresh sessions (pytest --mxq-refresh), a quieter machine or --mxq-reference=live may tell",
     "rule": 'rule="proven" wants both bounds at or above it',
 }
@@ -84,6 +84,9 @@ HELP = {
         (decided(noise=0.06), "1.0 % (default)", "rounds"),
         (decided(noise=0.06, alpha=0.01), "1.0 % (default)", "rounds"),
         (decided(alpha=0.004), "1.0 % (default)", "alpha"),
+        (decided(STEADY, mode=SpeedMode.STORED, alpha=0.004), "1.0 % (default)", "alpha"),
+        (decided(bound=1.35, noise=0.2, alpha=0.004), "1.0 % (default)", "rounds"),
+        (decided(RESTLESS, bound=1.34, noise=0.2), "2.1 % (from 3 stored sessions)", "rounds"),
         (decided(RESTLESS, mode=SpeedMode.STORED), "0.8 % (from 3 stored sessions)", "stored"),
         (decided(STEADY, mode=SpeedMode.STORED, noise=0.06), "1.0 % (default)", "stored"),
         (decided(rule=SpeedRule.PROVEN), "1.0 % (default)", "rule"),
