@@ -276,7 +276,7 @@ def _bound(item: pytest.Function, kind: GateKind, format_name: str, *, emulated:
 
 
 def _sentinel_limit(item: pytest.Function, format_name: str, *, emulated: bool) -> float:
-    """min(0.02, bound / 4): beyond it BF16 itself has moved too far to judge a format by (methods.md, sentinel)."""
+    """min(0.02, bound / 4): beyond it BF16 itself has moved too far to judge a format by."""
     marker = _marker(item, "mxq_lpips")
     if marker is None:
         return 0.02

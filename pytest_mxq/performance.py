@@ -38,7 +38,7 @@ class Job:
 
 
 WHY_LIVE = "no canary is steadier than 1 %, so stored times say nothing of the machine as it is now"
-"""Why `auto` times a speedup beside BF16, however many sessions are stored (methods.md, "Did the machine move?")."""
+"""Why `auto` times a speedup beside BF16, whatever is stored (benchmarks/results/gpu-speed-2026-11-22.md, Canary)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,8 @@ LEAST_CHANGE = 1 / 255
 def flicker(reference: Tensor, other: Tensor, *, frames: int) -> list[float]:
     """How far each clip's change from frame to frame is from its reference's, relative to the reference's.
 
-    ``|c(q) - c(r)| / max(c(r), 1/255)`` with ``c(x) = mean_t mean |x_t - x_(t-1)|`` over pixels and channels in [0, 1]
-    (methods.md, Video): 0 for the reference itself and 1 for a clip that stands still, however good its frames are.
+    ``|c(q) - c(r)| / max(c(r), 1/255)`` with ``c(x) = mean_t mean |x_t - x_(t-1)|`` over pixels and channels in
+    [0, 1]: 0 for the reference itself and 1 for a clip that stands still, however good its frames are.
 
     Args:
         reference: uint8 clips (N x frames, 3, H, W).

@@ -186,7 +186,7 @@ def fp32(value: Fraction) -> Fraction:
 
 
 def test_nvfp4_equals_its_definition_in_exact_fractions() -> None:
-    """The definition of methods.md, in rationals rounded to FP32 where FP32 is computed."""
+    """The format's definition, in rationals rounded to FP32 where FP32 is computed."""
     e4m3 = [Fraction(2) ** e * (8 + m) / 8 for e in range(-6, 9) for m in range(8)][:-1]
     x = awkward(1.0)[:8]
     table = [[Fraction(v) for v in row] for row in x.double().tolist()]
