@@ -42,14 +42,14 @@ from tiny_recipes import TINY_RECIPES
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pytest_mxq.arms.emulate import EmulatedTensor
-from pytest_mxq.arms.numerics import NumberFormat
-from pytest_mxq.arms.quantize import choose_layers
-from pytest_mxq.arms.random_weights import load_random
-from pytest_mxq.device import find_device
+from pytest_mxq.environment.device import find_device
+from pytest_mxq.formats.emulation.numerics import NumberFormat
+from pytest_mxq.formats.emulation.tensor import EmulatedTensor
 from pytest_mxq.formats.mxfp8 import MXFP8
 from pytest_mxq.formats.nvfp4 import NVFP4
 from pytest_mxq.models import Recipe, built_in_models
+from pytest_mxq.pipelines.quantize import choose_layers
+from pytest_mxq.pipelines.random_weights import load_random
 
 STEPS = 2
 FORMATS = {MXFP8.name: MXFP8, NVFP4.name: NVFP4}

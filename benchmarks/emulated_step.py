@@ -28,8 +28,8 @@ from torchao.quantization import quantize_
 from torchao.quantization.quantize_.common import KernelPreference
 
 import pytest_mxq
-from pytest_mxq.arms.emulate import EmulationConfig
-from pytest_mxq.arms.numerics import NumberFormat, fast_gemm_dtype
+from pytest_mxq.formats.emulation.numerics import NumberFormat, fast_gemm_dtype
+from pytest_mxq.formats.emulation.tensor import EmulationConfig
 
 TRANSFORMER = Path(pytest_mxq.__file__).parent / "assets" / "demo_model" / "transformer"
 BATCHES = (1, 8)

@@ -26,13 +26,13 @@ from typing import Any
 
 import torch
 
-from pytest_mxq.arms.drawing import Series, draw
-from pytest_mxq.arms.store import ArmStore
 from pytest_mxq.formats import built_in_formats
+from pytest_mxq.metrics.images import to_uint8
+from pytest_mxq.metrics.lpips import Lpips
 from pytest_mxq.models import ModelSource
 from pytest_mxq.models.demo import DEMO
-from pytest_mxq.probes.lpips import Lpips
-from pytest_mxq.probes.pixels import to_uint8
+from pytest_mxq.pipelines.cache import ArmStore
+from pytest_mxq.pipelines.generate import Series, draw
 
 PROMPTS = 200  # as many as DrawBench has
 NVFP4 = next(number_format for number_format in built_in_formats() if number_format.name == "nvfp4")

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from diffusers import FluxTransformer2DModel
 
-from pytest_mxq.device import find_device
-from pytest_mxq.probes.telemetry import Telemetry, open_telemetry
-from pytest_mxq.probes.timing import Clock, cpu_clock, cuda_clock
+from pytest_mxq.environment.device import find_device
+from pytest_mxq.profiling.telemetry import Telemetry, open_telemetry
+from pytest_mxq.profiling.timing import Clock, cpu_clock, cuda_clock
 
 STEADY = 0.01
 SAMPLES = 5

@@ -45,30 +45,12 @@ from torch._inductor.utils import fresh_cache
 from torch.utils._pytree import tree_leaves
 from torchao.quantization import Int8WeightOnlyConfig
 
-from pytest_mxq.arms.compile import (
-    CompileMode,
-    compile_blocks,
-    compile_cache,
-    compiling_faithfully,
-    compiling_fast,
-    repeated_blocks,
-    same_inductor_settings,
-)
-from pytest_mxq.arms.load import load_pipeline
-from pytest_mxq.arms.quantize import (
-    Chosen,
-    choose_layers,
-    collect_evidence,
-    quantize_layers,
-    share_copy,
-)
-from pytest_mxq.arms.random_weights import load_random
-from pytest_mxq.baselines.schema import Selection
-from pytest_mxq.device import find_device
+from pytest_mxq.baselines.manifest import Selection
+from pytest_mxq.environment.device import find_device
 from pytest_mxq.errors import MxqError
 from pytest_mxq.formats.float8 import FLOAT8
 from pytest_mxq.gates.evidence import judge_evidence
-from pytest_mxq.gates.statistics import (
+from pytest_mxq.gates.speed_statistics import (
     DEFAULT_PROCESS_SD,
     Sampling,
     SpeedRule,
@@ -78,10 +60,28 @@ from pytest_mxq.gates.statistics import (
 from pytest_mxq.models.base import Keep
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV
-from pytest_mxq.probes.compiled import check_compiled, count_compilations
-from pytest_mxq.probes.memory import measure_peak, weight_bytes
-from pytest_mxq.probes.telemetry import Telemetry, open_telemetry
-from pytest_mxq.probes.timing import Run, cpu_clock, cuda_clock, time_pairs, time_session, warm_up
+from pytest_mxq.pipelines.compile import (
+    CompileMode,
+    compile_blocks,
+    compile_cache,
+    compiling_faithfully,
+    compiling_fast,
+    repeated_blocks,
+    same_inductor_settings,
+)
+from pytest_mxq.pipelines.load import load_pipeline
+from pytest_mxq.pipelines.quantize import (
+    Chosen,
+    choose_layers,
+    collect_evidence,
+    quantize_layers,
+    share_copy,
+)
+from pytest_mxq.pipelines.random_weights import load_random
+from pytest_mxq.profiling.compilation import check_compiled, count_compilations
+from pytest_mxq.profiling.memory import measure_peak, weight_bytes
+from pytest_mxq.profiling.telemetry import Telemetry, open_telemetry
+from pytest_mxq.profiling.timing import Run, cpu_clock, cuda_clock, time_pairs, time_session, warm_up
 
 ALPHA = 0.05
 STEPS, LONG_STEPS = 4, 28

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from pytest_mxq.probes.lpips import TRUNK_PATH, Lpips, read_trunk
+from pytest_mxq.metrics.lpips import TRUNK_PATH, Lpips, read_trunk
 
 PAIRS, SIDE = 24, 128
 TO_TENSOR = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])

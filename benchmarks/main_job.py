@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB = ("tests/gates", "--mxq-formats=mxfp8,nvfp4", "--mxq-emulate")
-ENGINES = "pytest_mxq.engines, pytest_mxq.probes.lpips"
+ENGINES = "pytest_mxq.backend.generation, pytest_mxq.metrics.lpips"
 IMPORTS = f"import time; t = time.perf_counter(); import {ENGINES}; print(time.perf_counter() - t)"
 ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_mxq.gates.statistics import (
+from pytest_mxq.gates.speed_statistics import (
     DEFAULT_PROCESS_SD,
     MAX_ROUNDS,
     MIN_SESSION_ROUNDS,
@@ -331,10 +331,10 @@ def markdown(rows: list[Row], run: str) -> str:
         "",
         "## Where the wanted bounds hold",
         "",
-        "At each true speedup every sample is judged by the gate's own functions (`pytest_mxq.gates.statistics`, rule "
-        "`not-below`). *Known*: the gate is told the true process sd of ln speedup. *Default*: it is told 1 % whatever "
-        f"is true. *{WIDER_MARK}*: the same, if stored mode passed intervals around the bound up to a half-width of "
-        "3 % instead of 2 %. Inconclusive fails by default: where it is the usual verdict, the gate keeps its promises "
+        "At each true speedup every sample is judged by the gate's own functions (`pytest_mxq.gates.speed_statistics`, "
+        "rule `not-below`). *Known*: the gate is told the true process sd of ln speedup. *Default*: it is told 1 % "
+        f"whatever is true. *{WIDER_MARK}*: the same, if stored mode passed intervals around the bound up to a half-width "
+        "of 3 % instead of 2 %. Inconclusive fails by default: where it is the usual verdict, the gate keeps its promises "
         "by not deciding. In brackets: the process sd of BF16 and of the quantized arm; live, the second is that of "
         "ln speedup.",
         "",

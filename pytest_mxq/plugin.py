@@ -82,7 +82,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Examine the machine instead of running tests, under ``--mxq-doctor``."""
     if not config.option.mxq_doctor:
         return None
-    from pytest_mxq.consultation import consult
+    from pytest_mxq.doctor.command import consult
 
     return consult(config)
 
@@ -99,8 +99,8 @@ def _is_asked_for(config: pytest.Config) -> bool:
 
 
 def _activate(config: pytest.Config) -> None:
-    from pytest_mxq.controller import Controller, SkipsSaidOnce
-    from pytest_mxq.session import start_session
+    from pytest_mxq.session.gate_plugin import start_session
+    from pytest_mxq.session.report_plugin import Controller, SkipsSaidOnce
 
     session = start_session(config)
     config.pluginmanager.register(session, "mxq-session")

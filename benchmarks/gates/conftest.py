@@ -29,7 +29,7 @@ def timing(call: Any) -> Any:
 
 @pytest.fixture(autouse=True, scope="session")
 def generation_is_counted() -> Iterator[None]:
-    from pytest_mxq.arms.drawing import BoundPipeline, TimedPipeline
+    from pytest_mxq.pipelines.generate import BoundPipeline, TimedPipeline
 
     with pytest.MonkeyPatch.context() as patch:
         for kind in (BoundPipeline, TimedPipeline):

@@ -7,7 +7,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from pytest_mxq.baselines.strict import canonical
+from pytest_mxq.baselines.strict_json import canonical
+from pytest_mxq.errors import MxqError
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(gt=0)]
@@ -78,6 +79,17 @@ def identity_differences(stored: Identity, current: Identity) -> tuple[str, ...]
     changes = _changes({name: old[name] for name in plain}, {name: new[name] for name in plain})
     changes += _prompt_changes(old["prompts"], new["prompts"])
     return (*changes, *_call_changes(old["calls"], new["calls"]))
+
+
+def check_same_calls(bf16: Identity, quantized: Identity) -> None:
+    """Refuse to compare two arms whose workloads did different things.
+
+    Raises:
+        MxqError: names what.
+    """
+    differences = identity_differences(bf16, quantized)
+    if differences:
+        raise MxqError(f"the workload did not do the same on both arms (BF16 -> quantized): {'; '.join(differences)}")
 
 
 def _as_json(identity: Identity) -> dict[str, Any]:

@@ -6,8 +6,10 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from pytest_mxq.baselines.clips import MAX_CLIP_BYTES, Clip, decode_clip, encode_clip
-from pytest_mxq.baselines.files import (
+from pytest_mxq.baselines.manifest import SCHEMA_VERSION, Draft, Manifest, Picture, decode, encode
+from pytest_mxq.baselines.media import MAX_CLIP_BYTES, decode_clip, encode_clip
+from pytest_mxq.baselines.paths import case_file_name, check_case_name, model_folder_name, picture_file_name
+from pytest_mxq.baselines.storage import (
     MAX_MANIFEST_BYTES,
     MAX_PICTURE_BYTES,
     decode_png,
@@ -17,9 +19,8 @@ from pytest_mxq.baselines.files import (
     read_capped,
     write_atomically,
 )
-from pytest_mxq.baselines.names import case_file_name, check_case_name, model_folder_name, picture_file_name
-from pytest_mxq.baselines.schema import SCHEMA_VERSION, Draft, Manifest, Picture, decode, encode
-from pytest_mxq.baselines.strict import REFRESH, invalid
+from pytest_mxq.baselines.strict_json import REFRESH, invalid
+from pytest_mxq.baselines.video import Clip
 from pytest_mxq.errors import BaselineMissingError, MxqError
 
 if TYPE_CHECKING:

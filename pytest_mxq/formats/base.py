@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pkgutil
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pytest_mxq.errors import MxqError
-from pytest_mxq.settings import check_name
+from pytest_mxq.registry import check_name
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._]*")
 
@@ -139,14 +138,14 @@ class Emulation:
     """Builder of a built-in format's emulation, for `Format.emulation`.
 
     Attributes:
-        number_format: value of the `pytest_mxq.arms.numerics.NumberFormat` to emulate.
+        number_format: value of the `pytest_mxq.formats.emulation.numerics.NumberFormat` to emulate.
     """
 
     number_format: str
 
     def __call__(self) -> object:
         """Build the configuration for torchao's ``quantize_``."""
-        # Resolved by name at the call: formats are a layer under arms, and must cost no import of torch.
-        configuration = pkgutil.resolve_name("pytest_mxq.arms.emulate:EmulationConfig")
-        number_format = pkgutil.resolve_name("pytest_mxq.arms.numerics:NumberFormat")
-        return configuration(number_format=number_format(self.number_format))
+        from pytest_mxq.formats.emulation.numerics import NumberFormat
+        from pytest_mxq.formats.emulation.tensor import EmulationConfig
+
+        return EmulationConfig(number_format=NumberFormat(self.number_format))

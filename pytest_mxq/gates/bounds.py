@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from pytest_mxq.errors import CaseFaultError
-from pytest_mxq.gates.statistics import MAX_ROUNDS, MAX_SECONDS, SpeedRule
+from pytest_mxq.gates.speed_statistics import MAX_ROUNDS, MAX_SECONDS, SpeedRule
 
 EMULATED_SUFFIX = "-emulated"
 

@@ -5,7 +5,7 @@ from statistics import NormalDist, median
 
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.bounds import MemoryBound, SpeedBound
-from pytest_mxq.gates.statistics import (
+from pytest_mxq.gates.speed_statistics import (
     DEFAULT_PROCESS_SD,
     MIN_SESSIONS,
     SpeedDecision,

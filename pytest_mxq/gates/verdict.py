@@ -7,7 +7,7 @@ from enum import Enum, StrEnum
 from math import isfinite
 from typing import Any, NamedTuple
 
-from pytest_mxq.gates.statistics import SpeedMode
+from pytest_mxq.gates.speed_statistics import SpeedMode
 
 
 class Outcome(StrEnum):

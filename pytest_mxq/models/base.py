@@ -10,7 +10,9 @@ from typing import Any
 
 from pytest_mxq.errors import MxqError
 from pytest_mxq.models.prompts import GATE_PROMPTS
-from pytest_mxq.settings import PUBLISHED, check_name
+from pytest_mxq.registry import check_name
+
+PUBLISHED = "published"  # the selection rule that a recipe's published numbers were made with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

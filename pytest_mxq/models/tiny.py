@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pytest_mxq.noise import known_noise_silenced
+from pytest_mxq.environment.third_party_warnings import known_noise_silenced
 
 BLOCK_GAIN = 3.0
 """By how much the Linear weights of a tiny denoiser's blocks are larger than the constructors make them.

@@ -11,19 +11,19 @@ from typing import Any
 
 import torch
 
-from pytest_mxq.baselines.fingerprint import take_fingerprint
+from pytest_mxq.backend.generation import TorchEngines
 from pytest_mxq.baselines.store import BaselineStore
-from pytest_mxq.cases import Case, Plan
-from pytest_mxq.device import Device
-from pytest_mxq.engines import TorchEngines
+from pytest_mxq.environment.device import Device
+from pytest_mxq.environment.fingerprint import take_fingerprint
+from pytest_mxq.evaluation.accuracy import Workflow
+from pytest_mxq.evaluation.refresh import Refresher
 from pytest_mxq.formats import Format, built_in_formats
 from pytest_mxq.gates.bounds import GATES, Bound
 from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.models.demo import DEMO
-from pytest_mxq.refresh import Refresher
-from pytest_mxq.reports.pictures import write_comparison
-from pytest_mxq.settings import CaseSettings, Reference
-from pytest_mxq.workflow import Workflow
+from pytest_mxq.planning.case import Case, Plan
+from pytest_mxq.planning.settings import CaseSettings, Reference
+from pytest_mxq.reports.comparison_images import write_comparison
 
 CPU = Device(kind="cpu", name="cpu", capability=None, slug="cpu-test", total_memory_gib=None, facts={})
 FORMATS = {number_format.name: number_format for number_format in built_in_formats()}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_mxq.probes.audio import SILENT_PEAK, SoundError, find_silent, log_spectral_distance, spectrogram
-from pytest_mxq.probes.degenerate import DegenerateKind
+from pytest_mxq.metrics.audio import SILENT_PEAK, SoundError, find_silent, log_spectral_distance, spectrogram
+from pytest_mxq.metrics.degenerate import DegenerateKind
 
 RATE = 24000
 SIX_DB = 10 ** (6 / 20)

@@ -17,13 +17,13 @@ from gate_bench import Bench, draw, no_compiler, one_thread
 from PIL import Image
 from torchao.utils import TorchAOBaseTensor
 
-from pytest_mxq.baselines.clips import Clip
-from pytest_mxq.engines import TorchEngines
+from pytest_mxq.backend.generation import TorchEngines
+from pytest_mxq.baselines.video import Clip
 from pytest_mxq.errors import BaselineInvalidError
 from pytest_mxq.gates.verdict import Outcome, Verdict
 from pytest_mxq.models.demo import DEMO
-from pytest_mxq.reports.terminal import failure_text
-from pytest_mxq.settings import Reference
+from pytest_mxq.planning.settings import Reference
+from pytest_mxq.reports.summary import failure_text
 
 FRAMES, RATE, SAMPLES, PROMPTS = 5, 8000, 128 * 64, DEMO.prompts[:2]
 Workload = Callable[[Any, Any], Any]

@@ -18,8 +18,10 @@ from torch._inductor import config as inductor_config
 from torch._inductor.lowering import _warn_complex_not_supported
 from torchao.quantization.utils import recommended_inductor_config_setter
 
-from pytest_mxq.arms import compile as compiling
-from pytest_mxq.arms.compile import (
+from pytest_mxq.errors import MxqError
+from pytest_mxq.models.flux import FLUX_1_DEV, TINY_SIZE, build_flux
+from pytest_mxq.pipelines import compile as compiling
+from pytest_mxq.pipelines.compile import (
     CompileMode,
     compile_blocks,
     compile_cache,
@@ -29,9 +31,7 @@ from pytest_mxq.arms.compile import (
     repeated_blocks,
     same_inductor_settings,
 )
-from pytest_mxq.arms.random_weights import load_random
-from pytest_mxq.errors import MxqError
-from pytest_mxq.models.flux import FLUX_1_DEV, TINY_SIZE, build_flux
+from pytest_mxq.pipelines.random_weights import load_random
 
 
 @pytest.fixture(autouse=True)
@@ -279,7 +279,9 @@ import json, sys
 from pathlib import Path
 import torch
 from torch._dynamo.utils import counters
-from pytest_mxq.arms.compile import compile_blocks, compile_cache, compiling_fast
+from pytest_mxq.pipelines.compile import compile_blocks
+from pytest_mxq.pipelines.compile import compile_cache
+from pytest_mxq.pipelines.compile import compiling_fast
 
 class Block(torch.nn.Module):
     def forward(self, value):

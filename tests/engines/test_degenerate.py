@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_mxq.probes.degenerate import DegenerateKind, find_degenerate, identical
-from pytest_mxq.probes.pixels import PictureError
+from pytest_mxq.metrics.degenerate import DegenerateKind, find_degenerate, identical
+from pytest_mxq.metrics.images import PictureError
 
 SIDE = 40
 

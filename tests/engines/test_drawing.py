@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_mxq.arms.drawing import BoundPipeline, Series, draw, timed_call
 from pytest_mxq.errors import CaseFaultError
+from pytest_mxq.pipelines.generate import BoundPipeline, Series, draw, timed_call
 
 PROMPTS = ("red", "green", "blue", "white", "black")
 

@@ -13,20 +13,20 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_mxq.arms import host
-from pytest_mxq.arms.drawing import Series, draw, timed_call
-from pytest_mxq.arms.embeddings import PromptEmbeddings
-from pytest_mxq.arms.store import How
-from pytest_mxq.cases import Case
-from pytest_mxq.engines import TorchEngines
+from pytest_mxq.backend.generation import TorchEngines
+from pytest_mxq.environment import host_memory as host
 from pytest_mxq.formats import built_in_formats
 from pytest_mxq.gates.verdict import Stop
+from pytest_mxq.metrics.images import to_uint8
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV, TINY_SIZE, build_flux
 from pytest_mxq.models.ltx2 import LTX_2
 from pytest_mxq.models.qwen_image import QWEN_IMAGE
-from pytest_mxq.probes.pixels import to_uint8
-from pytest_mxq.settings import CaseSettings
+from pytest_mxq.pipelines.cache import How
+from pytest_mxq.pipelines.generate import Series, draw, timed_call
+from pytest_mxq.pipelines.prompt_embeddings import PromptEmbeddings
+from pytest_mxq.planning.case import Case
+from pytest_mxq.planning.settings import CaseSettings
 
 QUICK = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 1}))
 FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
@@ -348,8 +348,8 @@ def test_embeddings_for_which_the_cpu_has_no_room_end_the_gate_with_the_numbers(
     monkeypatch: pytest.MonkeyPatch, device: str, available: int, kept: int
 ) -> None:
     """A result takes 4 bytes, a call's copy of it 4, and the encoder 8 where it has left the CPU meanwhile."""
-    monkeypatch.setattr("pytest_mxq.arms.embeddings.available_bytes", lambda: available * 2**30)
-    monkeypatch.setattr("pytest_mxq.arms.embeddings._bytes", lambda _: 4 * 2**30)
+    monkeypatch.setattr("pytest_mxq.pipelines.prompt_embeddings.available_bytes", lambda: available * 2**30)
+    monkeypatch.setattr("pytest_mxq.pipelines.prompt_embeddings._bytes", lambda _: 4 * 2**30)
     pipe = Pipe()
     monkeypatch.setattr(pipe.text_encoder, "parameters", lambda: [SimpleNamespace(nbytes=8 * 2**30)])
     embeddings = PromptEmbeddings(pipe, device=device, make_room=lambda: None)

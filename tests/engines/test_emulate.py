@@ -21,10 +21,11 @@ from torchao.quantization.quantize_.common import KernelPreference
 from torchao.quantization.quantize_.workflows.float8.float8_tensor import Float8Tensor
 from torchao.utils import TorchAOBaseTensor
 
-from pytest_mxq.arms import emulate, numerics
-from pytest_mxq.arms.emulate import EmulatedTensor, EmulationConfig, EmulationError, RecentActivation
-from pytest_mxq.arms.numerics import NUMERICS, NumberFormat
 from pytest_mxq.formats import Emulation, Format, built_in_formats
+from pytest_mxq.formats.emulation import numerics
+from pytest_mxq.formats.emulation import tensor as emulate
+from pytest_mxq.formats.emulation.numerics import NUMERICS, NumberFormat
+from pytest_mxq.formats.emulation.tensor import EmulatedTensor, EmulationConfig, EmulationError, RecentActivation
 
 BF16, FP32 = torch.bfloat16, torch.float32
 ALL = pytest.mark.parametrize("number_format", list(NumberFormat), ids=lambda kind: kind.value)

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pytest_mxq.cases import Case
-from pytest_mxq.device import Device
-from pytest_mxq.engines import TorchEngines
+from pytest_mxq.backend.generation import TorchEngines
+from pytest_mxq.environment.device import Device
 from pytest_mxq.errors import MxqError
 from pytest_mxq.models.demo import DEMO
-from pytest_mxq.settings import CaseSettings
+from pytest_mxq.planning.case import Case
+from pytest_mxq.planning.settings import CaseSettings
 
 CASE = Case(recipe=DEMO, name="case", settings=CaseSettings(model="demo"), prompts=DEMO.prompts[:1])
 

@@ -29,12 +29,12 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects, httpx  # type: ignore[attr-defined]
 from safetensors.torch import load_file, save_file
 
-from pytest_mxq.arms.hub import download_command
-from pytest_mxq.arms.load import LoadedPipeline, folder_digest, load_pipeline
-from pytest_mxq.arms.store import ArmStore
 from pytest_mxq.errors import MxqError, WeightsUnavailableError
 from pytest_mxq.models import GENERIC_RULE, ModelSource, Recipe
 from pytest_mxq.models.demo import DEMO
+from pytest_mxq.pipelines.cache import ArmStore
+from pytest_mxq.pipelines.hub import download_command
+from pytest_mxq.pipelines.load import LoadedPipeline, folder_digest, load_pipeline
 
 
 def test_the_packaged_model_loads_in_bf16_with_a_float32_vae_on_the_cpu(capfd: pytest.CaptureFixture[str]) -> None:
@@ -288,7 +288,7 @@ def test_a_hub_that_is_out_of_reach_is_waited_for_once(monkeypatch: pytest.Monke
         asked.append(revision)
         raise WeightsUnavailableError("no network")
 
-    monkeypatch.setattr("pytest_mxq.arms.store.load_pipeline", unreachable)
+    monkeypatch.setattr("pytest_mxq.pipelines.cache.load_pipeline", unreachable)
     arms = ArmStore("cpu")
     for revision in ("a", "a", "b"):
         with pytest.raises(WeightsUnavailableError, match="no network"):

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pytest_mxq.probes import lpips as probe
-from pytest_mxq.probes.lpips import TRUNK_PATH, TRUNK_SHA256, Lpips, TrunkError, read_trunk
-from pytest_mxq.probes.pixels import PictureError
+from pytest_mxq.metrics import lpips as probe
+from pytest_mxq.metrics.images import PictureError
+from pytest_mxq.metrics.lpips import TRUNK_PATH, TRUNK_SHA256, Lpips, TrunkError, read_trunk
 
 PairByPair: TypeAlias = Callable[[Tensor, Tensor], list[float]]
 

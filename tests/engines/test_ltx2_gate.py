@@ -14,12 +14,12 @@ import torch
 from gate_bench import Bench, draw, no_compiler, one_thread
 from torchao.utils import TorchAOBaseTensor
 
-from pytest_mxq.cases import Case
-from pytest_mxq.engines import TorchEngines
+from pytest_mxq.backend.generation import TorchEngines
 from pytest_mxq.gates.verdict import Outcome, Verdict
 from pytest_mxq.models import Recipe, SelectionRule
 from pytest_mxq.models.ltx2 import LTX_2, save_tiny_ltx2
-from pytest_mxq.settings import CaseSettings, Reference
+from pytest_mxq.planning.case import Case
+from pytest_mxq.planning.settings import CaseSettings, Reference
 
 SMALL = {"height": 64, "width": 64, "num_frames": 9, "num_inference_steps": 4, "max_sequence_length": 64}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from gate_bench import no_compiler
 
-from pytest_mxq.engines import TorchEngines
+from pytest_mxq.backend.generation import TorchEngines
 
 CONFTEST = """
 from dataclasses import replace

@@ -10,7 +10,7 @@ from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor
 from torchao.quantization import quantize_
 from torchao.quantization.quantize_.common import KernelPreference
 
-from pytest_mxq.probes.memory import NoPeakError, measure_peak, weight_bytes
+from pytest_mxq.profiling.memory import NoPeakError, measure_peak, weight_bytes
 
 GIB = 2**30
 

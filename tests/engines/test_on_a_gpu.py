@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_mxq.arms.compile import CompileMode, compiling_fast
-from pytest_mxq.arms.store import ArmStore, How
-from pytest_mxq.cases import Case
-from pytest_mxq.device import find_device
-from pytest_mxq.engines import TorchEngines
+from pytest_mxq.backend.benchmark import TorchStopwatch
+from pytest_mxq.backend.generation import TorchEngines
+from pytest_mxq.environment.device import find_device
 from pytest_mxq.formats import built_in_formats
+from pytest_mxq.metrics.images import to_uint8
 from pytest_mxq.models import ModelSource
 from pytest_mxq.models.demo import DEMO
-from pytest_mxq.probes.memory import measure_peak
-from pytest_mxq.probes.pixels import to_uint8
-from pytest_mxq.settings import CaseSettings
-from pytest_mxq.stopwatch import TorchStopwatch
+from pytest_mxq.pipelines.cache import ArmStore, How
+from pytest_mxq.pipelines.compile import CompileMode, compiling_fast
+from pytest_mxq.planning.case import Case
+from pytest_mxq.planning.settings import CaseSettings
+from pytest_mxq.profiling.memory import measure_peak
 
 pytestmark = [
     pytest.mark.gpu,

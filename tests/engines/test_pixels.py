@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import correlate1d
 from torch import Tensor
 
-from pytest_mxq.probes.pixels import PictureError, psnr, ssim, to_uint8
+from pytest_mxq.metrics.images import PictureError, psnr, ssim, to_uint8
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Measure: TypeAlias = Callable[[Tensor, Tensor], list[float]]

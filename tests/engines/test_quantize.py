@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torchao.utils import TorchAOBaseTensor
 
-from pytest_mxq.arms.quantize import choose_layers, collect_evidence, native_bytes, quantize_layers, share_copy
-from pytest_mxq.baselines.schema import Selection
+from pytest_mxq.baselines.manifest import Selection
 from pytest_mxq.errors import MxqError
 from pytest_mxq.formats import Format, built_in_formats
 from pytest_mxq.models import Keep, SelectionRule
+from pytest_mxq.pipelines.quantize import choose_layers, collect_evidence, native_bytes, quantize_layers, share_copy
 
 FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
 RULE = SelectionRule(

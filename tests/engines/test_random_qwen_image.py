@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_mxq.arms.random_weights import load_random
 from pytest_mxq.models.qwen_image import QWEN_IMAGE, TINY_SIZE, QwenImageSize, build_qwen_image
+from pytest_mxq.pipelines.random_weights import load_random
 
 CALL = {**QWEN_IMAGE.call, "height": 64, "width": 64, "num_inference_steps": 3, "output_type": "pt"}
 # As many blocks as Qwen-Image has: it is the depth in which activations blow up.

@@ -8,10 +8,10 @@ import torch
 from accelerate import init_empty_weights
 from torch import nn
 
-from pytest_mxq.arms.random_weights import load_random, materialise
 from pytest_mxq.errors import MxqError
 from pytest_mxq.models import GENERIC_RULE, Recipe
 from pytest_mxq.models.flux import FLUX_1_DEV, FULL_SIZE, TINY_SIZE, FluxSize, build_flux
+from pytest_mxq.pipelines.random_weights import load_random, materialise
 
 CALL = {"height": 64, "width": 64, "num_inference_steps": 4, "max_sequence_length": 16, "output_type": "pt"}
 # As many blocks as FLUX.1-dev has: it is the depth in which activations blow up.

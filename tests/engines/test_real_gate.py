@@ -12,11 +12,11 @@ import torch
 from gate_bench import QUICK, Bench, draw, no_compiler, one_thread
 from own_formats import own_format
 
-from pytest_mxq.engines import TorchEngines
+from pytest_mxq.backend.generation import TorchEngines
 from pytest_mxq.gates.verdict import Outcome
 from pytest_mxq.models import SelectionRule
 from pytest_mxq.models.demo import DEMO
-from pytest_mxq.settings import Reference
+from pytest_mxq.planning.settings import Reference
 
 
 @pytest.fixture(scope="module")

@@ -11,27 +11,27 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from pytest_mxq.arms import store as arm_store
-from pytest_mxq.arms.compile import compile_blocks, repeated_blocks
-from pytest_mxq.baselines.fingerprint import Fingerprint, take_fingerprint
-from pytest_mxq.baselines.schema import Identity, Manifest, Selection
-from pytest_mxq.cases import Case, Plan
-from pytest_mxq.device import Device
-from pytest_mxq.engines import TorchEngines
+from pytest_mxq.backend.benchmark import TorchStopwatch
+from pytest_mxq.backend.generation import TorchEngines
+from pytest_mxq.baselines.manifest import Identity, Manifest, Selection
+from pytest_mxq.environment.device import Device
+from pytest_mxq.environment.fingerprint import Fingerprint, take_fingerprint
 from pytest_mxq.errors import MxqError
+from pytest_mxq.evaluation.performance import Performance
 from pytest_mxq.formats import Format, built_in_formats
 from pytest_mxq.gates.bounds import GATES, SpeedBound
 from pytest_mxq.gates.performance import estimate
-from pytest_mxq.gates.statistics import Sampling, SpeedRule
+from pytest_mxq.gates.speed_statistics import Sampling, SpeedRule
 from pytest_mxq.gates.verdict import Cell, Evidence, Outcome, Stop, Verdict
 from pytest_mxq.models import Keep, SelectionRule
 from pytest_mxq.models.demo import DEMO
-from pytest_mxq.performance import Performance
-from pytest_mxq.probes.compiled import count_compilations
-from pytest_mxq.probes.memory import Peak
-from pytest_mxq.probes.timing import Clock
-from pytest_mxq.settings import CaseSettings, Reference
-from pytest_mxq.stopwatch import TorchStopwatch
+from pytest_mxq.pipelines import cache as arm_store
+from pytest_mxq.pipelines.compile import compile_blocks, repeated_blocks
+from pytest_mxq.planning.case import Case, Plan
+from pytest_mxq.planning.settings import CaseSettings, Reference
+from pytest_mxq.profiling.compilation import count_compilations
+from pytest_mxq.profiling.memory import Peak
+from pytest_mxq.profiling.timing import Clock
 
 CPU = Device(kind="cpu", name="cpu", capability=None, slug="cpu-test", total_memory_gib=None, facts={})
 ONE_STEP = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 1}))
@@ -337,7 +337,7 @@ def weigher(
         run()
         return Peak(allocated_gib=resident + 2.0, reserved_gib=resident + 3.0, resident_gib=resident)
 
-    monkeypatch.setattr("pytest_mxq.stopwatch.measure_peak", fake_peak)
+    monkeypatch.setattr("pytest_mxq.backend.benchmark.measure_peak", fake_peak)
     case = Case(recipe=ONE_STEP, name="case", settings=CaseSettings(model="demo"), prompts=DEMO.prompts[:1])
     return TorchStopwatch(shared, CPU, None, Clock(now=lambda: time.now, synchronize=lambda: None)), case
 
@@ -405,7 +405,7 @@ def test_arms_that_enter_different_numbers_of_compiled_regions_do_not_run_alike(
     shared: TorchEngines, time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     regions = iter([6, 5])
-    monkeypatch.setattr("pytest_mxq.stopwatch.check_compiled", lambda _denoiser, _run: next(regions))
+    monkeypatch.setattr("pytest_mxq.backend.benchmark.check_compiled", lambda _denoiser, _run: next(regions))
     verdict = judge(shared, time)
     assert verdict.outcome is Outcome.REGRESSION
     assert "enters 6 compiled regions in BF16 and 5 in the quantized arm" in verdict.sentence

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_mxq.gates.statistics import MAX_ROUNDS, MAX_SECONDS, RoundOrder, SamplesError, Sampling, enough
-from pytest_mxq.probes.compiled import SilentEagerError, check_compiled, count_compilations, eager_blocks
-from pytest_mxq.probes.timing import (
+from pytest_mxq.gates.speed_statistics import MAX_ROUNDS, MAX_SECONDS, RoundOrder, SamplesError, Sampling, enough
+from pytest_mxq.profiling.compilation import SilentEagerError, check_compiled, count_compilations, eager_blocks
+from pytest_mxq.profiling.timing import (
     MAX_WARM_UP,
     Clock,
     PairedSamples,

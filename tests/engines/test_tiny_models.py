@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_mxq.arms.load import folder_digest, load_pipeline
-from pytest_mxq.arms.quantize import choose_layers
-from pytest_mxq.engines import TorchEngines
+from pytest_mxq.backend.generation import TorchEngines
 from pytest_mxq.formats import built_in_formats
 from pytest_mxq.models import Recipe, built_in_models
+from pytest_mxq.pipelines.load import folder_digest, load_pipeline
+from pytest_mxq.pipelines.quantize import choose_layers
 
 NAMES = ("flux.1-dev", "qwen-image")  # models of pictures; a clip is no picture
 RECIPES = {recipe.name: recipe for recipe in built_in_models()}

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_mxq.probes.degenerate import DegenerateKind, find_degenerate
-from pytest_mxq.probes.pixels import PictureError
-from pytest_mxq.probes.video import FROZEN_CHANGE, flicker, largest_departure
+from pytest_mxq.metrics.degenerate import DegenerateKind, find_degenerate
+from pytest_mxq.metrics.flicker import FROZEN_CHANGE, flicker, largest_departure
+from pytest_mxq.metrics.images import PictureError
 
 FRAMES = 6
 

@@ -13,16 +13,16 @@ HERE = Path(__file__).parent
 CONFTEST = f"""
 import sys
 sys.path.insert(0, {str(HERE)!r})
-from pytest_mxq.workbench import Workbench
+from pytest_mxq.session.runtime import Workbench
 from mxq_fakes import FakeEngines
 Workbench.engines = property(lambda self: self.__dict__.setdefault("fakes", FakeEngines()))
 """
 
 BLACKWELL = """
-import pytest_mxq.session
+import pytest_mxq.session.gate_plugin
 from mxq_fakes import FakeStopwatch
-from pytest_mxq.device import Device
-pytest_mxq.session.find_device = lambda: Device(
+from pytest_mxq.environment.device import Device
+pytest_mxq.session.gate_plugin.find_device = lambda: Device(
     kind="cuda", name="NVIDIA B200", capability=(10, 0), slug="nvidia-b200-sm100", total_memory_gib=180.0, facts={}
 )
 Workbench.stopwatch = property(lambda self: self.__dict__.setdefault("watch", FakeStopwatch(self.engines)))

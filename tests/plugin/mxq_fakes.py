@@ -11,12 +11,12 @@ from typing import Any
 
 from PIL import Image
 
-from pytest_mxq.baselines.schema import Identity, LpipsInfo, Manifest, Selection
-from pytest_mxq.cases import Case
+from pytest_mxq.baselines.manifest import Identity, LpipsInfo, Manifest, Selection
 from pytest_mxq.errors import CaseFaultError, WeightsUnavailableError
 from pytest_mxq.formats import Format
-from pytest_mxq.gates.statistics import Sampling, SpeedMode
+from pytest_mxq.gates.speed_statistics import Sampling, SpeedMode
 from pytest_mxq.gates.verdict import Evidence, Outcome, PeakMemory, PictureFault, SpeedSamples, Stop
+from pytest_mxq.planning.case import Case
 
 
 @dataclass(frozen=True, kw_only=True)

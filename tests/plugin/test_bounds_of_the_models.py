@@ -10,9 +10,9 @@ from shipped_gates import marks_by_batch_size, marks_of_pictures, read_marker
 from torch import Tensor
 
 from pytest_mxq.gates.bounds import GATES, AnyBound, Bound, MemoryBound, SpeedBound, read_any_bound
+from pytest_mxq.metrics.audio import log_spectral_distance
 from pytest_mxq.models import flux, ltx2, qwen_image
 from pytest_mxq.models.published import PublishedLpips, PublishedRun
-from pytest_mxq.probes.audio import log_spectral_distance
 
 FORMATS = ("mxfp8", "nvfp4", "float8")
 RATE = 24000

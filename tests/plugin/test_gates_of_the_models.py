@@ -83,7 +83,8 @@ def test_every_gate_has_a_bound_for_the_published_formats_and_float8(gates: Gate
 def test_a_refresh_of_clips_needs_pyav_and_says_so_before_anything_is_drawn(b200: GateDirectory) -> None:
     conftest = b200.path / "conftest.py"
     conftest.write_text(
-        conftest.read_text() + "import pytest_mxq.collection\npytest_mxq.collection.find_spec = lambda name: None\n"
+        conftest.read_text()
+        + "import pytest_mxq.planning.planner\npytest_mxq.planning.planner.find_spec = lambda name: None\n"
     )
     write_all(b200)
     # In a process of its own: what it lacks, other tests have.

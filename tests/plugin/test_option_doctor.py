@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from gate_project import GateDirectory
 
-from pytest_mxq import consultation
-from pytest_mxq.device import Device
-from pytest_mxq.reports.findings import WIDTH
-from pytest_mxq.reports.software import Installed
-from pytest_mxq.reports.surroundings import examine_trunk
+from pytest_mxq.doctor import command as consultation
+from pytest_mxq.doctor.checks import examine_trunk
+from pytest_mxq.doctor.packages import Installed
+from pytest_mxq.doctor.screen import WIDTH
+from pytest_mxq.environment.device import Device
 
 TOKEN = "hf_FakeTokenThatMustNotBeSeen"
 DECLARED = (

@@ -13,7 +13,7 @@ def make_folder(gates: GateDirectory, name: str) -> Path:
     (folder / "model_index.json").write_text("{}")
     conftest = gates.path / "conftest.py"
     conftest.write_text(
-        conftest.read_text() + "\nfrom pytest_mxq.cases import Case\n"
+        conftest.read_text() + "\nfrom pytest_mxq.planning.case import Case\n"
         "def pytest_unconfigure(config):\n"
         "    session = config.pluginmanager.get_plugin('mxq-session')\n"
         "    plans = [plan for plan in (session.cases if session else {}).values()]\n"

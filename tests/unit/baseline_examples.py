@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pytest_mxq.baselines.clips import Clip
-from pytest_mxq.baselines.fingerprint import Fingerprint
-from pytest_mxq.baselines.schema import Draft, Identity
+from pytest_mxq.baselines.manifest import Draft, Identity
 from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.baselines.video import Clip
+from pytest_mxq.environment.fingerprint import Fingerprint
 
 DEVICE = "cpu-x86-64"
 CASE = "TestDemo.test_demo[b2-wide]"

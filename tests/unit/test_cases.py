@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mxq.cases import Case, Plan, refusal, runs_natively
-from pytest_mxq.device import Device
+from pytest_mxq.environment.device import Device
 from pytest_mxq.errors import MxqError, UnknownNameError
 from pytest_mxq.formats import built_in_formats
 from pytest_mxq.gates.bounds import GATES
@@ -12,7 +11,8 @@ from pytest_mxq.gates.verdict import Cell
 from pytest_mxq.models import ModelRegistry, SelectionRule, built_in_models
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.prompts import GATE_PROMPTS
-from pytest_mxq.settings import CaseSettings, split_names
+from pytest_mxq.planning.case import Case, Plan, refusal, runs_natively
+from pytest_mxq.planning.settings import CaseSettings, split_names
 
 FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from baseline_examples import assert_same_clip, make_clip
 
-from pytest_mxq.baselines import clips
-from pytest_mxq.baselines.clips import Clip, decode_clip, encode_clip
-from pytest_mxq.baselines.matroska import inspect
+from pytest_mxq.baselines import media as clips
+from pytest_mxq.baselines.media import decode_clip, encode_clip
+from pytest_mxq.baselines.video import Clip, inspect
 from pytest_mxq.errors import BaselineInvalidError, MxqError
 
 

@@ -10,8 +10,8 @@ from typing import Any, Never
 
 import pytest
 
-from pytest_mxq import device
-from pytest_mxq.device import cpu_isa, find_device
+from pytest_mxq.environment import device
+from pytest_mxq.environment.device import cpu_isa, find_device
 
 
 class NvmlError(Exception):
@@ -253,7 +253,7 @@ def test_instruction_sets(flags: str, isa: str) -> None:
 
 def test_finding_the_device_imports_neither_torch_nor_numpy() -> None:
     code = (
-        "import sys; from pytest_mxq.device import find_device; find_device();"
+        "import sys; from pytest_mxq.environment.device import find_device; find_device();"
         "sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,10 +10,10 @@ MODULES = (
     "gates.bounds",
     "gates.distributions",
     "gates.performance",
-    "gates.statistics",
-    "reports.surroundings",
-    "reports.terminal",
-    "settings",
+    "gates.speed_statistics",
+    "doctor.checks",
+    "reports.summary",
+    "planning.settings",
 )
 
 

@@ -10,11 +10,9 @@ import pytest
 from baseline_examples import DEVICE, make_draft
 from packaging.requirements import Requirement
 
-from pytest_mxq.baselines.fingerprint import Fingerprint
 from pytest_mxq.baselines.store import BaselineStore
-from pytest_mxq.formats import built_in_formats
-from pytest_mxq.reports.findings import WIDTH, Finding, Mark, Section, laid_out
-from pytest_mxq.reports.software import (
+from pytest_mxq.doctor.checks import examine_baselines
+from pytest_mxq.doctor.packages import (
     Installed,
     Lookup,
     Package,
@@ -24,7 +22,9 @@ from pytest_mxq.reports.software import (
     examine_torchvision,
     find_installed,
 )
-from pytest_mxq.reports.surroundings import examine_baselines
+from pytest_mxq.doctor.screen import WIDTH, Finding, Mark, Section, laid_out
+from pytest_mxq.environment.fingerprint import Fingerprint
+from pytest_mxq.formats import built_in_formats
 
 
 def software(**versions: str) -> Lookup:

@@ -4,9 +4,9 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from pytest_mxq.baselines import fingerprint
-from pytest_mxq.baselines.fingerprint import Fingerprint, hard_differences, take_fingerprint
-from pytest_mxq.device import Device
+from pytest_mxq.environment import fingerprint
+from pytest_mxq.environment.device import Device
+from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences, take_fingerprint
 
 GPU = Device(
     kind="cuda",
@@ -83,8 +83,8 @@ def test_equal_hard_facts_differ_in_nothing() -> None:
 
 def test_versions_come_from_metadata_and_import_nothing_heavy() -> None:
     code = (
-        "import sys; from pytest_mxq.device import find_device;"
-        "from pytest_mxq.baselines.fingerprint import take_fingerprint;"
+        "import sys; from pytest_mxq.environment.device import find_device;"
+        "from pytest_mxq.environment.fingerprint import take_fingerprint;"
         "taken = take_fingerprint(find_device()); assert taken.hard['torch'], taken;"
         "sys.exit(bool({'torch', 'torchao', 'diffusers', 'transformers', 'PIL', 'numpy'} & set(sys.modules)))"
     )

@@ -2,8 +2,8 @@ import doctest
 
 import pytest
 
-from pytest_mxq.baselines import names
-from pytest_mxq.baselines.names import case_file_name, check_case_name, model_folder_name, picture_file_name
+from pytest_mxq.baselines import paths as names
+from pytest_mxq.baselines.paths import case_file_name, check_case_name, model_folder_name, picture_file_name
 from pytest_mxq.errors import CaseFaultError
 
 

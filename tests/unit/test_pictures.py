@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pytest_mxq.reports.pictures import ComparisonError, write_comparison
+from pytest_mxq.reports.comparison_images import ComparisonError, write_comparison
 
 
 def gradient(width: int, height: int, shift: int = 0) -> Image.Image:

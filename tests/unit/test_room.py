@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from pytest_mxq.cases import Case
-from pytest_mxq.device import Device
+from pytest_mxq.environment.device import Device
 from pytest_mxq.models import MemoryNeed, built_in_models
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV
-from pytest_mxq.room import Use, lack_of_room, refusal_of_room
-from pytest_mxq.settings import CaseSettings
+from pytest_mxq.planning.case import Case
+from pytest_mxq.planning.requirements import Use, lack_of_room, refusal_of_room
+from pytest_mxq.planning.settings import CaseSettings
 
 # What the docstring of ArmStore calculates with.
 NEEDS = {recipe.name: recipe.memory for recipe in built_in_models() if recipe.memory is not None}

@@ -7,9 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_mxq.baselines import strict
-from pytest_mxq.baselines.fingerprint import Fingerprint
-from pytest_mxq.baselines.schema import (
+from pytest_mxq.baselines import strict_json as strict
+from pytest_mxq.baselines.manifest import (
     Identity,
     LpipsInfo,
     Manifest,
@@ -22,6 +21,7 @@ from pytest_mxq.baselines.schema import (
     encode,
     identity_differences,
 )
+from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import BaselineInvalidError
 
 WHERE = "baselines/cpu-x86-64/demo/test_demo.json"

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from test_schema import WHERE, make_manifest, message_of, put
 
-from pytest_mxq.baselines.schema import ClipFacts, Manifest, decode, encode
+from pytest_mxq.baselines.manifest import ClipFacts, Manifest, decode, encode
 
 FACTS = ClipFacts(frames=121, frame_rate=24000 / 1001, sample_rate=24_000, channels=2, samples=121_000)
 

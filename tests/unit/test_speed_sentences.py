@@ -7,7 +7,7 @@ import pytest
 
 from pytest_mxq.gates.bounds import SpeedBound
 from pytest_mxq.gates.performance import decide
-from pytest_mxq.gates.statistics import SpeedMode, SpeedRule
+from pytest_mxq.gates.speed_statistics import SpeedMode, SpeedRule
 from pytest_mxq.gates.verdict import Outcome, SpeedFacts, SpeedSamples
 
 # Three BF16 sessions whose medians have the sds 0.2 % and 0.82 % on the log scale: a process sd of a speedup of the

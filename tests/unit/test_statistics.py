@@ -9,9 +9,9 @@ from statistics import NormalDist
 import pytest
 
 from pytest_mxq.errors import MxqError
-from pytest_mxq.gates import statistics
+from pytest_mxq.gates import speed_statistics as statistics
 from pytest_mxq.gates.distributions import signed_rank_critical_value, student_t_quantile
-from pytest_mxq.gates.statistics import (
+from pytest_mxq.gates.speed_statistics import (
     DEFAULT_PROCESS_SD,
     MARGINAL_HALF_WIDTH,
     TARGET_HALF_WIDTH,

@@ -7,9 +7,9 @@ import pytest
 from baseline_examples import CASE, DEVICE, NEW, OLD, SIZE, make_draft, make_images, names_in, shades_of, stored_shades
 from PIL import Image
 
-from pytest_mxq.baselines import files
-from pytest_mxq.baselines.names import case_file_name
-from pytest_mxq.baselines.schema import Draft, decode
+from pytest_mxq.baselines import storage as files
+from pytest_mxq.baselines.manifest import Draft, decode
+from pytest_mxq.baselines.paths import case_file_name
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
 

@@ -23,11 +23,13 @@ from baseline_examples import (
     shades_of,
 )
 
-from pytest_mxq.baselines import clips, store
-from pytest_mxq.baselines.clips import Clip, encode_clip
-from pytest_mxq.baselines.names import case_file_name
-from pytest_mxq.baselines.schema import ClipFacts, Manifest
+from pytest_mxq.baselines import media as clips
+from pytest_mxq.baselines import store
+from pytest_mxq.baselines.manifest import ClipFacts, Manifest
+from pytest_mxq.baselines.media import encode_clip
+from pytest_mxq.baselines.paths import case_file_name
 from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.baselines.video import Clip
 from pytest_mxq.errors import BaselineInvalidError, MxqError
 
 SEEDS, NEW_SEEDS = (1, 2), (3, 4)

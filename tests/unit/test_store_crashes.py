@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from baseline_examples import CASE, DEVICE, NEW, OLD, make_draft, make_images, names_in, shades_of, stored_shades
 
-from pytest_mxq.baselines.names import case_file_name
+from pytest_mxq.baselines.paths import case_file_name
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.errors import MxqError
 

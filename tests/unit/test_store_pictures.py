@@ -11,9 +11,9 @@ import pytest
 from baseline_examples import CASE, DEVICE, OLD, SIZE, make_draft, make_images, names_in
 from PIL import Image
 
-from pytest_mxq.baselines import files
-from pytest_mxq.baselines.names import case_file_name
-from pytest_mxq.baselines.schema import Manifest
+from pytest_mxq.baselines import storage as files
+from pytest_mxq.baselines.manifest import Manifest
+from pytest_mxq.baselines.paths import case_file_name
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.errors import BaselineInvalidError
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_mxq.device import Device
-from pytest_mxq.probes.telemetry import SLOWDOWNS, ClockEvent, Telemetry, open_telemetry
+from pytest_mxq.environment.device import Device
+from pytest_mxq.profiling.telemetry import SLOWDOWNS, ClockEvent, Telemetry, open_telemetry
 
 
 class NvmlError(Exception):

@@ -1,1 +1,0 @@
-"""Arms: one pipeline in one format, loaded, quantized (or emulated), compiled, and proved to be so."""

@@ -1,0 +1,1 @@
+"""The torch side of the evaluation's protocols: generation, benchmark, outputs."""

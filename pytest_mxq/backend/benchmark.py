@@ -1,0 +1,326 @@
+"""Timing and weighing arms: compiled under one configuration, warm, watched, with nothing else in the timed region."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pytest_mxq.backend.generation import compile_mode, observed_identity
+from pytest_mxq.baselines.identity import check_same_calls
+from pytest_mxq.baselines.manifest import Identity
+from pytest_mxq.errors import MxqError
+from pytest_mxq.gates.speed_statistics import Sampling, SpeedMode
+from pytest_mxq.gates.verdict import Evidence, Outcome, PeakMemory, SpeedSamples, Stop
+from pytest_mxq.pipelines.cache import Arm, How
+from pytest_mxq.pipelines.compile import compile_cache, compiling_fast, inductor_settings, same_inductor_settings
+from pytest_mxq.pipelines.generate import Drawn, Series, TimedCall, timed_call
+from pytest_mxq.profiling.compilation import SilentEagerError, check_compiled, count_compilations
+from pytest_mxq.profiling.memory import measure_peak, weight_bytes
+from pytest_mxq.profiling.telemetry import Telemetry, open_telemetry
+from pytest_mxq.profiling.timing import Clock, WarmUp, cpu_clock, cuda_clock, time_pairs, time_session, warm_up
+
+if TYPE_CHECKING:
+    from pytest_mxq.backend.generation import TorchEngines
+    from pytest_mxq.environment.device import Device
+    from pytest_mxq.formats import Format
+    from pytest_mxq.planning.case import Case
+
+Workload = Callable[..., object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmArm:
+    """An arm ready to be timed.
+
+    Attributes:
+        call: one whole call, and what it does.
+        pipe: its pipeline.
+        first_call: seconds of the case's first call of it in this process; what an earlier case compiled is compiled.
+        regions: compiled regions that one forward pass of the denoiser enters.
+        identity: what was observed.
+    """
+
+    call: TimedCall
+    pipe: Any
+    first_call: float
+    regions: int
+    identity: Identity
+
+    @property
+    def run(self) -> Callable[[], object]:
+        """One whole call."""
+        return self.call.run
+
+    def check(self) -> None:
+        """Find out that a timed call did something else than the first, observed one.
+
+        Raises:
+            CaseFaultError: it did.
+        """
+        self.call.check()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedBf16:
+    """BF16 timed for a stored session, and what was observed of it."""
+
+    seconds: tuple[float, ...]
+    peak_gib: float | None
+    execution: str
+    identity: Identity
+
+
+class TorchStopwatch:
+    """Times and weighs the arms of a session's engines.
+
+    Args:
+        engines: whose arms.
+        device: what they run on.
+        cache: directory of compiled code; None: torch's own.
+        clock: what tells the time; None: the device's.
+        known: processes that may hold the GPU meanwhile, as its driver numbers them.
+    """
+
+    def __init__(
+        self,
+        engines: TorchEngines,
+        device: Device,
+        cache: Path | None,
+        clock: Clock | None = None,
+        known: Collection[int] = (),
+    ) -> None:
+        self._engines = engines
+        self._clock = clock or (cuda_clock() if device.kind == "cuda" else cpu_clock())
+        self._device = device
+        self._cache = cache
+        self._known = known
+        self._bf16_peaks: dict[tuple[str, str], tuple[PeakMemory, Identity]] = {}
+        self._first_calls: dict[tuple[object, str], float] = {}
+
+    def evidence(self, case: Case, number_format: Format) -> Evidence:
+        """Build the quantized arm that is timed, and prove that it is quantized."""
+        with self._watching():  # a format that changes Inductor's configuration is found out here
+            evidence = self._arm(case, number_format).evidence
+        if evidence is None:
+            raise MxqError(f"the arm of format {number_format.name!r} carries no evidence")
+        return evidence
+
+    def time_live(
+        self, case: Case, workload: Workload, number_format: Format, *, sampling: Sampling, seed: int
+    ) -> tuple[SpeedSamples, Identity]:
+        """Both arms in turn (ABBA), until the interval is narrow enough.
+
+        Raises:
+            MxqError: an arm is not compiled as it should be, or Inductor's configuration changed between them.
+        """
+        with self._watching() as (clock, telemetry):
+            bf16 = self._warm(case, workload, None, clock)
+            quantized = self._warm(case, workload, number_format, clock)
+            _check_same_regions(bf16, quantized)
+            check_same_calls(bf16.identity, quantized.identity)
+            environment = telemetry.before_start()
+            if environment:
+                samples = SpeedSamples(mode=SpeedMode.LIVE, bf16=(), quantized=(), environment=environment)
+                return samples, quantized.identity
+            pairs = time_pairs(bf16.run, quantized.run, clock, sampling=sampling, seed=seed, inspect=telemetry.inspect)
+            seen = telemetry.summary()
+            bf16.check()
+            quantized.check()
+        samples = SpeedSamples(
+            mode=SpeedMode.LIVE,
+            bf16=pairs.bf16,
+            quantized=pairs.quantized,
+            voided=pairs.voided,
+            environment=f"too many rounds were disturbed: {pairs.voided[0]}" if pairs.disturbed else "",
+            execution=self._how(case).text,
+            start_seed=seed,
+            first_call=(bf16.first_call, quantized.first_call),
+            throttle_share=seen.throttle_share,
+            power_cap_share=seen.sw_power_cap_share,
+        )
+        return samples, quantized.identity
+
+    def time_quantized(
+        self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]
+    ) -> tuple[SpeedSamples, Identity]:
+        """One session of the quantized arm, to be held against stored sessions of BF16."""
+        with self._watching() as (clock, telemetry):
+            quantized = self._warm(case, workload, number_format, clock)
+            environment = telemetry.before_start()
+            if environment:
+                samples = SpeedSamples(mode=SpeedMode.STORED, bf16=(), quantized=(), environment=environment)
+                return samples, quantized.identity
+            session = time_session(quantized.run, clock, inspect=telemetry.inspect)
+            seen = telemetry.summary()
+            quantized.check()
+        samples = SpeedSamples(
+            mode=SpeedMode.STORED,
+            bf16=(),
+            quantized=session.seconds,
+            sessions=sessions,
+            voided=session.voided,
+            environment=f"too many rounds were disturbed: {session.voided[0]}" if session.disturbed else "",
+            execution=self._how(case).text,
+            first_call=(quantized.first_call,),
+            throttle_share=seen.throttle_share,
+            power_cap_share=seen.sw_power_cap_share,
+        )
+        return samples, quantized.identity
+
+    def time_bf16(self, case: Case, workload: Workload) -> TimedBf16:
+        """One session of BF16, and its peak memory where the device tells, to be stored."""
+        self._engines.arms.drop("quantized")
+        with self._watching() as (clock, telemetry):
+            bf16 = self._warm(case, workload, None, clock)
+            environment = telemetry.before_start()
+            if environment:
+                raise Stop(Outcome.ENVIRONMENT, f"nothing was stored: {environment}")
+            session = time_session(bf16.run, clock, inspect=telemetry.inspect)
+            if session.disturbed:
+                raise Stop(
+                    Outcome.ENVIRONMENT,
+                    f"nothing was stored: too many rounds were disturbed: {session.voided[0]}",
+                )
+            peak = self._peak(case, bf16).allocated_gib if self._device.kind == "cuda" else None
+            bf16.check()
+        return TimedBf16(seconds=session.seconds, peak_gib=peak, execution=self._how(case).text, identity=bf16.identity)
+
+    def weigh(self, case: Case, workload: Workload, number_format: Format | None) -> tuple[PeakMemory, Identity]:
+        """Peak memory of one call of an arm (None: BF16), as if it were alone on the device.
+
+        The weights of the other arm stay where they are and are subtracted: they are held from before the call until
+        after it, so that the peak of what tensors hold is the arm's own plus theirs, exactly. To move 24 GB off the
+        device and back would take longer than the call.
+
+        Raises:
+            MxqError: the device tells no peak.
+        """
+        if number_format is None and case.key in self._bf16_peaks:
+            return self._bf16_peaks[case.key]
+        with self._watching() as (clock, _):
+            self._engines.arms.drop("quantized" if number_format is None else "bf16")  # with its CUDA Graphs' pool
+            warm = self._warm(case, workload, number_format, clock)
+            weighed = self._peak(case, warm), warm.identity
+            warm.check()
+        if number_format is None:
+            self._bf16_peaks[case.key] = weighed
+        return weighed
+
+    def inductor_digest(self) -> str:
+        """Twelve hex digits that name Inductor's configuration."""
+        text = "\n".join(f"{name}={value}" for name, value in sorted(inductor_settings().items()))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def process_number(self) -> str:
+        """The number under which the GPU's driver lists this process; "": it does not tell."""
+        with open_telemetry(self._device) as telemetry:
+            number = telemetry.own_number()
+        return "" if number is None else str(number)
+
+    def execution(self, case: Case) -> str:
+        """How the arms of a case run while they are timed, as a stored session records it."""
+        return self._how(case).text
+
+    def _peak(self, case: Case, arm: WarmArm) -> PeakMemory:
+        """Peak of one call, without the weights that the arm does not use.
+
+        Raises:
+            Stop: more was resident before the call than these weights.
+        """
+        modules = [component for component in arm.pipe.components.values() if isinstance(component, torch.nn.Module)]
+        base = getattr(self._engines.arms.base(case.source).pipe, case.recipe.denoiser)
+        own = weight_bytes(torch.nn.ModuleList(modules)).total / 2**30
+        idle = weight_bytes(torch.nn.ModuleList([*modules, base])).total / 2**30 - own
+        peak = measure_peak(arm.run, torch.device(self._device.kind))
+        if peak.resident_gib > 1.1 * own + idle + 0.5:  # beside the weights, workspaces and the pools of CUDA Graphs
+            raise Stop(
+                Outcome.ENVIRONMENT,
+                f"{peak.resident_gib:.1f} GiB are resident where the arms weigh {own + idle:.1f}: something else in "
+                "this process holds GPU memory (the traceback of an earlier failure keeps its tensors); "
+                "run this gate alone",
+            )
+        return PeakMemory(allocated_gib=peak.allocated_gib - idle, reserved_gib=peak.reserved_gib - idle)
+
+    def _how(self, case: Case) -> How:
+        return How(compiled=compile_mode(case, self._device.kind), for_time=True)
+
+    def _arm(self, case: Case, number_format: Format | None) -> Arm:
+        return self._engines.arms.arm(case.source, number_format, emulated=False, rule=case.rule, how=self._how(case))
+
+    def _warm(self, case: Case, workload: Workload, number_format: Format | None, clock: Clock) -> WarmArm:
+        arm = self._arm(case, number_format)
+        settings = case.settings
+        series = Series(prompts=case.prompts, batch_size=settings.batch_size, seed=settings.seed)
+        before, start = count_compilations(), perf_counter()
+        call = timed_call(workload, arm.pipe, case.recipe.call, series)
+        clock.synchronize()
+        # Of the process, not of the gate: a gate that comes second finds the code compiled.
+        first_call = self._first_calls.setdefault((case.key, _name(number_format)), perf_counter() - start)
+        _check_pictures(call.once, number_format)
+        warmed = warm_up(call.run, clock)
+        skipped = count_compilations().skipped_cuda_graphs - before.skipped_cuda_graphs
+        if skipped:
+            raise MxqError(
+                f"Inductor skipped {skipped} CUDA Graphs: the arm does not run as {self._how(case).text!r} says, and "
+                "would be compared with one that does; TORCH_LOGS=cudagraphs says why"
+            )
+        _check_settled(warmed, number_format)
+        try:
+            regions = check_compiled(getattr(arm.pipe, case.recipe.denoiser), call.run)
+        except SilentEagerError as error:
+            if number_format is None:
+                raise  # nothing that a format could be blamed for
+            raise Stop(Outcome.REGRESSION, str(error)) from None
+        identity = observed_identity(case, arm.weights, call.once, execution=self._how(case).text)
+        return WarmArm(call=call, pipe=arm.pipe, first_call=first_call, regions=regions, identity=identity)
+
+    @contextmanager
+    def _watching(self) -> Iterator[tuple[Clock, Telemetry]]:
+        """One Inductor configuration for all that happens inside, the compile cache, and an eye on the GPU."""
+        watching = open_telemetry(self._device, known=self._known)
+        with _cache(self._cache), compiling_fast(), same_inductor_settings(), watching as telemetry:
+            yield self._clock, telemetry
+
+
+@contextmanager
+def _cache(directory: Path | None) -> Iterator[None]:
+    if directory is None:
+        yield
+        return
+    with compile_cache(directory):
+        yield
+
+
+def _name(number_format: Format | None) -> str:
+    return "BF16" if number_format is None else number_format.name
+
+
+def _check_pictures(drawn: Drawn, number_format: Format | None) -> None:
+    if not torch.isfinite(drawn.images).all():
+        raise Stop(Outcome.DEGENERATE, f"what the timed {_name(number_format)} arm drew holds NaN or infinity")
+
+
+def _check_settled(warmed: WarmUp, number_format: Format | None) -> None:
+    if not warmed.settled:
+        last, before = warmed.seconds[-1], warmed.seconds[-2]
+        raise Stop(
+            Outcome.ENVIRONMENT,
+            f"{_name(number_format)} did not settle in {len(warmed.seconds)} calls of warm-up: the last two took "
+            f"{before:.3f} and {last:.3f} s (code that is still being compiled, or a machine that is not steady)",
+        )
+
+
+def _check_same_regions(bf16: WarmArm, quantized: WarmArm) -> None:
+    if bf16.regions != quantized.regions:
+        raise Stop(
+            Outcome.REGRESSION,
+            f"the arms do not run alike: one forward pass enters {bf16.regions} compiled regions in BF16 and "
+            f"{quantized.regions} in the quantized arm: a block fell back to eager execution",
+        )

@@ -1,0 +1,226 @@
+"""FFV1 (RFC 9043) and 32-bit float PCM in one Matroska file, by PyAV: no bit is lost."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from pytest_mxq.baselines.manifest import ClipFacts
+from pytest_mxq.baselines.storage import MAX_PIXELS
+from pytest_mxq.baselines.strict_json import invalid
+from pytest_mxq.errors import MxqError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Matroska's own frame rate is a duration in whole nanoseconds; this tag holds the number itself.
+_RATE = "MXQ_FRAME_RATE"
+
+# A decoder of FFV1 hides damage, and PCM cannot show it; this tag holds the SHA-256 of what was encoded.
+_CONTENT = "MXQ_SHA256"
+
+# Each of these is part of the bytes, so none is left to a default. The range coder (coder=1) saves 1 % in twice the
+# time; a CRC of each slice would repeat what the content's tag does.
+_FFV1 = {"level": "3", "slices": "4", "slicecrc": "0", "g": "1", "coder": "0", "context": "0", "flags": "+bitexact"}
+
+# Without the delta, a clip of more than ten seconds would be written frames first and sound last.
+_WRITING = {"fflags": "+bitexact", "max_interleave_delta": "0"}
+
+# FFmpeg decodes a frame to see what it is, and calls a larger one 0 x 0.
+_READING = {"codec_whitelist": "ffv1,pcm_f32le", "max_pixels": str(MAX_PIXELS)}
+
+_TRACKS = (["video ffv1"], ["video ffv1", "audio pcm_f32le"])
+_LAYOUTS = {1: "mono", 2: "stereo"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Clip:
+    """What a video model draws from one prompt.
+
+    Attributes:
+        frames: RGB, a uint8 array (frames, height, width, 3), at least 2 x 2 pixels.
+        frame_rate: Frames a second, 1 to 1000.
+        sound: A float32 array (channels, samples) of one or two channels, full scale -1 to 1; None without sound.
+        sample_rate: Samples of the sound a second; None without sound.
+    """
+
+    frames: Any
+    frame_rate: float
+    sound: Any | None = None
+    sample_rate: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames in pixels."""
+        return int(self.frames.shape[2]), int(self.frames.shape[1])
+
+    @property
+    def facts(self) -> ClipFacts:
+        """What a manifest says of it beside its size."""
+        count, rate = len(self.frames), float(self.frame_rate)
+        if self.sound is None:
+            return ClipFacts(frames=count, frame_rate=rate)
+        channels, samples = self.sound.shape
+        return ClipFacts(
+            frames=count, frame_rate=rate, sample_rate=self.sample_rate, channels=channels, samples=samples
+        )
+
+
+def load_av() -> Any:  # a module
+    """PyAV, which reads and writes clips.
+
+    Raises:
+        MxqError: it cannot be imported; says how to install it.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise MxqError(f"clips of video models need PyAV ({error}): pip install pytest-mxq[video]") from error
+    return av
+
+
+def encode(clip: Clip) -> bytes:
+    """The clip as a Matroska file; equal clips give equal bytes under one version of PyAV.
+
+    Raises:
+        MxqError: PyAV is not installed.
+    """
+    buffer = BytesIO()
+    with load_av().open(buffer, "w", format="matroska", options=_WRITING) as container:
+        digest = _digest(clip.facts, clip.frames, clip.sound)
+        container.metadata.update({_RATE: repr(float(clip.frame_rate)), _CONTENT: digest})
+        tracks = [(_video_stream(container, clip), _video_frames(clip))]
+        if clip.sound is not None:
+            tracks.append((_sound_stream(container, clip), _sound_frames(clip)))
+        for stream, frames in tracks:
+            for frame in frames:
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def inspect(data: bytes, *, where: str) -> tuple[tuple[int, int], ClipFacts]:
+    """Width and height, and what else a manifest says of a clip: its packets are counted, not decoded.
+
+    Raises:
+        BaselineInvalidError: not a file that `encode` made, damaged, or its frames are larger than `MAX_PIXELS`.
+        MxqError: PyAV is not installed.
+    """
+    with _opened(data, where) as container:
+        video, *sounds = (stream.codec_context for stream in container.streams)
+        frames, sound_bytes = 0, 0
+        for packet in container.demux():
+            if packet.stream.type == "video":
+                frames += packet.size > 0  # the last one is empty: it flushes the decoder
+            else:
+                sound_bytes += packet.size
+        size, rate = (video.width, video.height), float(container.metadata[_RATE])
+        if 0 in size:
+            raise invalid(where, f"the frames have no pixels, or more than {MAX_PIXELS} each: they are not decoded")
+        if not sounds:
+            return size, ClipFacts(frames=frames, frame_rate=rate)
+        sample_rate, channels = sounds[0].sample_rate, sounds[0].channels
+        samples = sound_bytes // (4 * max(channels, 1))  # an altered file may say 0
+        return size, ClipFacts(
+            frames=frames, frame_rate=rate, sample_rate=sample_rate, channels=channels, samples=samples
+        )
+
+
+def decode(data: bytes, *, size: tuple[int, int], facts: ClipFacts, where: str) -> tuple[Any, Any | None]:
+    """The frames (frames, height, width, 3) and the sound (channels, samples) of a file that `inspect` describes so.
+
+    Raises:
+        BaselineInvalidError: damaged.
+        MxqError: PyAV is not installed.
+    """
+    import numpy as np
+
+    frames, count = np.zeros((facts.frames, size[1], size[0], 3), np.uint8), 0
+    sound_bytes = bytearray()
+    with _opened(data, where) as container:
+        for packet in container.demux():
+            if packet.stream.type == "audio":
+                sound_bytes += bytes(packet)  # as they stand: a decoder would only copy them
+                continue
+            for frame in packet.decode():
+                frames[count] = frame.to_ndarray(format="rgb24")
+                count += 1
+        sound = _sound_of(sound_bytes, facts.channels)
+        if _digest(facts, frames, sound) != container.metadata[_CONTENT]:
+            raise invalid(where, "the clip is damaged: its frames, sound or rates are not those that were written")
+    return frames, sound
+
+
+@contextmanager
+def _opened(data: bytes, where: str) -> Iterator[Any]:
+    """The container in `data`, of which no other format, codec or larger frame is tried."""
+    av = load_av()
+    try:
+        with av.open(BytesIO(data), format="matroska", options=_READING) as container:
+            tracks = [f"{stream.type} {getattr(stream, 'name', 'unknown')}" for stream in container.streams]
+            if tracks not in _TRACKS:
+                raise invalid(where, f"not a clip that pytest-mxq wrote: it holds {', '.join(tracks) or 'nothing'}")
+            for tag in {_RATE, _CONTENT} - container.metadata.keys():
+                raise invalid(where, f"not a clip that pytest-mxq wrote: it has no tag {tag}")
+            yield container
+    except (av.FFmpegError, ValueError, IndexError) as error:
+        raise invalid(where, f"the clip is damaged ({error})") from error
+
+
+def _video_stream(container: Any, clip: Clip) -> Any:
+    # A fraction of this size holds 24000/1001 as well as 23.976; players want one, the tag is what is read.
+    rate = Fraction(float(clip.frame_rate)).limit_denominator(1001)
+    stream = container.add_stream("ffv1", rate=rate, options=_FFV1)
+    stream.width, stream.height = clip.size
+    stream.pix_fmt = "bgr0"  # FFV1's name for 8-bit RGB, coded by its lossless colour transform
+    return stream
+
+
+def _video_frames(clip: Clip) -> Iterator[Any]:
+    av = load_av()
+    for index, pixels in enumerate(clip.frames):
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        frame.pts = index
+        yield frame
+
+
+def _sound_stream(container: Any, clip: Clip) -> Any:
+    layout = _LAYOUTS[clip.facts.channels or 0]
+    stream = container.add_stream("pcm_f32le", rate=clip.sample_rate, layout=layout, options={"flags": "+bitexact"})
+    stream.format = "flt"
+    return stream
+
+
+def _sound_frames(clip: Clip) -> Iterator[Any]:
+    """The sound in pieces of a second, its channels interleaved."""
+    import numpy as np
+
+    av, sound, rate = load_av(), np.asarray(clip.sound), clip.sample_rate or 0
+    for start in range(0, sound.shape[1], rate):
+        piece = np.ascontiguousarray(sound[:, start : start + rate].T).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(piece, format="flt", layout=_LAYOUTS[len(sound)])
+        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+        yield frame
+
+
+def _sound_of(data: bytearray, channels: int | None) -> Any | None:
+    import numpy as np
+
+    if channels is None:
+        return None
+    return np.ascontiguousarray(np.frombuffer(data, "<f4").reshape(-1, channels).T)
+
+
+def _digest(facts: ClipFacts, frames: Any, sound: Any | None) -> str:
+    """SHA-256 of the rates as text, then the frames' bytes and the sound's in the order of their axes."""
+    import numpy as np
+
+    content = hashlib.sha256(f"{facts.frame_rate!r} {facts.sample_rate}".encode())
+    content.update(np.ascontiguousarray(frames).data)
+    if sound is not None:
+        content.update(np.ascontiguousarray(sound).data)
+    return content.hexdigest()

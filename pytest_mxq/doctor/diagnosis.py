@@ -1,0 +1,288 @@
+"""What this machine can gate: one screen, and whether every format asked for can be gated natively."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pytest_mxq.doctor.packages import (
+    Lookup,
+    Package,
+    cuda_fault,
+    examine_dependencies,
+    examine_kernels,
+    examine_video,
+)
+from pytest_mxq.doctor.screen import Finding, Mark, Section
+from pytest_mxq.environment.device import Device
+from pytest_mxq.formats import Format
+from pytest_mxq.gates.bounds import GATES
+from pytest_mxq.models import Recipe
+from pytest_mxq.planning.case import kernel_caution, runs_natively
+from pytest_mxq.planning.requirements import Use
+from pytest_mxq.planning.settings import Settings
+
+BATCH_SIZES = (1, 4, 8)  # of the published results
+_ALWAYS_SHOWN = ("torch", "torchvision", "torchao", "diffusers", "transformers")
+
+
+class Ability(StrEnum):
+    """How a format can be gated on this machine."""
+
+    NATIVE = "native"
+    EMULATED = "emulated only"
+    NONE = "not at all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """How one format can be gated, and why.
+
+    Attributes:
+        is_whole: whether every gate asked for runs natively.
+    """
+
+    format: str
+    ability: Ability
+    reason: str
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the answers depend on.
+
+    Attributes:
+        device: the device under test.
+        lookup: what finds installed packages.
+        trunk: the finding on the LPIPS trunk.
+    """
+
+    device: Device
+    lookup: Lookup
+    trunk: Finding
+
+    def dependencies(self) -> tuple[Package, ...]:
+        """Every declared dependency, and torchvision."""
+        return tuple(examine_dependencies(self.lookup))
+
+    def cuda(self) -> tuple[str, str]:
+        """Why torch cannot use the GPU, and what to do; empty texts on a CPU."""
+        if self.device.kind != "cuda":
+            return "", ""
+        return cuda_fault(self.lookup, self.device.facts.get("driver", ""), self.device.capability)
+
+
+def answer(number_format: Format, machine: Machine, settings: Settings) -> Answer:
+    """How a format can be gated here."""
+    packages = machine.dependencies()
+    broken = [package.fault for package in packages if package.fault and not package.is_for_pictures]
+    broken += [machine.cuda()[0]] if machine.cuda()[0] else []
+    blind = [package.fault for package in packages if package.fault and package.is_for_pictures]
+    blind += [machine.trunk.text] if machine.trunk.mark is Mark.FAULT else []
+
+    def said(ability: Ability, reason: str, *, is_whole: bool = False) -> Answer:
+        return Answer(format=number_format.name, ability=ability, reason=reason, is_whole=is_whole)
+
+    if broken:
+        return said(Ability.NONE, broken[0])
+    if not runs_natively(number_format, machine.device):
+        return said(*_without_instructions(number_format, machine.device, blind))
+    kernels = [package.fault for package in _kernels(number_format, machine) if package.fault]
+    if kernels:  # no emulation: on a device that is able, a format runs natively or fails
+        return said(Ability.NONE, kernels[0])
+    if blind and "pictures" in {GATES[name].family for name in settings.gates or GATES}:
+        return said(Ability.NATIVE, f"speed and memory alone: {blind[0]}")
+    others = "; its kernels differ" if kernel_caution([number_format], machine.device) else ""
+    reason = f"compute capability {_dotted(number_format.capability)} or above is there{others}"
+    return said(Ability.NATIVE, reason, is_whole=True)
+
+
+def _without_instructions(number_format: Format, device: Device, blind: Sequence[str]) -> tuple[Ability, str]:
+    """What is left of a format whose instructions the device lacks: emulated pictures, where they can be measured."""
+    found = f"this GPU has {_dotted(device.capability)}" if device.capability else "there is no GPU"
+    reason = f"needs compute capability {_dotted(number_format.capability)}, {found}"
+    if number_format.emulation is None:
+        return Ability.NONE, f"{reason}, and it has no emulation"
+    return (Ability.NONE, f"{reason}; emulated: {blind[0]}") if blind else (Ability.EMULATED, reason)
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))
+
+
+def _kernels(number_format: Format, machine: Machine) -> Iterator[Package]:
+    return (examine_kernels(text, machine.lookup) for text in number_format.packages)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What the screen says.
+
+    Attributes:
+        sections: in the order in which they are shown.
+        answers: one a format.
+        crowded: models whose gates do not fit at batch size 1.
+        use: what memory is needed for.
+        models_asked: whether models were named, so that each of them must fit.
+    """
+
+    sections: tuple[Section, ...]
+    answers: tuple[Answer, ...]
+    crowded: tuple[str, ...] = ()
+    use: Use = Use.BOTH_ARMS
+    models_asked: bool = False
+
+    @property
+    def is_able(self) -> bool:
+        """Whether every format asked for can be gated natively, on every model asked for by name."""
+        return all(found.is_whole for found in self.answers) and not (self.models_asked and self.crowded)
+
+    @property
+    def sentence(self) -> str:
+        """The screen's last line."""
+        unable = [found.format for found in self.answers if not found.is_whole]
+        if unable:
+            emulated = any(found.ability is Ability.EMULATED for found in self.answers)
+            way = "; accuracy alone with --mxq-emulate" if emulated else ""
+            return f"not natively gated on this machine: {', '.join(unable)}{way}"
+        gates = "speed and memory" if self.use is Use.BOTH_ARMS else "picture"
+        crowded = f"; no room for {gates} gates of {', '.join(self.crowded)}" if self.crowded else ""
+        return f"natively gated on this machine: {', '.join(found.format for found in self.answers)}{crowded}"
+
+
+def diagnose(
+    machine: Machine,
+    settings: Settings,
+    formats: Sequence[Format],
+    models: Sequence[Recipe],
+    around: Sequence[Section],
+) -> Diagnosis:
+    """Everything that is shown of a machine.
+
+    Args:
+        machine: what the answers depend on.
+        settings: of the run that is asked about.
+        formats: those asked for.
+        models: those asked for.
+        around: further sections, shown before the answers.
+    """
+    answers = tuple(answer(number_format, machine, settings) for number_format in formats)
+    use = _use(settings, answers)
+    needs = {recipe.name: _needs(recipe, settings, use) for recipe in models}
+    memory = tuple(_memory(name, need, machine.device) for name, need in needs.items())
+    batches = ", ".join(map(str, BATCH_SIZES))
+    sections = (
+        Section(title="machine", findings=tuple(_machine(machine, formats))),
+        Section(title="software", findings=(*_software(machine, formats), *_video(machine, models))),
+        Section(title=f"memory of {use.value} at batch sizes {batches}", findings=memory),
+        *around,
+        Section(title="formats", findings=tuple(map(_as_finding, answers))),
+    )
+    room = machine.device.total_memory_gib
+    return Diagnosis(
+        sections=sections,
+        answers=answers,
+        crowded=tuple(name for name, need in needs.items() if need and room is not None and need[0] > room),
+        use=use,
+        models_asked=bool(settings.models),
+    )
+
+
+def _use(settings: Settings, answers: Sequence[Answer]) -> Use:
+    """What the gates asked for need the most memory for."""
+    kinds = [GATES[name] for name in settings.gates or GATES]
+    if any(kind.family != "pictures" for kind in kinds):
+        return Use.BOTH_ARMS
+    emulated = settings.emulate and any(found.ability is Ability.EMULATED for found in answers)
+    return Use.EMULATED_PICTURES if emulated else Use.PICTURES
+
+
+def _needs(recipe: Recipe, settings: Settings, use: Use) -> tuple[float, ...]:
+    """What a model's gates need at the batch sizes shown, GiB; empty: it states none."""
+    memory = recipe.memory
+    if memory is None:
+        return ()
+    if use is Use.BOTH_ARMS:
+        return tuple(memory.both_arms(size, random=settings.random_weights) for size in BATCH_SIZES)
+    return tuple(memory.pictures(size, emulated=use is Use.EMULATED_PICTURES) for size in BATCH_SIZES)
+
+
+def _machine(machine: Machine, formats: Sequence[Format]) -> Iterator[Finding]:
+    device = machine.device
+    if device.capability is None:
+        reason = device.facts.get("no_gpu", "its compute capability is not known")
+        yield Finding(
+            mark=Mark.NOTE,
+            subject="no GPU",
+            text=reason,
+            fix="compute capability 10.0 (B200) gates every format, 8.9 float8",
+        )
+        yield Finding(mark=Mark.FINE, subject="CPU", text=f"{device.name}, {device.facts.get('isa', 'unknown')}")
+        return
+    memory = "memory unknown" if device.total_memory_gib is None else f"{device.total_memory_gib:.0f} GiB"
+    text = f"{device.name}, compute capability {_dotted(device.capability)}, {memory}"
+    caution = kernel_caution(formats, device)
+    yield Finding(mark=Mark.NOTE if caution else Mark.FINE, subject="GPU", text=text, fix=caution)
+    fault, fix = machine.cuda()
+    driver = device.facts.get("driver", "unknown")
+    yield Finding(mark=Mark.FAULT if fault else Mark.FINE, subject="driver", text=fault or driver, fix=fault and fix)
+
+
+def _software(machine: Machine, formats: Sequence[Format]) -> Iterator[Finding]:
+    """The packages that decide, and any other that is broken; a format's kernels count where it could use them."""
+    packages = {package.name: package for package in machine.dependencies()}
+    for package in (packages[name] for name in dict.fromkeys([*_ALWAYS_SHOWN, *packages]) if name in packages):
+        if package.fault or package.name in _ALWAYS_SHOWN:
+            yield _of_package(package, Mark.FAULT if package.fault else Mark.FINE)
+    kernels: dict[str, Finding] = {}
+    for number_format in formats:
+        could = runs_natively(number_format, machine.device)
+        for package in _kernels(number_format, machine):
+            mark = (Mark.FAULT if could else Mark.NOTE) if package.fault else Mark.FINE
+            kernels.setdefault(package.name, _of_package(package, mark))
+    yield from kernels.values()
+
+
+def _video(machine: Machine, models: Sequence[Recipe]) -> Iterator[Finding]:
+    """What stores clips, where one of the models makes them; gates against BF16 of the same run do without it."""
+    names = ", ".join(recipe.name for recipe in models if recipe.makes_clips)
+    package = examine_video(machine.lookup)
+    if names and package.fault:
+        without = f"without it no --mxq-refresh and no stored baseline of {names}; --mxq-reference=live needs none"
+        yield Finding(mark=Mark.NOTE, subject=package.name, text=package.row, fix=f"{package.fix}; {without}")
+    elif names:
+        yield _of_package(package, Mark.FINE)
+
+
+def _of_package(package: Package, mark: Mark) -> Finding:
+    if mark is Mark.FINE and package.is_older_than_published:
+        return Finding(
+            mark=Mark.NOTE,
+            subject=package.name,
+            text=package.row,
+            fix="older than what the published numbers were made with: expect others",
+        )
+    return Finding(mark=mark, subject=package.name, text=package.row, fix=package.fix)
+
+
+def _memory(name: str, needs: Sequence[float], device: Device) -> Finding:
+    if not needs:
+        return Finding(mark=Mark.FINE, subject=name, text="states no need and is not checked")
+    room = device.total_memory_gib
+    if room is None:
+        return Finding(mark=Mark.FINE, subject=name, text="".join(f"{need:>4.0f} GiB      " for need in needs))
+    cells = [f"{need:>4.0f} GiB {'fits' if need <= room else 'no  '} " for need in needs]
+    fits = all(need <= room for need in needs)
+    return Finding(
+        mark=Mark.FINE if fits else Mark.NOTE,
+        subject=name,
+        text="".join(cells).rstrip(),
+        fix="" if fits else f"of {room:.0f} GiB: a smaller batch, or a device of {max(needs):.0f} GiB for all of them",
+    )
+
+
+def _as_finding(found: Answer) -> Finding:
+    mark = Mark.FINE if found.is_whole else Mark.NOTE if found.ability is Ability.EMULATED else Mark.FAULT
+    return Finding(mark=mark, subject=found.format, text=f"{found.ability:<13}  {found.reason}")

@@ -1,0 +1,1 @@
+"""One gate from its plan to its verdict; free of torch."""

@@ -1,0 +1,280 @@
+"""The path of speed and memory gates, from a plan to its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import SystemRandom
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pytest_mxq.baselines.identity import check_same_calls
+from pytest_mxq.baselines.manifest import Identity, Manifest, TimingSession, identity_differences
+from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
+from pytest_mxq.errors import MxqError
+from pytest_mxq.evaluation.protocols import Stopwatch, Workload
+from pytest_mxq.gates.bounds import MemoryBound, SpeedBound
+from pytest_mxq.gates.evidence import judge_evidence
+from pytest_mxq.gates.performance import decide, decide_memory
+from pytest_mxq.gates.speed_statistics import MIN_SESSIONS, Sampling
+from pytest_mxq.gates.verdict import MemoryFacts, Outcome, ReferenceNote, SpeedSamples, Stop, Verdict
+from pytest_mxq.planning.settings import Reference
+
+if TYPE_CHECKING:
+    from pytest_mxq.formats import Format
+    from pytest_mxq.planning.case import Case, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What one gate is to be judged on: the case's arms, its workload, and the stored baseline if there is one."""
+
+    case: Case
+    number_format: Format
+    workload: Workload
+    draft: Verdict
+    manifest: Manifest | None
+    path: str
+
+
+WHY_LIVE = "no canary is steadier than 1 %, so stored times say nothing of the machine as it is now"
+"""Why `auto` times a speedup beside BF16, whatever is stored (benchmarks/results/gpu-speed-2026-11-22.md, Canary)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bf16Peak:
+    """BF16's peak memory in GiB, and where it comes from: what was observed in this run, or a stored session."""
+
+    gib: float
+    source: Identity | TimingSession
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sessions:
+    """The stored sessions that are comparable with this run, the newest last.
+
+    Attributes:
+        why_not: what sets the newest of the others apart, in brackets; empty where there is none.
+    """
+
+    usable: tuple[TimingSession, ...]
+    why_not: str
+
+    @property
+    def seconds(self) -> tuple[tuple[float, ...], ...]:
+        """Seconds of each session's timed calls."""
+        return tuple(session.seconds for session in self.usable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Performance:
+    """Judges speed and memory.
+
+    Attributes:
+        alpha: level of each one-sided bound of a speedup.
+    """
+
+    stopwatch: Stopwatch
+    fingerprint: Fingerprint
+    reference: Reference
+    strict: bool
+    alpha: float
+
+    def judge(self, plan: Plan, workload: Workload, draft: Verdict, manifest: Manifest | None, path: str) -> Verdict:
+        """The verdict of a speed or memory gate.
+
+        Args:
+            plan: a plan of such a gate.
+            workload: the test's body.
+            draft: the verdict so far.
+            manifest: the stored baseline, if there is one.
+            path: where it lies.
+        """
+        case, number_format, bound = plan.case, plan.number_format, plan.bound
+        if case is None or number_format is None:
+            raise MxqError(f"{plan.cell.nodeid} has no gate")
+        job = Job(
+            case=case,
+            number_format=number_format,
+            workload=workload,
+            draft=draft,
+            manifest=manifest,
+            path=path,
+        )
+        if isinstance(bound, SpeedBound):
+            return self._judge_speed(job, bound)
+        if isinstance(bound, MemoryBound):
+            return self._judge_memory(job, bound)
+        raise MxqError(f"{plan.cell.nodeid} has no bound of speed or memory")
+
+    def _proved(self, job: Job) -> Verdict:
+        """Build the quantized arm, and prove that it is quantized; the draft with its evidence.
+
+        Raises:
+            Stop: it is not.
+        """
+        evidence = self.stopwatch.evidence(job.case, job.number_format)
+        stored = job.manifest.selections.get(job.number_format.name) if job.manifest is not None else None
+        wrong = judge_evidence(evidence, min_share=job.case.min_share, stored=stored)
+        if wrong is not None:
+            raise Stop(*wrong, evidence=evidence)
+        return replace(job.draft, evidence=evidence)
+
+    def _judge_speed(self, job: Job, bound: SpeedBound) -> Verdict:
+        found = self._find_sessions(job)
+        if self.reference is Reference.STORED:
+            samples, note, draft = self._time_stored(job, found)
+        else:
+            draft = self._proved(job)
+            seed = SystemRandom().randrange(2**31)
+            sampling = Sampling(alpha=self.alpha, max_rounds=bound.max_rounds, max_seconds=bound.max_seconds)
+            live, _ = self.stopwatch.time_live(job.case, job.workload, job.number_format, sampling=sampling, seed=seed)
+            samples = replace(live, sessions=found.seconds)
+            reason = "--mxq-reference=live" if self.reference is Reference.LIVE else WHY_LIVE
+            note = ReferenceNote(mode="live", reason=reason)
+        outcome, sentence, facts = decide(samples, bound, alpha=self.alpha)
+        return replace(
+            draft,
+            outcome=outcome,
+            sentence=sentence,
+            observed=facts.speedup if facts else None,
+            bound=bound.speedup,
+            speed=facts,
+            reference=note,
+        )
+
+    def _time_stored(self, job: Job, found: Sessions) -> tuple[SpeedSamples, ReferenceNote, Verdict]:
+        """One session of the quantized arm against stored ones of BF16.
+
+        Raises:
+            Stop: there are too few, or they are of another case.
+        """
+        count = len(found.usable)
+        if count < MIN_SESSIONS:
+            stored = len(job.manifest.sessions) if job.manifest is not None else 0
+            raise Stop(
+                Outcome.MISSING,
+                f"{count} of {stored} stored timing sessions are of this hardware, software and execution"
+                f"{found.why_not}, {MIN_SESSIONS} are needed; add some: pytest --mxq-refresh "
+                f"--mxq-refresh-sessions={MIN_SESSIONS - count}",
+            )
+        draft = self._proved(job)
+        samples, identity = self.stopwatch.time_quantized(job.case, job.workload, job.number_format, found.seconds)
+        _check_identity(job, found.usable, identity)
+        reason = f"{count} sessions, same hardware and software"
+        return samples, ReferenceNote(mode="stored", reason=reason, manifest=job.path), draft
+
+    def _judge_memory(self, job: Job, bound: MemoryBound) -> Verdict:
+        bf16, note = self._bf16_peak(job, bound)
+        draft = self._proved(job)
+        peak, identity = self.stopwatch.weigh(job.case, job.workload, job.number_format)
+        if bf16 is not None:
+            _check_same_run(job, bf16.source, identity)
+        evidence = draft.evidence
+        if evidence is None:
+            raise MxqError("the quantized arm carries no evidence")
+        memory = MemoryFacts(
+            peak_gib=peak.allocated_gib,
+            reserved_gib=peak.reserved_gib,
+            bf16_peak_gib=bf16.gib if bf16 else None,
+            weight_ratio=evidence.weight_bytes / evidence.bf16_bytes,
+        )
+        outcome, sentence = decide_memory(memory, bound)
+        return replace(
+            draft,
+            outcome=outcome,
+            sentence=sentence,
+            observed=memory.ratio,
+            bound=bound.max_ratio,
+            memory=memory,
+            reference=note,
+        )
+
+    def _bf16_peak(self, job: Job, bound: MemoryBound) -> tuple[Bf16Peak | None, ReferenceNote | None]:
+        """BF16's peak, stored or weighed now, and where it comes from; nothing where no bound compares with it.
+
+        Raises:
+            Stop: a stored one is wanted, and there is none.
+        """
+        if bound.max_ratio is None:
+            return None, None
+        found = self._find_sessions(job)
+        for session in reversed(found.usable):
+            if session.peak_gib:
+                reason = f"peak of {session.created[:10]}, same hardware and software"
+                note = ReferenceNote(mode="stored", reason=reason, manifest=job.path)
+                return Bf16Peak(gib=session.peak_gib, source=session), note
+        reason = f"no stored peak memory of this hardware and software{found.why_not}"
+        if self.reference is Reference.STORED or (self.strict and self.reference is not Reference.LIVE):
+            raise Stop(Outcome.MISSING, f"{reason}: pytest --mxq-refresh")
+        peak, identity = self.stopwatch.weigh(job.case, job.workload, None)
+        reason = "--mxq-reference=live" if self.reference is Reference.LIVE else reason
+        return Bf16Peak(gib=peak.allocated_gib, source=identity), ReferenceNote(mode="live", reason=reason)
+
+    def _find_sessions(self, job: Job) -> Sessions:
+        """The stored sessions of this hardware, software, Inductor configuration and execution."""
+        if job.manifest is None or self.reference is Reference.LIVE:
+            return Sessions(usable=(), why_not="")
+        here = timing_fingerprint(self.fingerprint, self.stopwatch.inductor_digest())
+        execution = self.stopwatch.execution(job.case)
+        usable, why_not = [], ""
+        for session in job.manifest.sessions:
+            differences = _machine_differences(session, here, execution)
+            if differences:
+                why_not = f" (the newest that is not: {'; '.join(differences)})"
+            else:
+                usable.append(session)
+        return Sessions(usable=tuple(usable), why_not=why_not)
+
+
+def _machine_differences(session: TimingSession, here: Fingerprint, execution: str) -> tuple[str, ...]:
+    """Why a stored session cannot be compared with whatever would be timed here."""
+    differences = hard_differences(session.fingerprint, here)
+    if session.execution != execution:
+        differences += (f"execution {session.execution} -> {execution}",)
+    if not session.calls:
+        differences += ("it does not say what it called: an older pytest-mxq stored it",)
+    return differences
+
+
+# Recorded for pictures, and hard for times: another limit or clock is another machine.
+_TIMING_FACTS = ("power_limit_w", "max_sm_clock_mhz", "max_memory_clock_mhz", "persistence")
+
+
+def timing_fingerprint(fingerprint: Fingerprint, inductor: str) -> Fingerprint:
+    """The fingerprint of a timing session: Inductor's configuration and the GPU's limits belong to it."""
+    limits = {name: fingerprint.recorded[name] for name in _TIMING_FACTS if name in fingerprint.recorded}
+    return Fingerprint(hard={**fingerprint.hard, **limits, "inductor": inductor}, recorded=fingerprint.recorded)
+
+
+def _check_same_run(job: Job, source: Identity | TimingSession, observed: Identity) -> None:
+    """Refuse a quantized run that did something else than the one in which BF16 was weighed, now or earlier."""
+    if isinstance(source, Identity):
+        check_same_calls(source, observed)
+    else:
+        _check_identity(job, [source], observed)
+
+
+def session_differences(manifest: Manifest, session: TimingSession, observed: Identity) -> tuple[str, ...]:
+    """In what a timed run, such as one call of 28 steps, differs from that of a stored session; () if in nothing."""
+    stored = msgspec.structs.replace(manifest.identity, calls=session.calls)
+    here = msgspec.structs.replace(observed, prompts=stored.prompts, execution=stored.execution)
+    return identity_differences(stored, here)
+
+
+def _check_identity(job: Job, sessions: Sequence[TimingSession], observed: Identity) -> None:
+    """28 steps turned into 20, or two calls into one, must never look like a speedup.
+
+    Raises:
+        Stop: a stored session is of other calls, other weights or another batch.
+    """
+    if job.manifest is None:
+        return
+    for session in sessions:
+        differences = session_differences(job.manifest, session, observed)
+        if differences:
+            raise Stop(
+                Outcome.STALE,
+                f"the stored sessions belong to another case: {'; '.join(differences)}; refresh: pytest --mxq-refresh",
+            )

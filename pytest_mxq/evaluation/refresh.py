@@ -1,0 +1,274 @@
+"""Refreshing a baseline: the BF16 arm of a case is measured again and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Generic
+
+import msgspec
+
+from pytest_mxq.baselines.manifest import (
+    Draft,
+    Identity,
+    Manifest,
+    NoiseFloor,
+    Selection,
+    TimingSession,
+    identity_differences,
+)
+from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
+from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError, WeightsUnavailableError
+from pytest_mxq.evaluation.accuracy import largest_lpips
+from pytest_mxq.evaluation.performance import session_differences, timing_fingerprint
+from pytest_mxq.evaluation.protocols import Engines, S, Stopwatch, TimedBf16, Workload
+from pytest_mxq.gates.verdict import Outcome, Stop, Verdict
+
+if TYPE_CHECKING:
+    from pytest_mxq.formats import Format
+    from pytest_mxq.planning.case import Case, Plan
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refresher(Generic[S]):
+    """Measures and stores the baselines of a session.
+
+    Attributes:
+        device: slug of the device.
+        formats: formats whose selection of layers is recorded.
+        stopwatch: gives what times BF16; None on a device whose timings are not stored.
+        timing_only: add a timing session to what is stored and draw nothing.
+    """
+
+    engines: Engines[S]
+    store: BaselineStore
+    device: str
+    fingerprint: Fingerprint
+    formats: Sequence[Format]
+    stopwatch: Callable[[], Stopwatch] | None = None
+    timing_only: bool = False
+    now: Callable[[], datetime] = _utc_now
+
+    def refresh(self, plan: Plan, workload: Workload) -> Verdict:
+        """Measure the BF16 arm of a case and store it; the sentence says what changed, old -> new.
+
+        Args:
+            plan: a refresh plan without fault.
+            workload: the test's body.
+        """
+        start = perf_counter()
+        draft = Verdict(cell=plan.cell, outcome=Outcome.ERROR, sentence="", fingerprint=dict(self.fingerprint.hard))
+        try:
+            sentence = self._refresh(plan, workload)
+        except Stop as stop:
+            return replace(draft, outcome=stop.outcome, sentence=str(stop), seconds=perf_counter() - start)
+        except WeightsUnavailableError as error:
+            return replace(draft, outcome=Outcome.SKIPPED, sentence=str(error), seconds=perf_counter() - start)
+        except MxqError as error:
+            return replace(draft, sentence=str(error), seconds=perf_counter() - start)
+        return replace(draft, outcome=Outcome.REFRESHED, sentence=sentence, seconds=perf_counter() - start)
+
+    def _refresh(self, plan: Plan, workload: Workload) -> str:
+        case = plan.case
+        if case is None:
+            raise MxqError(f"{plan.cell.nodeid} has no case")
+        self.store.check_writable()
+        if self.timing_only:
+            return self._add_session(case, workload)
+        old = self._old_baseline(case)
+        if case.random_weights:
+            return self._refresh_without_pictures(case, workload)
+        shot = self.engines.draw(case, workload, label="bf16")
+        if shot.faults:
+            text = "; ".join(fault.sentence for fault in shot.faults)
+            raise Stop(Outcome.DEGENERATE, f"nothing was stored: BF16 draws degenerate {shot.noun}s: {text}")
+        noise = self._noise_floor(case, workload, shot)
+        draft = self._draft(case, shot.identity, noise, self._sessions(case, workload, shot.identity))
+        manifest = self.store.save(draft, self.engines.media(shot))
+        return "\n".join(self._changes(case, old, manifest, shot))
+
+    def _refresh_without_pictures(self, case: Case, workload: Workload) -> str:
+        """Random weights: timing sessions alone."""
+        if self.stopwatch is None:
+            raise MxqError("random weights serve timings alone, and timings are stored on a CUDA device alone")
+        timed = self._timed(case, workload)
+        draft = self._draft(case, timed.identity, None, self._with_kept(case, timed))
+        self.store.save(draft, [])
+        return f"{case.recipe.name}/{case.name}: {len(draft.sessions)} timing sessions, newest {_shown(timed.seconds)}"
+
+    def _add_session(self, case: Case, workload: Workload) -> str:
+        manifest = self.store.load(case.recipe.name, case.name)
+        timed = self._timed(case, workload)
+        here = _timeless(timed.identity, manifest)
+        wrong = [text for session in manifest.sessions for text in session_differences(manifest, session, here)]
+        if wrong:
+            raise Stop(
+                Outcome.STALE, f"nothing was added: the stored baseline is of another call ({wrong[0]}); refresh it"
+            )
+        sessions = _newest((*manifest.sessions, self._as_session(timed)))
+        fields = {name: getattr(manifest, name) for name in Draft.__struct_fields__}
+        media = self.store.read_pictures(manifest) if manifest.pictures else []
+        self.store.save(Draft(**{**fields, "sessions": sessions}), media)
+        return f"{case.recipe.name}/{case.name}: {len(sessions)} timing sessions"
+
+    def _sessions(self, case: Case, workload: Workload, drawn: Identity) -> tuple[TimingSession, ...]:
+        """The stored sessions that are still of this case, and a new one where it is timed."""
+        if self.stopwatch is not None and case.is_timed:
+            return self._with_kept(case, self._timed(case, workload))
+        old = self._old_manifest(case)
+        return old.sessions if old is not None and not identity_differences(old.identity, _timeless(drawn, old)) else ()
+
+    def _with_kept(self, case: Case, timed: TimedBf16) -> tuple[TimingSession, ...]:
+        """A new session behind the stored ones of the same run on the same weights; others are worth nothing."""
+        old = self._old_manifest(case)
+        if old is None:
+            return (self._as_session(timed),)
+        here = _timeless(timed.identity, old)
+        kept = [session for session in old.sessions if not session_differences(old, session, here)]
+        return _newest((*kept, self._as_session(timed)))
+
+    def _timed(self, case: Case, workload: Workload) -> TimedBf16:
+        if self.stopwatch is None:
+            raise MxqError("this device's timings are not stored")
+        return self.stopwatch().time_bf16(case, workload)
+
+    def _as_session(self, timed: TimedBf16) -> TimingSession:
+        digest = self.stopwatch().inductor_digest() if self.stopwatch is not None else ""
+        return TimingSession(
+            created=self.now().isoformat(timespec="seconds"),
+            execution=timed.execution,
+            seconds=timed.seconds,
+            peak_gib=timed.peak_gib,
+            fingerprint=timing_fingerprint(self.fingerprint, digest),
+            calls=timed.identity.calls,
+        )
+
+    def _draft(
+        self, case: Case, identity: Identity, noise: NoiseFloor | None, sessions: tuple[TimingSession, ...]
+    ) -> Draft:
+        return Draft(
+            case=case.name,
+            model=case.recipe.name,
+            device=self.device,
+            created=self.now().isoformat(timespec="seconds"),
+            identity=identity,
+            selections=self._selections(case),
+            noise_floor=noise,
+            lpips=self.engines.lpips_info() if noise is not None else None,
+            fingerprint=self.fingerprint,
+            sessions=sessions,
+        )
+
+    def _selections(self, case: Case) -> dict[str, Selection]:
+        """The layers that each format would quantize; a format that would quantize none has no entry."""
+        chosen = {kind.name: self.engines.selection(case, kind) for kind in self.formats}
+        return {name: selection for name, selection in chosen.items() if selection is not None}
+
+    def _old_manifest(self, case: Case) -> Manifest | None:
+        """What is stored now, whatever became of its pictures: timing sessions outlive a damaged one."""
+        try:
+            return self.store.load(case.recipe.name, case.name)
+        except (BaselineMissingError, BaselineInvalidError):
+            return None
+
+    def _old_baseline(self, case: Case) -> tuple[Manifest, S] | str:
+        """What is stored now, or why it cannot be compared with."""
+        try:
+            manifest = self.store.load(case.recipe.name, case.name)
+            pictures = self.store.read_pictures(manifest) if manifest.pictures else []
+            return manifest, self.engines.stored(manifest, pictures)
+        except BaselineMissingError:
+            return "new baseline"
+        except BaselineInvalidError as error:
+            return f"replaces an unusable baseline ({error})"
+
+    def _noise_floor(self, case: Case, workload: Workload, shot: S) -> NoiseFloor:
+        """LPIPS of BF16 against BF16, of the sentinel's pictures: drawn again, and compiled."""
+        chunks = case.sentinel_chunks
+        again = self.engines.draw(case, workload, label="bf16 again", chunks=chunks)
+        same = self.engines.subset(shot, again.positions)
+        repeat = largest_lpips(self.engines, same, again)
+        try:
+            other = self.engines.draw_other_execution(case, workload, chunks=chunks)
+        except Exception as error:  # noqa: BLE001  a machine without a compiler still refreshes; the note says why
+            reason = next(iter(str(error).strip().splitlines()), "")[:200]
+            note = f"not compiled: {type(error).__name__}: {reason}"
+            return NoiseFloor(repeat=repeat, eager_vs_compiled=None, note=note)
+        return NoiseFloor(repeat=repeat, eager_vs_compiled=largest_lpips(self.engines, same, other), note="")
+
+    def _changes(self, case: Case, old: tuple[Manifest, S] | str, new: Manifest, shot: S) -> list[str]:
+        path = self.store.manifest_path(case.recipe.name, case.name)
+        lines = [f"{case.recipe.name}/{case.name}: {new.drawn} -> {path}", _noise_line(new)]
+        if new.sessions:
+            lines.append(f"BF16, {len(new.sessions)} sessions, newest: {_shown(new.sessions[-1].seconds)}")
+        if isinstance(old, str):
+            return [*lines, old]
+        manifest, pictures = old
+        lines += [f"software or hardware: {text}" for text in hard_differences(manifest.fingerprint, new.fingerprint)]
+        lines += [f"selection of {text}" for text in _selection_changes(manifest, new)]
+        changed = identity_differences(manifest.identity, new.identity) or self.engines.differences(pictures, shot)
+        lines += [f"case: {text}" for text in changed]
+        return [*lines, *([] if changed else [self._picture_change(pictures, shot)])]
+
+    def _picture_change(self, old: S, new: S) -> str:
+        if self.engines.are_identical(old, new):
+            return f"{new.noun}s: equal to the old ones to the bit"
+        values = self.engines.score("lpips", old, new)
+        changed = sum(value > 0 for value in values)
+        mean = sum(values) / len(values)
+        frames = " frames" if len(values) > len(new.positions) else ""
+        return (
+            f"{new.noun}s: {changed} of {len(values)}{frames} changed, LPIPS old -> new: mean {mean:.4f}, "
+            f"worst {max(values):.4f}"
+        )
+
+
+KEPT_SESSIONS = 8
+
+
+def _timeless(observed: Identity, old: Manifest) -> Identity:
+    """An identity with the stored prompts, seed and execution of the pictures: they change no time."""
+    stored = old.identity
+    return msgspec.structs.replace(observed, prompts=stored.prompts, seed=stored.seed, execution=stored.execution)
+
+
+def _newest(sessions: tuple[TimingSession, ...]) -> tuple[TimingSession, ...]:
+    """The newest eight sessions of each fingerprint, in their order."""
+    kept: list[TimingSession] = []
+    counts: dict[str, int] = {}
+    for session in reversed(sessions):
+        key = str(sorted(session.fingerprint.hard.items()))
+        counts[key] = counts.get(key, 0) + 1
+        if counts[key] <= KEPT_SESSIONS:
+            kept.append(session)
+    return tuple(reversed(kept))
+
+
+def _shown(seconds: tuple[float, ...]) -> str:
+    return f"{median(seconds):.3f} s a call ({min(seconds):.3f} to {max(seconds):.3f}, n={len(seconds)})"
+
+
+def _noise_line(manifest: Manifest) -> str:
+    noise = manifest.noise_floor
+    if noise is None:
+        return "noise floor: not measured"
+    compiled = (
+        noise.note if noise.eager_vs_compiled is None else f"eager against compiled {noise.eager_vs_compiled:.4f}"
+    )
+    return f"noise floor (LPIPS of BF16 against BF16): repeated {noise.repeat:.4f}, {compiled}"
+
+
+def _selection_changes(old: Manifest, new: Manifest) -> list[str]:
+    shared = sorted(old.selections.keys() & new.selections.keys())
+    pairs = [(name, old.selections[name], new.selections[name]) for name in shared]
+    return [
+        f"{name}: {before.quantized} -> {after.quantized} layers" for name, before, after in pairs if before != after
+    ]

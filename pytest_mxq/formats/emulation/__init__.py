@@ -1,0 +1,1 @@
+"""Emulated numerics of the built-in formats; imports torch, so import it lazily."""

@@ -1,0 +1,122 @@
+"""Sound: how far its spectrum is from the reference's, whether it is any, and what it looks like.
+
+A set of sounds is a float32 tensor (clips, channels, samples) on the CPU, full scale 1.
+"""
+
+import torch
+from torch import Tensor
+
+from pytest_mxq.errors import MxqError
+from pytest_mxq.metrics.degenerate import Degenerate, DegenerateKind
+
+WINDOW = 1024
+"""Samples of one spectrum, a Hann window; 43 ms at 24 kHz. The next spectrum starts a quarter of it later."""
+
+FLOOR_DB = 60.0
+"""Power further below the reference's loudest bin than this counts as this: silence stays at a finite distance."""
+
+SILENT_PEAK = 2 / 32768
+"""A sound that nowhere exceeds this, two steps of 16 bits, is silent."""
+
+SHOWN_DB = 100.0
+"""A spectrogram's range: white is a sine of full scale, black is this far below it or further."""
+
+
+class SoundError(MxqError):
+    """Two sounds that cannot be compared."""
+
+
+def log_spectral_distance(reference: Tensor, other: Tensor) -> list[float]:
+    """Log-spectral distance of each clip's sound to its reference, dB; 0 for equal sounds.
+
+    ``LSD = mean_t sqrt(mean_f (10 log10(P_r(t, f) / P_q(t, f)))^2)`` (Gray and Markel 1976; Rabiner and Juang 1993,
+    section 4.5) over the power spectra P of Hann windows of 1024 samples, averaged over the channels. Power is at least
+    60 dB below the reference clip's loudest bin. Unlike there, bins where both are at that floor are left out of the
+    mean, and so are spectra of nothing else: a change of level of x dB is then about x dB of any sound, be it a tone or
+    noise, and no less of one with pauses.
+
+    Two noises of the same spectrum are about 8 dB apart; silence instead of a sound is tens of dB. A silent reference
+    gives no finite number, which no gate lets pass.
+
+    Args:
+        reference: sounds (clips, channels, samples).
+        other: sounds of the same shape; finite.
+
+    Returns:
+        One value a clip.
+
+    Raises:
+        SoundError: the shapes differ.
+    """
+    if reference.shape != other.shape:
+        raise SoundError(
+            f"the reference's sound has shape {tuple(reference.shape)} and the other {tuple(other.shape)} (clips, "
+            "channels, samples); they must agree. Refresh the baseline if the case has changed on purpose."
+        )
+    return [_distance(one, another) for one, another in zip(reference, other, strict=True)]
+
+
+def find_silent(sounds: Tensor) -> list[Degenerate]:
+    """Every clip whose sound is none: NaN, infinite, or silence.
+
+    Args:
+        sounds: (clips, channels, samples).
+
+    Returns:
+        At most one fault a clip, in their order.
+    """
+    found = (_fault(index, sound) for index, sound in enumerate(sounds))
+    return [fault for fault in found if fault is not None]
+
+
+def spectrogram(sound: Tensor) -> Tensor:
+    """The power of a sound over time as a grey picture: black 100 dB below full scale, white at it, high notes on top.
+
+    Args:
+        sound: (channels, samples); the channels stand one below the other.
+
+    Returns:
+        uint8 picture (3, channels x 256, spectra); of a short sound the spectra stand closer, so that it is as wide.
+    """
+    hop = max(1, min(WINDOW // 4, sound.shape[1] // 256))
+    power = _power(sound.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), hop=hop)[:, :-1]
+    full_scale = (WINDOW / 4) ** 2  # a sine of amplitude 1 under a Hann window
+    shown = 1 + _decibels(power, floor=full_scale * 10 ** (-SHOWN_DB / 10), unit=full_scale) / SHOWN_DB
+    halved = shown.reshape(len(shown), WINDOW // 4, 2, -1).amax(2)  # 512 bins in 256 rows
+    grey = halved.clamp(0, 1).mul(255).round().to(torch.uint8).flip(1)
+    return grey.flatten(0, 1).expand(3, -1, -1)
+
+
+def _distance(reference: Tensor, other: Tensor) -> float:
+    ours, theirs = _power(reference), _power(other)
+    floor = float(ours.max()) * 10 ** (-FLOOR_DB / 10)
+    heard = (ours > floor) | (theirs > floor)
+    difference = _decibels(ours, floor=floor, unit=1.0) - _decibels(theirs, floor=floor, unit=1.0)
+    counts = heard.sum(1)
+    spectra = (difference.square().sum(1) / counts.clamp(min=1)).sqrt()
+    return float(spectra[counts > 0].mean())
+
+
+def _power(sound: Tensor, *, hop: int = WINDOW // 4) -> Tensor:
+    """Power spectra (channels, bins, spectra) in double precision; the sound is continued with zeros."""
+    window = torch.hann_window(WINDOW, dtype=torch.float64)
+    spectrum = torch.stft(
+        sound.double(), WINDOW, hop_length=hop, window=window, pad_mode="constant", return_complex=True
+    )
+    return torch.square(spectrum.abs())
+
+
+def _decibels(power: Tensor, *, floor: float, unit: float) -> Tensor:
+    return power.clamp(min=floor).div(unit).log10().mul(10)
+
+
+def _fault(index: int, sound: Tensor) -> Degenerate | None:
+    bad = int((~sound.isfinite()).sum())
+    if bad:
+        detail = f"{bad} of {sound.numel()} values of the sound are NaN or infinite"
+        return Degenerate(index=index, kind=DegenerateKind.NOT_FINITE, detail=detail)
+    peak = float(sound.abs().max())
+    if peak > SILENT_PEAK:
+        return None
+    detail = f"the sound's peak is {peak:.2g}, at most {SILENT_PEAK:.2g} of full scale"
+    return Degenerate(index=index, kind=DegenerateKind.SILENT, detail=detail)

@@ -1,0 +1,156 @@
+"""LPIPS (Zhang et al. 2018), net alex, at full resolution, in batches.
+
+The ``lpips`` package gives the architecture and the calibrated heads; the AlexNet trunk comes with pytest-mxq, so that
+no weights are downloaded and the numbers belong to one known file.
+"""
+
+import importlib.metadata
+import importlib.resources
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import lpips
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from pytest_mxq.metrics.images import PictureError, check_pair
+from pytest_mxq.metrics.lpips_weights import TRUNK_PATH, TRUNK_SHA256, TrunkError, checked_trunk
+
+__all__ = ["TRUNK_PATH", "TRUNK_SHA256", "Lpips", "LpipsIdentity", "TrunkError", "read_trunk"]
+
+MIN_SIDE = 31
+"""Smallest side in pixels that still leaves AlexNet's last pooling a window."""
+
+# torchvision numbers AlexNet's layers in one row, lpips cuts the row into five slices.
+_SLICES = {"0": "slice1", "3": "slice2", "6": "slice3", "8": "slice4", "10": "slice5"}
+
+# One picture of 1024x1024 at a time (43 MB of features), or 64 of 128x128.
+_CHUNK_PIXELS = 1024 * 1024
+
+# A pixel costs 41 bytes of features: the 24 pictures of 1024x1024 behind a published claim take 1 GB.
+_KEPT_PIXELS = 24 * 1024 * 1024
+
+Features: TypeAlias = list[Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LpipsIdentity:
+    """What a distance depends on besides the pictures; stored with every baseline."""
+
+    net: str
+    version: str
+    trunk_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    pictures: Tensor
+    features: list[Features]
+
+
+def read_trunk(path: Path) -> dict[str, Tensor]:
+    """The trunk's tensors, named ``features.<layer>.<weight|bias>``.
+
+    Raises:
+        TrunkError: the file is missing, or its SHA-256 is not ``TRUNK_SHA256``.
+    """
+    return safetensors.torch.load(checked_trunk(path))  # type: ignore[no-any-return]  # untyped package
+
+
+def _architecture() -> Any:
+    """LPIPS without values, on the meta device.
+
+    Built plainly it would fill all 61 M parameters of AlexNet with random numbers only to drop them: 0.3 s, 230 MB, and
+    the global random state would have moved between two tests.
+    """
+    with warnings.catch_warnings():
+        # lpips 0.1.4 still passes `pretrained=` to torchvision, which deprecates it in two messages.
+        warnings.filterwarnings("ignore", message="The parameter 'pretrained' is deprecated", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Arguments other than a weight enum", category=UserWarning)
+        with torch.device("meta"):
+            return lpips.LPIPS(net="alex", pnet_rand=True, pretrained=False, verbose=False)
+
+
+def _network() -> Any:
+    network = _architecture()
+    trunk = {name.split(".", 1)[1]: tensor for name, tensor in read_trunk(TRUNK_PATH).items()}
+    network.net.load_state_dict({f"{_SLICES[name.split('.')[0]]}.{name}": trunk[name] for name in trunk}, assign=True)
+    with importlib.resources.as_file(importlib.resources.files("lpips") / "weights/v0.1/alex.pth") as path:
+        heads = torch.load(path, map_location="cpu", weights_only=True)
+    network.lins.load_state_dict({name.removeprefix("lin"): heads[name] for name in heads}, assign=True)
+    return network.to(memory_format=torch.channels_last)
+
+
+class Lpips:
+    """Measures LPIPS distances on the CPU in float32.
+
+    One reference set is remembered with its features, so that the second format compared with it pays for its own
+    pictures alone. Make one object a session.
+
+    Raises:
+        TrunkError: the packaged trunk is missing or altered.
+    """
+
+    def __init__(self) -> None:
+        self._network = _network()
+        self._kept: _Kept | None = None
+
+    def describe(self) -> LpipsIdentity:
+        """The net, the version of the ``lpips`` package and the digest of the trunk in use."""
+        return LpipsIdentity(net="alex", version=importlib.metadata.version("lpips"), trunk_sha256=TRUNK_SHA256)
+
+    def distances(self, reference: Tensor, other: Tensor) -> list[float]:
+        """The LPIPS distance of each pair, 0.0 for equal pictures.
+
+        Args:
+            reference: uint8 pictures (N, 3, H, W), sides of at least 31 pixels.
+            other: uint8 pictures of the same shape.
+
+        Returns:
+            One value a picture.
+
+        Raises:
+            PictureError: the sets do not agree, or a side is too short.
+        """
+        check_pair(reference, other)
+        height, width = reference.shape[-2:]
+        if min(height, width) < MIN_SIDE:
+            raise PictureError(
+                f"pictures are {width}x{height}; LPIPS needs {MIN_SIDE} pixels a side. Draw larger ones."
+            )
+        chunk = max(1, _CHUNK_PIXELS // (height * width))
+        with torch.no_grad():
+            pairs = zip(self._reference_features(reference, chunk), torch.split(other, chunk), strict=True)
+            return [value for one, pictures in pairs for value in self._compare(one, self._features(pictures))]
+
+    def _reference_features(self, reference: Tensor, chunk: int) -> Iterable[Features]:
+        if self._kept is not None and torch.equal(self._kept.pictures, reference):
+            return self._kept.features
+        self._kept = None  # freed before the next set is computed, never two at a time
+        features = (self._features(pictures) for pictures in torch.split(reference, chunk))
+        if reference[:, 0].numel() > _KEPT_PIXELS:
+            return features
+        # A clone: the caller may draw the next pictures into the same memory.
+        self._kept = _Kept(pictures=reference.clone(), features=list(features))
+        return self._kept.features
+
+    def _features(self, pictures: Tensor) -> Features:
+        """The five feature maps of each picture, normalized over the channels.
+
+        The formulas of ``ScalingLayer`` and ``normalize_tensor``, in place, and the first on whole planes.
+        """
+        scaling = self._network.scaling_layer
+        values = pictures.float().div_(127.5).sub_(1).sub_(scaling.shift).div_(scaling.scale)
+        layers = self._network.net(values.to(memory_format=torch.channels_last))
+        return [layer.div_(torch.linalg.vector_norm(layer, dim=1, keepdim=True).add_(1e-10)) for layer in layers]
+
+    def _compare(self, reference: Features, other: Features) -> list[float]:
+        """The squared differences, weighted by each layer's head, averaged over space, summed over layers (eq. 1)."""
+        total = torch.zeros(len(reference[0]))
+        for head, one, another in zip(self._network.lins, reference, other, strict=True):
+            total += head((one - another).square_()).mean((1, 2, 3))
+        return [float(value) for value in total]

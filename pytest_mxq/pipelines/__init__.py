@@ -1,0 +1,1 @@
+"""Build the arms of a model: load, quantize, compile, generate."""

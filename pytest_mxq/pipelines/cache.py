@@ -1,0 +1,237 @@
+"""Building arms once and reusing them: one base model at a time, one quantized arm beside it."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from pytest_mxq.errors import WeightsUnavailableError
+from pytest_mxq.formats import Format
+from pytest_mxq.gates.verdict import Evidence
+from pytest_mxq.models import ModelSource, Recipe, SelectionRule
+from pytest_mxq.pipelines.compile import CompileMode, compile_blocks
+from pytest_mxq.pipelines.load import LoadedPipeline, load_pipeline
+from pytest_mxq.pipelines.prompt_embeddings import Chunk, PromptEmbeddings
+from pytest_mxq.pipelines.quantize import Chosen, choose_layers, collect_evidence, quantize_layers, share_copy
+from pytest_mxq.pipelines.random_weights import load_random
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How an arm runs.
+
+    Attributes:
+        compiled: the compilation mode of its repeated blocks; None: eager.
+        for_time: whether it is compiled for speed, or with the roundings of eager execution for its pictures. Two arms
+            that differ in this are not the same: what is compiled first stays.
+    """
+
+    compiled: CompileMode | None = None
+    for_time: bool = False
+
+    @property
+    def text(self) -> str:
+        """What a baseline records."""
+        return "eager" if self.compiled is None else f"compiled blocks, {self.compiled.value}"
+
+
+EAGER = How()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One pipeline in one format.
+
+    Attributes:
+        pipe: the pipeline.
+        weights: name of its weights, for a case's identity.
+        evidence: proof of quantization; None for BF16.
+        chosen: what the rule chose; None for BF16.
+        how: how it runs.
+    """
+
+    pipe: Any
+    weights: str
+    evidence: Evidence | None = None
+    chosen: Chosen | None = None
+    how: How = EAGER
+
+
+class ArmStore:
+    """The arms of a session.
+
+    What is resident: the base pipeline in BF16 and, beside it, the quantized parameters of one arm, which shares
+    every other tensor with the base (a compiled BF16 arm shares all). Asking for another model frees them first.
+
+    - Pictures: one arm at a time draws, and the text encoders wait on the CPU. Resident: the base without them, the
+      quantized weights of one arm, a call. Once a case, before that, the encoders come back to embed its prompts; where
+      the device is too full for them, the quantized arm leaves and is built again afterwards.
+    - Speed: both arms and the encoders, which every timed call runs, as the published calls did, and a call.
+    - Memory: the same; the weights that an arm does not use itself are subtracted from its peak, the encoders' are not.
+
+    Need at batch size 1 in GiB, and in brackets the largest batch size for which a device of 80, 141 and 180 GB (79.6,
+    140.4 and 179 GiB) has room:
+
+    ==========  =================  =================  ==================
+    model       pictures           emulated pictures  speed and memory
+    ==========  =================  =================  ==================
+    FLUX.1-dev  38.1 (21, 52, 71)  48.8 (16, 46, 66)  47.2 (17, 47, 66)
+    Qwen-Image  53.7 (8, 23, 33)   55.4 (7, 22, 31)   64.6 (4, 19, 29)
+    LTX-2       63.4 (4, 17, 26)   80.2 (0, 14, 22)   86.1 (0, 12, 21)
+    ==========  =================  =================  ==================
+
+    From the weights (FLUX.1-dev 31.4: denoiser 22.2, encoders 9.1; Qwen-Image 53.7: 38.1, 15.5, and its rule quantizes
+    a third; LTX-2 63.0: 35.2, 22.7), 0.52 of BF16's bytes for a quantized weight and 1.0 for an emulated one, and a
+    call and a picture (clip) from the published peaks: 2.3 + 2.0, 0.2 + 4.0, 0.2 + 4.6. `MemoryNeed` does the sums.
+
+    Attributes:
+        builds: how often each arm was built, by (model, format).
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._source: ModelSource | None = None
+        self._base: Arm | None = None
+        self._embeddings: PromptEmbeddings | None = None  # of the base; None where no text encoder is
+        self._arms: dict[str, tuple[tuple[object, ...], Arm]] = {}  # "bf16" compiled, and one "quantized"
+        self._unavailable: dict[tuple[str, str | None], str] = {}  # why a model cannot be had
+        self._compiled_for_time: bool | None = None  # what the compiled code in this process is for
+        self.builds: Counter[tuple[str, str]] = Counter()
+
+    def base(self, source: ModelSource) -> Arm:
+        """The BF16 arm of a model in eager execution, loaded at the first request.
+
+        Raises:
+            MxqError: its weights cannot be had.
+        """
+        if self._base is None or not self.holds(source):
+            self.release()
+            loaded = self._load(source)
+            self._base = Arm(pipe=loaded.pipe, weights=loaded.weights)
+            self._source = source
+            if not source.random and hasattr(loaded.pipe, "encode_prompt"):  # random weights have small tables instead
+                room = partial(self.drop, "quantized")  # it is built again when it is asked for
+                self._embeddings = PromptEmbeddings(loaded.pipe, device=self._device, make_room=room)
+            self.builds[source.recipe.name, "bf16"] += 1
+        return self._base
+
+    def holds(self, source: ModelSource) -> bool:
+        """Whether a model is loaded."""
+        return self._base is not None and self._source == source
+
+    def _load(self, source: ModelSource) -> LoadedPipeline:
+        """Load a model, or say again why it cannot be had: a Hub that is out of reach is waited for once a session."""
+        if source.random:
+            return load_random(source.recipe, device=self._device)
+        key = source.recipe.name, source.revision
+        if key in self._unavailable:
+            raise WeightsUnavailableError(self._unavailable[key])
+        try:
+            return load_pipeline(source.recipe, revision=source.revision, device=self._device)
+        except WeightsUnavailableError as error:
+            self._unavailable[key] = str(error)
+            raise
+
+    def arm(
+        self,
+        source: ModelSource,
+        number_format: Format | None,
+        *,
+        emulated: bool,
+        rule: SelectionRule | None = None,
+        how: How = EAGER,
+    ) -> Arm:
+        """The arm of a model in a format (None: BF16), quantized and compiled at the first request.
+
+        The rule is the recipe's published one where none is given.
+        """
+        base = self.base(source)
+        if number_format is None and how.compiled is None:
+            return base
+        self._separate(how)
+        self._seat_encoders(how)
+        slot = "quantized" if number_format else "bf16"
+        key = (number_format, emulated, rule, how)
+        if slot not in self._arms or self._arms[slot][0] != key:
+            self.drop(slot)
+            recipe = source.recipe if rule is None else replace(source.recipe, rule=rule)
+            self._arms[slot] = key, self._build(recipe, base, number_format, emulated=emulated, how=how)
+            self.builds[source.recipe.name, number_format.name if number_format else "bf16-compiled"] += 1
+        return self._arms[slot][1]
+
+    def embedding(self, arm: Arm, chunks: tuple[Chunk, ...]) -> AbstractContextManager[None]:
+        """Have an arm draw pictures with prompt embeddings that are computed once for all arms of the model.
+
+        Args:
+            arm: an arm of the model that is resident.
+            chunks: the chunks of prompts of its whole case.
+        """
+        return nullcontext() if self._embeddings is None else self._embeddings.serving(arm.pipe, chunks)
+
+    def _seat_encoders(self, how: How) -> None:
+        """Have the text encoders where an arm needs them: on the device for speed and memory, not for pictures."""
+        if self._embeddings is None:
+            return
+        if how.for_time:
+            self._embeddings.bring_encoders()
+        else:
+            self._embeddings.put_encoders_away()
+
+    def _separate(self, how: How) -> None:
+        """Let no arm run code that was compiled for the other purpose.
+
+        Dynamo keeps one cache for all blocks of a class and does not guard Inductor's configuration, so an arm that is
+        compiled for time would run the graphs that were compiled for faithful pictures before it.
+        """
+        if how.compiled is None or self._compiled_for_time is how.for_time:
+            return
+        if self._compiled_for_time is not None:
+            self._arms.clear()
+            torch._dynamo.reset()  # noqa: SLF001
+            _collect()
+        self._compiled_for_time = how.for_time
+
+    def choose(self, source: ModelSource, number_format: Format, rule: SelectionRule) -> Chosen:
+        """The layers that would be quantized."""
+        return choose_layers(getattr(self.base(source).pipe, source.recipe.denoiser), rule, number_format)
+
+    def drop(self, slot: str) -> None:
+        """Free the compiled "bf16" or the "quantized" arm."""
+        self._arms.pop(slot, None)
+        _collect()
+
+    def release(self) -> None:
+        """Free every arm."""
+        self._arms.clear()
+        self._base = self._source = self._embeddings = None
+        _collect()
+
+    def _build(self, recipe: Recipe, base: Arm, number_format: Format | None, *, emulated: bool, how: How) -> Arm:
+        original = getattr(base.pipe, recipe.denoiser)
+        denoiser = share_copy(original)
+        chosen = evidence = None
+        if number_format is not None:
+            chosen = choose_layers(original, recipe.rule, number_format)
+            quantize_layers(denoiser, chosen, number_format, emulated=emulated)
+            evidence = collect_evidence(denoiser, chosen)
+        if how.compiled is not None:
+            compile_blocks(denoiser, mode=how.compiled)
+        # What a pipeline is given beside its components (such as Wan's boundary_ratio) is in its configuration alone.
+        settings = inspect.signature(type(base.pipe).__init__).parameters.keys() - base.pipe.components.keys()
+        given = {name: base.pipe.config[name] for name in settings if name in base.pipe.config}
+        pipe = type(base.pipe)(**given, **{**base.pipe.components, recipe.denoiser: denoiser})
+        pipe.set_progress_bar_config(disable=True)
+        return Arm(pipe=pipe, weights=base.weights, evidence=evidence, chosen=chosen, how=how)
+
+
+def _collect() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,284 @@
+"""Running a workload for pictures: chunks of prompts, one generator a picture, the call observed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from pytest_mxq.errors import CaseFaultError
+from pytest_mxq.pipelines.outputs import Film, Returned, join, read_returned
+
+OURS = ("generator", "output_type")
+PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt")
+Workload = Callable[["BoundPipeline", str | list[str]], object]
+
+
+@dataclass(slots=True, kw_only=True)
+class BoundPipeline:
+    """What a workload gets as ``mxq_pipeline``: the pipeline with the recipe's arguments and our noise bound.
+
+    Attributes:
+        pipe: the pipeline itself.
+        arguments: the recipe's call arguments.
+        seeds: seed of the first picture of each prompt of this chunk.
+        calls: what was really called, one entry a call, without prompt, generator and output type.
+    """
+
+    pipe: Any
+    arguments: Mapping[str, Any]
+    prompts: tuple[str, ...]
+    first_index: int
+    seed: int
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    images_per_prompt: int = 1
+
+    def __call__(self, prompt: str | Sequence[str], **overrides: Any) -> Any:
+        """Call the pipeline; any argument may be overridden but ``generator`` and ``output_type``.
+
+        Raises:
+            CaseFaultError: an argument that is not the workload's to give.
+        """
+        for name in OURS:
+            if name in overrides:
+                raise CaseFaultError(
+                    f"mxq_pipeline(...): {name}= is the plugin's own (one generator a picture, tensors for probes); "
+                    f"leave it out; the seed is set by mxq(seed=...)"
+                )
+        arguments = {**self.arguments, **overrides}
+        self.images_per_prompt = int(next((arguments[name] for name in PER_PROMPT if arguments.get(name)), 1))
+        self.calls.append(_observe(prompt, self.prompts, arguments))
+        texts = prompt if isinstance(prompt, str) else list(prompt)
+        arguments = _for_each_prompt(texts, arguments)
+        return self.pipe(prompt=texts, **arguments, generator=self._generators(), output_type="pt")
+
+    def _generators(self) -> list[torch.Generator]:
+        first = self.seed + self.first_index * self.images_per_prompt
+        count = len(self.prompts) * self.images_per_prompt
+        return [torch.Generator("cpu").manual_seed(first + offset) for offset in range(count)]
+
+
+@dataclass(slots=True, kw_only=True)
+class TimedPipeline:
+    """What a workload gets while it is timed: the same call, with nothing observed and the generators made before."""
+
+    pipe: Any
+    arguments: Mapping[str, Any]
+    generators: list[torch.Generator]
+    seed: int
+    given: list[tuple[object, dict[str, Any]]] = field(default_factory=list)
+
+    def __call__(self, prompt: str | Sequence[str], **overrides: Any) -> Any:
+        """Call the pipeline with the same noise each time."""
+        self.given.append((prompt, overrides))  # looked at afterwards, outside the timed region
+        for offset, generator in enumerate(self.generators):
+            generator.manual_seed(self.seed + offset)
+        texts = prompt if isinstance(prompt, str) else list(prompt)
+        arguments = _for_each_prompt(texts, {**self.arguments, **overrides})
+        return self.pipe(prompt=texts, **arguments, generator=self.generators, output_type="pt")
+
+
+def _for_each_prompt(texts: str | list[str], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Call arguments with one negative prompt for each of several prompts.
+
+    QwenImagePipeline does not do it itself, and fails where a prompt gets more than one picture.
+    """
+    negative = arguments.get("negative_prompt")
+    if isinstance(texts, str) or not isinstance(negative, str):
+        return arguments
+    return {**arguments, "negative_prompt": [negative] * len(texts)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedCall:
+    """One whole call of a workload, to be timed.
+
+    Attributes:
+        run: makes the call.
+        once: what was drawn and observed the first time, before anything was timed.
+    """
+
+    run: Callable[[], object]
+    once: Drawn
+    bound: TimedPipeline
+    prompts: tuple[str, ...]
+
+    def check(self) -> None:
+        """Find out that a timed call did something else than the first one, which alone was observed.
+
+        Raises:
+            CaseFaultError: it did; names the first argument that changed.
+        """
+        expected = self.once.calls
+        for index, (prompt, overrides) in enumerate(self.bound.given):
+            done = _observe(prompt, self.prompts, {**self.bound.arguments, **overrides})
+            first = expected[index % len(expected)]
+            changed = [name for name in sorted({*done, *first}) if done.get(name) != first.get(name)]
+            if changed:
+                name = changed[0]
+                raise CaseFaultError(
+                    f"the workload did something else while it was timed than before: {name} {first.get(name)!r} -> "
+                    f"{done.get(name)!r}; every call must do the same"
+                )
+        if len(self.bound.given) % len(expected):
+            raise CaseFaultError(
+                f"the workload called the pipeline {len(expected)} times before it was timed, and not always as often "
+                "while it was; every run must do the same"
+            )
+
+
+def timed_call(workload: Workload, pipe: Any, arguments: Mapping[str, Any], series: Series) -> TimedCall:
+    """One whole call of a workload, to be timed: the first prompt, ``batch_size`` times.
+
+    It is run once here, observed, to learn how many generators the call needs.
+
+    Raises:
+        CaseFaultError: the workload returned no pictures.
+    """
+    prompts = (series.prompts[0],) * series.batch_size
+    once = draw(workload, pipe, arguments, replace(series, prompts=prompts))
+    generators = [torch.Generator("cpu") for _ in once.seeds]
+    bound = TimedPipeline(pipe=pipe, arguments=arguments, generators=generators, seed=series.seed)
+    handle: Any = bound
+    prompt = prompts[0] if series.batch_size == 1 else list(prompts)
+
+    def run() -> object:
+        with torch.no_grad():
+            return workload(handle, prompt)
+
+    return TimedCall(run=run, once=once, bound=bound, prompts=prompts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """The pictures or clips of a workload.
+
+    Attributes:
+        images: float tensor (N, 3, H, W) on the CPU, about 0 to 1, in the order of the prompts; of a clip its frames.
+        film: what makes clips of the images; None: they are pictures.
+        seeds: seed of each picture or clip.
+        images_per_prompt: pictures or clips of each prompt.
+        calls: what was really called: each distinct call once, in order.
+    """
+
+    images: torch.Tensor
+    film: Film | None
+    seeds: tuple[int, ...]
+    images_per_prompt: int
+    calls: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """What is drawn: prompts in consecutive chunks, the last one short.
+
+    Attributes:
+        prompts: all prompts of the case.
+        batch_size: prompts of one chunk.
+        seed: the picture of prompt index i, image j has seed ``seed + i * images_per_prompt + j``.
+        chunks: indices of the chunks to draw; None: all of them.
+    """
+
+    prompts: tuple[str, ...]
+    batch_size: int
+    seed: int
+    chunks: tuple[int, ...] | None = None
+
+    @property
+    def starts(self) -> list[int]:
+        """Index of the first prompt of each chunk to draw."""
+        starts = range(0, len(self.prompts), self.batch_size)
+        return list(starts) if self.chunks is None else [starts[index] for index in self.chunks]
+
+
+def draw(
+    workload: Workload,
+    pipe: Any,
+    arguments: Mapping[str, Any],
+    series: Series,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Drawn:
+    """Draw pictures with a workload.
+
+    Args:
+        workload: called once a chunk with a BoundPipeline and its prompt (a list where batch_size is above 1).
+        pipe: the pipeline.
+        arguments: the recipe's call arguments.
+        series: what is drawn.
+        progress: told (chunks done, chunks in all).
+
+    Raises:
+        CaseFaultError: the workload returned no pictures or clips, or a wrong number of them.
+    """
+    parts: list[Returned] = []
+    bounds: list[BoundPipeline] = []
+    for done, start in enumerate(series.starts):
+        progress(done, len(series.starts))
+        texts = series.prompts[start : start + series.batch_size]
+        bound = BoundPipeline(pipe=pipe, arguments=arguments, prompts=texts, first_index=start, seed=series.seed)
+        parts.append(_returned(_run(workload, bound, texts, series.batch_size), bound))
+        bounds.append(bound)
+    progress(len(series.starts), len(series.starts))
+    return _drawn(join(parts), bounds, series.seed)
+
+
+def _run(workload: Workload, bound: BoundPipeline, texts: tuple[str, ...], batch_size: int) -> object:
+    with torch.no_grad():
+        return workload(bound, texts[0] if batch_size == 1 else list(texts))
+
+
+def _drawn(returned: Returned, bounds: list[BoundPipeline], seed: int) -> Drawn:
+    per_prompt = bounds[0].images_per_prompt
+    seeds = [
+        seed + (bound.first_index + offset) * per_prompt + image
+        for bound in bounds
+        for offset in range(len(bound.prompts))
+        for image in range(per_prompt)
+    ]
+    distinct = {json.dumps(bound.calls, sort_keys=True): bound.calls for bound in bounds}
+    return Drawn(
+        images=returned.images,
+        film=returned.film,
+        seeds=tuple(seeds),
+        images_per_prompt=per_prompt,
+        calls=tuple(call for calls in distinct.values() for call in calls),
+    )
+
+
+def _returned(result: object, bound: BoundPipeline) -> Returned:
+    """What a workload returned: one picture or clip for each that was asked for."""
+    returned = read_returned(result, bound.pipe, bound.calls[-1] if bound.calls else {})
+    expected = len(bound.prompts) * bound.images_per_prompt
+    noun = "pictures" if returned.film is None else "clips"
+    if returned.count != expected:
+        raise CaseFaultError(f"the test returned {returned.count} {noun} for {expected} (prompts x {noun} per prompt)")
+    if not bound.calls:
+        raise CaseFaultError(f"the test returned {noun} without calling mxq_pipeline(...); nothing would be gated")
+    return returned
+
+
+def _observe(prompt: object, planned: tuple[str, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    passed = (prompt,) if isinstance(prompt, str) else tuple(prompt) if isinstance(prompt, Sequence) else prompt
+    observed = {name: _canonical(value) for name, value in sorted(arguments.items())}
+    return observed if passed == planned else {**observed, "prompt": _canonical(passed)}
+
+
+def _canonical(value: object) -> Any:
+    """A call argument as JSON that is equal for equal arguments in every process."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item) for key, item in sorted(value.items(), key=lambda pair: str(pair[0]))}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    if isinstance(value, torch.Tensor):
+        data = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        return f"tensor {tuple(value.shape)} {value.dtype} sha256:{hashlib.sha256(data).hexdigest()}"
+    if callable(getattr(value, "tobytes", None)):  # PIL images and NumPy arrays
+        return f"{type(value).__name__} sha256:{hashlib.sha256(value.tobytes()).hexdigest()}"  # type: ignore[attr-defined]
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    return f"{getattr(value, '__module__', type(value).__module__)}.{name}"

@@ -1,1 +1,0 @@
-"""Probes measure: how far pictures are apart, and whether they are pictures at all."""

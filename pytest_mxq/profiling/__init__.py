@@ -1,0 +1,1 @@
+"""Measure an arm: time, memory, telemetry, compilation."""

@@ -1,0 +1,313 @@
+"""Timing: synchronised calls, warm-up until settled, paired rounds, sessions.
+
+Timed is what lies between two synchronisations, with the garbage collector off and nothing else inside. A round in
+which torch.compile was at work, or in which the caller's `Inspect` saw the machine slow down, is voided and repeated.
+"""
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+
+import torch
+
+from pytest_mxq.errors import MxqError
+from pytest_mxq.gates.speed_statistics import (
+    MIN_SESSION_ROUNDS,
+    RoundOrder,
+    Sampling,
+    abba_order,
+    enough,
+    minimum_rounds,
+)
+from pytest_mxq.profiling.compilation import count_compilations
+
+Run: TypeAlias = Callable[[], object]
+"""One whole call of the workload on one arm."""
+Inspect: TypeAlias = Callable[[], str]
+"""Asked after each round, outside the timed region: why the round must not count, or ""."""
+
+MIN_WARM_UP = 2
+"""Calls before the first timed one, at least."""
+MAX_WARM_UP = 6
+"""Calls after which warming up ends, settled or not."""
+SETTLED_WITHIN = 0.02
+"""Relative difference under which the last two calls of a warm-up agree."""
+MAX_VOIDED_SHARE = 0.25
+"""Share of voided rounds above which the machine, not the model, is measured."""
+
+
+class TimingError(MxqError):
+    """A clock that cannot have measured anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """How time is taken on a device.
+
+    Attributes:
+        now: seconds from any start, monotonic.
+        synchronize: waits until the device has done all it was given.
+    """
+
+    now: Callable[[], float]
+    synchronize: Callable[[], object]
+
+
+def cpu_clock() -> Clock:
+    """The clock of a CPU, where every call has ended when it returns."""
+    return Clock(now=time.perf_counter, synchronize=lambda: None)
+
+
+def cuda_clock() -> Clock:
+    """The clock of the current CUDA device."""
+    return Clock(now=time.perf_counter, synchronize=torch.cuda.synchronize)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmUp:
+    """The calls before the first timed one.
+
+    Attributes:
+        seconds: time of each call.
+        graphs: graphs compiled meanwhile; 0 is possible for a compiled arm, if another one left it its graphs.
+        settled: whether the last call compiled nothing, and the calls get neither faster nor slower any more: the last
+            two agree, or `MAX_WARM_UP` of them go up and down.
+    """
+
+    seconds: tuple[float, ...]
+    graphs: int
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One call of each arm, in seconds.
+
+    Attributes:
+        order: which arm ran first.
+        voided: why the round does not count, or "".
+    """
+
+    bf16_seconds: float
+    quantized_seconds: float
+    order: RoundOrder
+    voided: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedSamples:
+    """The rounds of a live comparison.
+
+    Attributes:
+        rounds: all of them, in order, the voided ones too.
+        start_seed: what drew the arm that ran first.
+        elapsed_seconds: from before the first round to after the last.
+    """
+
+    rounds: tuple[Round, ...]
+    start_seed: int
+    elapsed_seconds: float
+
+    @property
+    def bf16(self) -> tuple[float, ...]:
+        """Seconds of the BF16 arm in the rounds that count."""
+        return tuple(round_.bf16_seconds for round_ in self.rounds if not round_.voided)
+
+    @property
+    def quantized(self) -> tuple[float, ...]:
+        """Seconds of the quantized arm in the rounds that count."""
+        return tuple(round_.quantized_seconds for round_ in self.rounds if not round_.voided)
+
+    @property
+    def voided(self) -> tuple[str, ...]:
+        """The reason of each voided round."""
+        return tuple(round_.voided for round_ in self.rounds if round_.voided)
+
+    @property
+    def voided_share(self) -> float:
+        """Share of the rounds that do not count, 0 to 1."""
+        return _share(len(self.voided), len(self.bf16))
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether too many rounds were voided for a verdict."""
+        return self.voided_share > MAX_VOIDED_SHARE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """The rounds of one arm in one process.
+
+    Attributes:
+        seconds: of the rounds that count.
+        voided: the reason of each round that does not.
+    """
+
+    seconds: tuple[float, ...]
+    voided: tuple[str, ...]
+
+    @property
+    def voided_share(self) -> float:
+        """Share of the rounds that do not count, 0 to 1."""
+        return _share(len(self.voided), len(self.seconds))
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether too many rounds were voided for a verdict."""
+        return self.voided_share > MAX_VOIDED_SHARE
+
+
+def warm_up(run: Run, clock: Clock) -> WarmUp:
+    """Call the workload until it compiles nothing any more and two calls agree, `MAX_WARM_UP` times at most.
+
+    Short calls may never agree: noise, which the interval will show, and no reason to measure nothing. After
+    `MAX_WARM_UP` calls only those that have gone one way ever since the first still warm up; of five independent times
+    2 in 120 do so by chance.
+
+    Raises:
+        TimingError: the clock stands still, runs backwards or is not a number.
+    """
+    seconds: list[float] = []
+    first = count_compilations()
+    settled = False
+    with _collector_off():
+        while not settled and len(seconds) < MAX_WARM_UP:
+            before = count_compilations()
+            seconds.append(_measure(run, clock))
+            ready = len(seconds) >= MIN_WARM_UP and count_compilations() == before
+            settled = ready and (_agree(*seconds[-2:]) or (len(seconds) == MAX_WARM_UP and _up_and_down(seconds[1:])))
+    return WarmUp(seconds=tuple(seconds), graphs=count_compilations().graphs - first.graphs, settled=settled)
+
+
+def time_pairs(
+    bf16: Run, quantized: Run, clock: Clock, *, sampling: Sampling, seed: int, inspect: Inspect
+) -> PairedSamples:
+    """Time two warm arms in rounds of ABBA order until `enough` of them count, or too many were voided.
+
+    A voided round is repeated in its own order, so that the rounds that count alternate all the same. It is given up
+    as soon as too many would be voided even if every further round that an interval needs counted.
+
+    Args:
+        bf16: calls the BF16 arm.
+        quantized: calls the quantized arm.
+        clock: of the device.
+        sampling: how long.
+        seed: draws which arm starts.
+        inspect: judges each round by the machine.
+
+    Raises:
+        SamplesError: there is no interval at this alpha.
+        TimingError: the clock stands still, runs backwards or is not a number.
+    """
+    orders = abba_order(max(sampling.max_rounds, minimum_rounds(sampling.alpha)), seed)
+    rounds: list[Round] = []
+    with _collector_off():
+        guard, start = _Guard(inspect), clock.now()
+        while True:
+            samples = PairedSamples(rounds=tuple(rounds), start_seed=seed, elapsed_seconds=clock.now() - start)
+            if _complete(samples, sampling):
+                return samples
+            rounds.append(_time_round(bf16, quantized, clock, orders[len(samples.bf16)], guard))
+
+
+def time_session(run: Run, clock: Clock, *, inspect: Inspect, rounds: int = MIN_SESSION_ROUNDS) -> Session:
+    """Time one warm arm until `rounds` calls count, or too many were voided.
+
+    Raises:
+        TimingError: the clock stands still, runs backwards or is not a number.
+    """
+    seconds: list[float] = []
+    voided: list[str] = []
+    with _collector_off():
+        guard = _Guard(inspect)
+        while True:
+            session = Session(seconds=tuple(seconds), voided=tuple(voided))
+            if len(seconds) >= rounds or _hopeless(len(voided), rounds):
+                return session
+            taken, reason = _measure(run, clock), guard()
+            if reason:
+                voided.append(reason)
+            else:
+                seconds.append(taken)
+
+
+class _Guard:
+    """Says why what ran since the last question must not count."""
+
+    def __init__(self, inspect: Inspect) -> None:
+        self._inspect = inspect
+        self._seen = count_compilations()
+
+    def __call__(self) -> str:
+        before, self._seen = self._seen, count_compilations()
+        # Always asked: what it reports is what happened since it was asked last.
+        machine = self._inspect()
+        graphs, failures = self._seen.graphs - before.graphs, self._seen.failures - before.failures
+        compiled = f"torch.compile compiled {graphs} graphs and gave up {failures} frames" if graphs or failures else ""
+        return "; ".join(filter(None, (compiled, machine)))
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """Everything that exists is frozen, so that the collections between the calls look at what the calls left."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
+
+
+def _measure(run: Run, clock: Clock) -> float:
+    gc.collect()
+    clock.synchronize()
+    start = clock.now()
+    result = run()
+    clock.synchronize()
+    seconds = clock.now() - start
+    del result  # freed before the next call, and not on the clock
+    if not 0 < seconds < math.inf:
+        raise TimingError(f"a call took {seconds} s by the clock; allowed: finite and above 0. Is the workload empty?")
+    return seconds
+
+
+def _time_round(bf16: Run, quantized: Run, clock: Clock, order: RoundOrder, guard: _Guard) -> Round:
+    if order is RoundOrder.BF16_FIRST:
+        bf16_seconds = _measure(bf16, clock)
+        quantized_seconds = _measure(quantized, clock)
+    else:
+        quantized_seconds = _measure(quantized, clock)
+        bf16_seconds = _measure(bf16, clock)
+    return Round(bf16_seconds=bf16_seconds, quantized_seconds=quantized_seconds, order=order, voided=guard())
+
+
+def _complete(samples: PairedSamples, sampling: Sampling) -> bool:
+    if _hopeless(len(samples.voided), max(len(samples.bf16), minimum_rounds(sampling.alpha))):
+        return True
+    whole_blocks = len(samples.bf16) % 2 == 0
+    return whole_blocks and enough(samples.bf16, samples.quantized, sampling, elapsed_seconds=samples.elapsed_seconds)
+
+
+def _share(voided: int, counting: int) -> float:
+    return voided / (voided + counting) if voided else 0.0
+
+
+def _hopeless(voided: int, counting_in_the_end: int) -> bool:
+    return _share(voided, counting_in_the_end) > MAX_VOIDED_SHARE
+
+
+def _agree(one: float, another: float) -> bool:
+    return abs(one - another) < SETTLED_WITHIN * min(one, another)
+
+
+def _up_and_down(seconds: Sequence[float]) -> bool:
+    return len({before < after for before, after in pairwise(seconds)}) == 2

@@ -1,0 +1,1 @@
+"""What pytest calls once the plugin is active."""
