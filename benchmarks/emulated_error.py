@@ -55,7 +55,7 @@ STEPS = 2
 FORMATS = {MXFP8.name: MXFP8, NVFP4.name: NVFP4}
 LIMITS = {"flux.1-dev": 120.0, "qwen-image": 150.0, "ltx-2": 180.0}
 """Seconds of each model's process."""
-OUTPUTS = {"ltx-2": ("video", "sound")}
+OUTPUTS = {"ltx-2": ("video", "audio")}
 SHOWN = ("height", "width", "num_frames", "max_sequence_length")
 SPREAD = ("min", "median", "max")
 RECORDS = "emulated-error.jsonl"
@@ -223,7 +223,7 @@ def output_errors(model: str, records: list[dict[str, Any]]) -> list[dict[str, A
     for record in records:
         for index, db in enumerate(record["db"]) if record["what"] == "denoiser" else ():
             step = math.ceil(record["call"] * STEPS / record["calls"])
-            output = OUTPUTS.get(model, ("picture",))[index]
+            output = OUTPUTS.get(model, ("image",))[index]
             row = rows.setdefault((record["call"], index), {"step": step, "call": record["call"], "output": output})
             row[record["format"]] = db
     return list(rows.values())
@@ -301,7 +301,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="tiny models: a trial")
     parser.add_argument("--models", default=",".join(LIMITS), help="default: all of them, in this order")
-    parser.add_argument("--frames", type=int, help="frames of a clip (default: as published)")
+    parser.add_argument("--frames", type=int, help="frames of a video (default: as published)")
     parser.add_argument("--table", action="store_true", help="measure nothing; sum up the records")
     parser.add_argument("--deadline", type=float, default=math.inf, help="seconds after which nothing goes on")
     parser.add_argument("--child", choices=LIMITS, help=argparse.SUPPRESS)

@@ -1,9 +1,9 @@
 """What one generator per call does to LPIPS, on the demo model: the published comparison, and ours.
 
-The published LPIPS compares BF16 pictures of batches of 32 with NVFP4 pictures of batches of 16, each call drawing from
+The published LPIPS compares BF16 images of batches of 32 with NVFP4 images of batches of 16, each call generation from
 one generator that is seeded again (sayakpaul/diffusers-blackwell-quants at 9fefb07). A prompt's noise then belongs to
 its place in the batch: prompts 17 to 32 of every BF16 batch are the first ones of an NVFP4 batch, and start from other
-noise. Here 200 prompts of the demo's grammar are drawn so, and with one generator per picture, which is how gates draw.
+noise. Here 200 prompts of the demo's grammar are generated so, and with one generator per image, as gates do.
 
     python benchmarks/generator_composition.py --out generator_composition.json
 """
@@ -32,7 +32,7 @@ from pytest_mxq.metrics.lpips import Lpips
 from pytest_mxq.models import ModelSource
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.pipelines.cache import ArmStore
-from pytest_mxq.pipelines.generate import Series, draw
+from pytest_mxq.pipelines.generate import Series, generate
 
 PROMPTS = 200  # as many as DrawBench has
 NVFP4 = next(number_format for number_format in built_in_formats() if number_format.name == "nvfp4")
@@ -42,10 +42,10 @@ SHAPES, PLACES = ("circle", "square", "triangle", "ring", "cross", "star"), ("le
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pictures:
-    """The pictures of all prompts, uint8 (N, 3, H, W), and the latents that each started from."""
+class Images:
+    """The images of all prompts, uint8 (N, 3, H, W), and the latents that each started from."""
 
-    pictures: torch.Tensor
+    images: torch.Tensor
     noise: torch.Tensor
 
 
@@ -54,7 +54,7 @@ class Row:
     """One comparison of NVFP4 with BF16.
 
     Attributes:
-        other_noise: share of the prompts whose two pictures start from other noise.
+        other_noise: share of the prompts whose two images start from other noise.
         lpips: mean over all prompts.
         lpips_same_noise, lpips_other_noise: mean over the prompts of each kind; None where there are none.
     """
@@ -80,7 +80,7 @@ def demo_prompts(count: int) -> tuple[str, ...]:
 
 @contextmanager
 def recorded_noise(pipe: Any) -> Iterator[list[torch.Tensor]]:
-    """The latents that every call starts from, in the order of the pictures."""
+    """The latents that every call starts from, in the order of the images."""
     rows: list[torch.Tensor] = []
     prepare = pipe.prepare_latents
 
@@ -96,7 +96,7 @@ def recorded_noise(pipe: Any) -> Iterator[list[torch.Tensor]]:
         del pipe.prepare_latents
 
 
-def drawn_by_one_generator(pipe: Any, prompts: tuple[str, ...], batch: int) -> torch.Tensor:
+def generated_by_one_generator(pipe: Any, prompts: tuple[str, ...], batch: int) -> torch.Tensor:
     """As published: the generator is seeded before every call, and serves the whole batch."""
     images = [
         pipe(
@@ -110,23 +110,23 @@ def drawn_by_one_generator(pipe: Any, prompts: tuple[str, ...], batch: int) -> t
     return torch.cat(images)
 
 
-def drawn_by_one_each(pipe: Any, prompts: tuple[str, ...], batch: int) -> torch.Tensor:
+def generated_by_one_each(pipe: Any, prompts: tuple[str, ...], batch: int) -> torch.Tensor:
     series = Series(prompts=prompts, batch_size=batch, seed=0)
-    return draw(lambda bound, prompt: bound(prompt), pipe, DEMO.call, series).images
+    return generate(lambda bound, prompt: bound(prompt), pipe, DEMO.call, series).images
 
 
-DRAWN = {"one a call, seeded again": drawn_by_one_generator, "one a picture": drawn_by_one_each}
+GENERATED = {"one a call, seeded again": generated_by_one_generator, "one an image": generated_by_one_each}
 
 
-def pictures(pipe: Any, prompts: tuple[str, ...], generators: str, batch: int) -> Pictures:
+def images(pipe: Any, prompts: tuple[str, ...], generators: str, batch: int) -> Images:
     with recorded_noise(pipe) as noise, torch.no_grad():
-        images = DRAWN[generators](pipe, prompts, batch)
-    return Pictures(pictures=to_uint8(images.float()), noise=torch.stack(noise))
+        images = GENERATED[generators](pipe, prompts, batch)
+    return Images(images=to_uint8(images.float()), noise=torch.stack(noise))
 
 
-def compared(bf16: Pictures, nvfp4: Pictures, metric: Lpips) -> tuple[list[float], list[bool]]:
+def compared(bf16: Images, nvfp4: Images, metric: Lpips) -> tuple[list[float], list[bool]]:
     same = [torch.equal(one, other) for one, other in zip(bf16.noise, nvfp4.noise, strict=True)]
-    return metric.distances(bf16.pictures, nvfp4.pictures), same
+    return metric.distances(bf16.images, nvfp4.images), same
 
 
 def measure(prompts: tuple[str, ...], large: int, small: int) -> list[Row]:
@@ -136,10 +136,10 @@ def measure(prompts: tuple[str, ...], large: int, small: int) -> list[Row]:
         "nvfp4": store.arm(source, NVFP4, emulated=True).pipe,
     }
     rows = []
-    for generators in DRAWN:
-        nvfp4 = pictures(pipes["nvfp4"], prompts, generators, small)
+    for generators in GENERATED:
+        nvfp4 = images(pipes["nvfp4"], prompts, generators, small)
         for batch in (large, small):
-            values, same = compared(pictures(pipes["bf16"], prompts, generators, batch), nvfp4, metric)
+            values, same = compared(images(pipes["bf16"], prompts, generators, batch), nvfp4, metric)
             kept = [value for value, equal in zip(values, same, strict=True) if equal]
             moved = [value for value, equal in zip(values, same, strict=True) if not equal]
             rows.append(

@@ -57,7 +57,7 @@ from pytest_mxq.gates.speed_statistics import (
     decide_speed,
     estimate_paired,
 )
-from pytest_mxq.models.base import Keep
+from pytest_mxq.models.base import SkipPattern
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV
 from pytest_mxq.pipelines.compile import (
@@ -110,16 +110,16 @@ class Bench(Recorder):
         )
         self.recipe = FLUX_1_DEV if on_gpu else TINY_RECIPES[FLUX_1_DEV.name]
 
-    def draw(self, pipe: Any, steps: int = STEPS) -> torch.Tensor:
+    def generate(self, pipe: Any, steps: int = STEPS) -> torch.Tensor:
         """One call of a pipeline, as a gate makes it."""
         arguments = {**self.recipe.call, "num_inference_steps": steps, "output_type": "pt"}
-        pictures = pipe(prompt="a", **arguments, generator=torch.Generator("cpu").manual_seed(0)).images
-        assert isinstance(pictures, torch.Tensor)
-        return pictures
+        images = pipe(prompt="a", **arguments, generator=torch.Generator("cpu").manual_seed(0)).images
+        assert isinstance(images, torch.Tensor)
+        return images
 
     def workload(self, pipe: Any, steps: int = STEPS) -> Run:
         """That call, to be timed."""
-        return partial(self.draw, pipe, steps)
+        return partial(self.generate, pipe, steps)
 
     @contextmanager
     def seconds(self, what: str) -> Iterator[None]:
@@ -239,11 +239,11 @@ def demo(bench: Bench, *, strict: bool) -> None:
     for what, arm in (("bf16", pipe), ("float8", other)):
         with warnings.catch_warnings(record=not strict) as seen, compiling_faithfully():
             warnings.simplefilter("error" if strict else "always")
-            draw_demo(bench, what, arm)
+            generate_demo(bench, what, arm)
         bench.record("warnings", of=what, warnings=sorted({f"{one.category.__name__}: {one}" for one in seen or ()}))
 
 
-def draw_demo(bench: Bench, what: str, pipe: Any) -> None:
+def generate_demo(bench: Bench, what: str, pipe: Any) -> None:
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in (0, 1)]
     try:
         images = pipe([DEMO.prompts[0]] * 2, **DEMO.call, generator=generators, output_type="pt").images
@@ -275,7 +275,7 @@ def session(bench: Bench, what: str, run: Run, steps: int) -> None:
 
 
 def pairs(bench: Bench, *, number: int) -> None:
-    """A/A: estimates of two equal arms, each of which draws anew which arm starts."""
+    """A/A: estimates of two equal arms, each of which generates anew which arm starts."""
     pipe = load(bench)
     twin = with_denoiser(pipe, share_copy(pipe.transformer))
     compile_blocks(twin.transformer)
@@ -295,9 +295,9 @@ def graphs(bench: Bench) -> None:
     warm(bench, "float8 reduce-overhead", replayed)
     prove_compiled(bench, "float8 reduce-overhead", replayed)
     for what, arm in (("float8", other), ("float8 reduce-overhead", replayed)):
-        first, again = bench.draw(arm), bench.draw(arm)
+        first, again = bench.generate(arm), bench.generate(arm)
         bench.record("repeated", of=what, equal=torch.equal(first, again), largest=largest(first, again))
-    one, two = (bench.draw(arm) for arm in (other, replayed))
+    one, two = (bench.generate(arm) for arm in (other, replayed))
     spread = one.float().std().item()
     bench.record("outputs", equal=torch.equal(one, two), largest_difference=largest(one, two), spread=spread)
     pair(bench, "default over reduce-overhead", (bench.workload(other), bench.workload(replayed)))
@@ -317,7 +317,7 @@ def bits(bench: Bench) -> None:
     arm = with_denoiser(pipe, denoiser)
     for block in {type(block): block for block in reversed(repeated_blocks(denoiser))}.values():
         with recorded_call(block) as seen:
-            bench.draw(arm, steps=1)
+            bench.generate(arm, steps=1)
         call = seen[0]
         for settings in ({}, {"deterministic": True}):
             torch.compiler.reset()
@@ -428,7 +428,7 @@ def sleeps(bench: Bench) -> None:
     pair(bench, "unharmed again", runs, bounds)
     for share in (SLEEP_SHARE, 0.08):
         hook = other.transformer.register_forward_pre_hook(device_sleep(bench, share * step))
-        bench.draw(other)
+        bench.generate(other)
         pair(bench, f"device sleep of {share:.0%} of a step", runs, bounds)
         hook.remove()
 
@@ -446,7 +446,7 @@ def harm_by_hooks(bench: Bench, other: Any, step: float, judge: Callable[[str], 
     }
     for what, slow in hooks.items():
         hook = denoiser.register_forward_pre_hook(slow)
-        bench.draw(other)
+        bench.generate(other)
         judge(what)
         prove_compiled(bench, what, other)
         hook.remove()
@@ -454,7 +454,7 @@ def harm_by_hooks(bench: Bench, other: Any, step: float, judge: Callable[[str], 
 
 def harm_by_half(bench: Bench, pipe: Any, bound: float) -> None:
     """Quantize by a rule that leaves the single blocks out: about half of the layers."""
-    keep = (*bench.recipe.rule.keep, Keep(pattern="single_transformer", reason="injected"))
+    keep = (*bench.recipe.rule.keep, SkipPattern(pattern="single_transformer", reason="injected"))
     half = choose_layers(pipe.transformer, replace(bench.recipe.rule, keep=keep), bench.format)
     arm = quantized(bench, pipe, half)
     warm(bench, "half of the layers", arm)

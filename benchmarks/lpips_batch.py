@@ -1,9 +1,9 @@
 """How much faster the batched LPIPS is than calling ``lpips`` pair by pair on PNG files.
 
 The baseline does what the published script does (sayakpaul/diffusers-blackwell-quants, compute_lpips.py) for one folder
-of quantized pictures: open both PNGs with PIL, ToTensor, Normalize to [-1, 1], one forward a pair, ``.item()``. Both
-sides use the same trunk, float32 and the same number of threads. Rounds are interleaved: every variant runs once a
-round, in a new random order, so that a busy moment of the machine hits all of them alike.
+of quantized images: open both PNGs with PIL, ToTensor, Normalize to [-1, 1], one forward a pair, ``.item()``. Both
+sides use the same LPIPS weights, float32 and the same number of threads. Rounds are interleaved: every variant runs
+once a round, in a new random order, so that a busy moment of the machine hits all of them alike.
 
     python benchmarks/lpips_batch.py --out lpips_batch.json
 """
@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from pytest_mxq.metrics.lpips import TRUNK_PATH, Lpips, read_trunk
+from pytest_mxq.metrics.lpips import WEIGHTS_PATH, Lpips, read_lpips_weights
 
 PAIRS, SIDE = 24, 128
 TO_TENSOR = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
@@ -47,8 +47,8 @@ class Variant:
     prepare: Callable[[], object] = lambda: None
 
 
-def draw_pictures() -> tuple[Tensor, Tensor]:
-    """Smooth random pictures, and the same with noise of 2 to 20 levels, as uint8 (24, 3, 128, 128)."""
+def generate_images() -> tuple[Tensor, Tensor]:
+    """Smooth random images, and the same with noise of 2 to 20 levels, as uint8 (24, 3, 128, 128)."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand((PAIRS, 3, 8, 8), generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=(SIDE, SIDE), mode="bicubic").clamp(0, 1) * 255
@@ -56,16 +56,16 @@ def draw_pictures() -> tuple[Tensor, Tensor]:
     return smooth.round().to(torch.uint8), (smooth + noise).round().clamp(0, 255).to(torch.uint8)
 
 
-def save(pictures: Tensor, folder: Path) -> list[Path]:
+def save(images: Tensor, folder: Path) -> list[Path]:
     folder.mkdir()
-    paths = [folder / f"prompt_{index:04d}.png" for index in range(len(pictures))]
-    for path, picture in zip(paths, pictures, strict=True):
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
+    paths = [folder / f"prompt_{index:04d}.png" for index in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
     return paths
 
 
 def decode(paths: list[Path]) -> Tensor:
-    """What a gate has to do if its pictures lie on disk: PNGs to uint8 (N, 3, H, W)."""
+    """What a gate has to do if its images lie on disk: PNGs to uint8 (N, 3, H, W)."""
     arrays = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
     return torch.from_numpy(arrays).permute(0, 3, 1, 2).contiguous()
 
@@ -77,7 +77,7 @@ def script_network() -> Any:
         network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     parameters = {name.split(".", 1)[1]: value for name, value in network.net.named_parameters()}
     with torch.no_grad():
-        for name, tensor in read_trunk(TRUNK_PATH).items():
+        for name, tensor in read_lpips_weights(WEIGHTS_PATH).items():
             parameters[name.removeprefix("features.")].copy_(tensor)
     return network
 
@@ -102,12 +102,12 @@ def forwards_only(network: Any, pairs: list[tuple[Tensor, Tensor]]) -> list[floa
 
 
 def variants(folder: Path) -> list[Variant]:
-    reference, other = draw_pictures()
+    reference, other = generate_images()
     references, others = save(reference, folder / "bf16"), save(other, folder / "quantized")
     files = list(zip(references, others, strict=True))
     tensors = [(load_as_script(one), load_as_script(another)) for one, another in files]
     network, metric = script_network(), Lpips()
-    another_set = draw_pictures()[1][:1]
+    another_set = generate_images()[1][:1]
     forget = lambda: metric.distances(another_set, another_set)  # noqa: E731
     keep = lambda: metric.distances(reference, reference)  # noqa: E731
     script, script_built = "script: PNGs, pair by pair", "script, LPIPS built first"
@@ -156,7 +156,7 @@ def measure(cases: list[Variant], rounds: int) -> tuple[dict[str, list[float]], 
 
 
 def floor_ms() -> float:
-    """The time of the convolutions of 2 x 24 pictures at the best rate of a float32 matrix product on this machine."""
+    """The time of the convolutions of 2 x 24 images at the best rate of a float32 matrix product on this machine."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         script_network().net(torch.zeros(2 * PAIRS, 3, SIDE, SIDE))
     matrix = torch.rand(2048, 2048)

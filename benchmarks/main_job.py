@@ -49,9 +49,9 @@ def summary(runs: list[dict[str, Any]], imports: list[float]) -> dict[str, Any]:
     return {
         "wall_s": [round(run["wall"], 1) for run in runs],
         "wall_median_s": round(median(run["wall"] for run in runs), 1),
-        "imports_of_the_engines_s": round(median(imports), 1),
+        "imports_of_the_backend_s": round(median(imports), 1),
         "cells_s": cells,
-        "pictures_per_format": runs[0]["pictures"],
+        "images_per_format": runs[0]["pictures"],
     }
 
 

@@ -206,10 +206,10 @@ def stored_verdicts(rng: np.random.Generator, cell: Cell) -> Iterable[tuple[str,
 def simulate(job: tuple[Cell, int, np.random.SeedSequence]) -> list[Row]:
     cell, repetitions, seed = job
     rng = np.random.default_rng(seed)
-    draw = stored_verdicts if cell.sessions else live_verdicts
+    generate = stored_verdicts if cell.sessions else live_verdicts
     counts: dict[tuple[str, float], Counter[str]] = {}
     for _ in range(repetitions):
-        for rule, truth, verdict in draw(rng, cell):
+        for rule, truth, verdict in generate(rng, cell):
             counts.setdefault((rule, truth), Counter())[verdict] += 1
     return [Row(cell=cell, rule=rule, truth=truth, counts=dict(counter)) for (rule, truth), counter in counts.items()]
 
@@ -333,10 +333,10 @@ def markdown(rows: list[Row], run: str) -> str:
         "",
         "At each true speedup every sample is judged by the gate's own functions (`pytest_mxq.gates.speed_statistics`, "
         "rule `not-below`). *Known*: the gate is told the true process sd of ln speedup. *Default*: it is told 1 % "
-        f"whatever is true. *{WIDER_MARK}*: the same, if stored mode passed intervals around the bound up to a half-width "
-        "of 3 % instead of 2 %. Inconclusive fails by default: where it is the usual verdict, the gate keeps its promises "
-        "by not deciding. In brackets: the process sd of BF16 and of the quantized arm; live, the second is that of "
-        "ln speedup.",
+        f"whatever is true. *{WIDER_MARK}*: the same, if stored mode passed intervals around the bound up to a "
+        "half-width of 3 % instead of 2 %. Inconclusive fails by default: where it is the usual verdict, the gate "
+        "keeps its promises by not deciding. In brackets: the process sd of BF16 and of the quantized arm; live, the "
+        "second is that of ln speedup.",
         "",
         *summary(grid, (*live, *stored)),
         "### When each arm has a process sd of its own",

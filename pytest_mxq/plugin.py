@@ -14,8 +14,8 @@ _OPTIONS = (
     ("models", "list", "gate only these models"),
     ("gates", "list", "run only these gates, for example lpips"),
     ("baselines", "path", "root of the stored BF16 baselines (default: baselines beside the ini file)"),
-    ("media", "path", "keep the baselines' pictures below this directory instead of beside their manifests"),
-    ("reference", "auto|stored|live", "where the BF16 pictures come from (default: auto: stored where it agrees)"),
+    ("media", "path", "keep the baselines' images below this directory instead of beside their manifests"),
+    ("reference", "auto|stored|live", "where the BF16 images come from (default: auto: stored where it agrees)"),
     ("emulate", "flag", "emulate formats that this device cannot run natively (accuracy gates only)"),
     ("strict", "flag", "a skip, a missing or stale baseline, a fallback or a planned gate that did not run fails"),
     ("report", "path", "directory of the report (default: mxq-report)"),
@@ -35,11 +35,11 @@ _OPTIONS = (
 _MARKERS = (
     "mxq(model, case=, batch_size=, prompts=, seed=, execution=, revision=, min_share=, selection=): the model that "
     "the test's workload runs on, and the settings of its case",
-    "mxq_lpips(max=, worst=): bound of the mean LPIPS against BF16, of the worst picture; number or {format: number}",
+    "mxq_lpips(max=, worst=): bound of the mean LPIPS against BF16, of the worst image; number or {format: number}",
     "mxq_ssim(min=, worst=): bound of the mean SSIM against BF16",
     "mxq_psnr(min=, worst=): bound of the mean PSNR against BF16, dB",
-    "mxq_flicker(max=, worst=): bound of the mean deviation of a clip's change from frame to frame, relative to BF16's",
-    "mxq_audio(max=, worst=): bound of the mean log-spectral distance of the sound to BF16's, dB",
+    "mxq_flicker(max=, worst=): bound of the mean deviation of a video's frame-to-frame change, relative to BF16's",
+    "mxq_audio(max=, worst=): bound of the mean log-spectral distance of the audio to BF16's, dB",
     "mxq_speedup(min=, rule=, max_rounds=, max_seconds=): bound of the speedup over BF16; rule not-below or proven",
     "mxq_memory(max_ratio=, max_gib=, max_weight_ratio=): bounds of peak memory against BF16, in GiB, of weights",
 )
@@ -82,9 +82,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Examine the machine instead of running tests, under ``--mxq-doctor``."""
     if not config.option.mxq_doctor:
         return None
-    from pytest_mxq.doctor.command import consult
+    from pytest_mxq.doctor.command import run_doctor
 
-    return consult(config)
+    return run_doctor(config)
 
 
 def _is_asked_for(config: pytest.Config) -> bool:
@@ -100,11 +100,11 @@ def _is_asked_for(config: pytest.Config) -> bool:
 
 def _activate(config: pytest.Config) -> None:
     from pytest_mxq.session.gate_plugin import start_session
-    from pytest_mxq.session.report_plugin import Controller, SkipsSaidOnce
+    from pytest_mxq.session.report_plugin import ReportPlugin, SkipsSaidOnce
 
     session = start_session(config)
     config.pluginmanager.register(session, "mxq-session")
     if not hasattr(config, "workerinput"):  # files and terminal are the controller's; a worker has neither
-        config.pluginmanager.register(Controller(session), "mxq-controller")
+        config.pluginmanager.register(ReportPlugin(session), "mxq-controller")
         if session.settings.strict:
             config.pluginmanager.register(SkipsSaidOnce(), "mxq-skips")

@@ -1,7 +1,7 @@
-"""Train the packaged demo model: a real, very small text-to-image FLUX that draws scenes from a fixed grammar.
+"""Train the packaged demo model: a real, very small text-to-image FLUX that generates scenes from a fixed grammar.
 
-A renderer draws captions such as "a large striped red circle at the left on a gradient blue background" at 128x128,
-displaced by up to 2.5 pixels for training. The autoencoder learns from such pictures; then a bank of scenes is encoded
+A renderer generates captions such as "a large striped red circle at the left on a gradient blue background" at 128x128,
+displaced by up to 2.5 pixels for training. The autoencoder learns from such images; then a bank of scenes is encoded
 once, and the transformer and both text encoders learn flow matching on it. The pipeline is saved in bfloat16, loaded
 again, and measured against the renderer.
 
@@ -35,7 +35,7 @@ from torch import Generator, Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 STARTED = time.perf_counter()
-LPIPS_TRUNK = Path(__file__).parent.parent / "pytest_mxq/assets/lpips/alexnet_features.safetensors"
+LPIPS_WEIGHTS = Path(__file__).parent.parent / "pytest_mxq/assets/lpips/alexnet_features.safetensors"
 
 CAPTION = "a {} {} {} {} at the {} on a {} {} background"
 RADII = {"small": 0.22, "large": 0.42}
@@ -55,16 +55,16 @@ FREE_WORDS = [list(words) for words in (RADII, FILLS, COLORS, SHAPES, POSITIONS,
 FIXED_WORDS = ("<pad>", "</s>", "<unk>", "a", "on", "the", "background", "and", "with", "at")
 VOCABULARY = (*FIXED_WORDS, *COLORS, *SHAPES, *FILLS, *RADII, *POSITIONS, "gradient")
 
-PIXELS = 128  # side of a picture; the canvas spans -1 to 1, y pointing down
+PIXELS = 128  # side of an image; the canvas spans -1 to 1, y pointing down
 JITTER = 0.04  # largest displacement of a shape, in canvas units
 TOKENS = 16  # length of a caption: 13 words, </s>, padding
 GUIDANCE = 3.5
-DRAW_STEPS = 20
+GENERATION_STEPS = 20
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the device
 
 
 def random_scenes(count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Draw scenes uniformly, the shape's colour differing from the background's, and displacements within +-JITTER.
+    """Generate scenes uniformly, the shape's colour differing from the background's, and displacements within +-JITTER.
 
     Returns indices into FREE_WORDS, int64, ``(count, 7)``, and displacements in canvas units, float32, ``(count, 2)``.
     """
@@ -112,7 +112,7 @@ def _texture(fill: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def render(scenes: Tensor, jitter: Tensor) -> Tensor:
-    """Draw scenes, displaced by ``jitter``, as float32 pictures in -1 to 1, shape ``(count, 3, PIXELS, PIXELS)``."""
+    """Generate scenes, displaced by ``jitter``, as float32 images in -1 to 1, shape ``(count, 3, PIXELS, PIXELS)``."""
     size, fill, color, shape, position, background, background_color = scenes.unbind(1)
     axis = torch.linspace(-1, 1, PIXELS, device=scenes.device)
     palette = torch.tensor(list(COLORS.values()), device=scenes.device)[..., None, None]
@@ -147,8 +147,8 @@ def build_pipeline() -> FluxPipeline:
     text = {"vocab_size": 64, "pad_token_id": 0, "eos_token_id": 1}
     t5 = {"d_model": 128, "d_kv": 32, "d_ff": 256, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
     t5_config = transformers.T5Config(**text, **t5, feed_forward_proj="gated-gelu", dropout_rate=0.0)
-    clip = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
-    clip_config = transformers.CLIPTextConfig(**text, **clip, max_position_embeddings=TOKENS, bos_token_id=3)
+    video = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
+    clip_config = transformers.CLIPTextConfig(**text, **video, max_position_embeddings=TOKENS, bos_token_id=3)
     return FluxPipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
         vae=AutoencoderKL(**blocks, **widths, **absent, sample_size=PIXELS),
@@ -161,10 +161,10 @@ def build_pipeline() -> FluxPipeline:
 
 
 def build_lpips(device: torch.device) -> lpips.LPIPS:
-    """Build LPIPS (alex) on the packaged trunk; ``pnet_rand`` keeps ``lpips`` from downloading one."""
+    """Build LPIPS (alex) on the packaged LPIPS weights; ``pnet_rand`` keeps ``lpips`` from downloading one."""
     loss = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     slices = {"0": "slice1.0", "3": "slice2.3", "6": "slice3.6", "8": "slice4.8", "10": "slice5.10"}
-    named = ((name.split("."), tensor) for name, tensor in load_file(LPIPS_TRUNK).items())
+    named = ((name.split("."), tensor) for name, tensor in load_file(LPIPS_WEIGHTS).items())
     loss.net.load_state_dict({f"{slices[layer]}.{kind}": tensor for (_, layer, kind), tensor in named})
     return loss.to(device).eval().requires_grad_(False)
 
@@ -226,13 +226,13 @@ def train_vae(vae: AutoencoderKL, schedule: Schedule, generator: Generator, batc
     perceptual = build_lpips(generator.device)
 
     def loss_of_batch() -> Tensor:
-        pictures = render(*random_scenes(batch, generator))
+        images = render(*random_scenes(batch, generator))
         with torch.autocast("cuda", torch.bfloat16):  # nothing on a CPU, whose bfloat16 convolutions are slow
-            posterior = vae.encode(pictures).latent_dist
+            posterior = vae.encode(images).latent_dist
             decoded = vae.decode(posterior.sample(generator)).sample.float()
         divergence: Tensor = posterior.kl().float().mean() / posterior.mean[0].numel()
-        distance: Tensor = perceptual(decoded, pictures).mean()
-        return F.l1_loss(decoded, pictures) + 0.5 * distance + 1e-4 * divergence
+        distance: Tensor = perceptual(decoded, images).mean()
+        return F.l1_loss(decoded, images) + 0.5 * distance + 1e-4 * divergence
 
     for _ in training_steps("vae", schedule, list(vae.parameters()), loss_of_batch):
         pass
@@ -311,37 +311,37 @@ def train(options: argparse.Namespace, device: torch.device) -> None:
     log(f"saved: {options.out}")
 
 
-def draw(pipeline: FluxPipeline, captions: list[str]) -> Tensor:
-    """Draw captions, the i-th from noise of seed i, as pictures in -1 to 1."""
+def generate(pipeline: FluxPipeline, captions: list[str]) -> Tensor:
+    """Generate captions, the i-th from noise of seed i, as images in -1 to 1."""
     noise = [Generator("cpu").manual_seed(i) for i in range(len(captions))]
     call = {"height": PIXELS, "width": PIXELS, "guidance_scale": GUIDANCE, "max_sequence_length": TOKENS}
-    output = pipeline(captions, **call, num_inference_steps=DRAW_STEPS, generator=noise, output_type="pt")
+    output = pipeline(captions, **call, num_inference_steps=GENERATION_STEPS, generator=noise, output_type="pt")
     return torch.as_tensor(output.images) * 2 - 1
 
 
 @torch.no_grad()
-def found_jitter(pictures: Tensor, scenes: Tensor) -> Tensor:
-    """Return the displacements, shape ``(count, 2)``, whose rendered scenes are nearest to the pictures."""
+def found_jitter(images: Tensor, scenes: Tensor) -> Tensor:
+    """Return the displacements, shape ``(count, 2)``, whose rendered scenes are nearest to the images."""
     best = torch.zeros(len(scenes), 2, device=scenes.device)
     for spacing in (0.016, 0.008, 0.004, 0.002, 0.001):
         axis = torch.arange(-2, 3, device=scenes.device) * spacing
         moves = torch.cartesian_prod(axis, axis)
-        errors = [(render(scenes, best + move) - pictures).square().mean(dim=(1, 2, 3)) for move in moves]
+        errors = [(render(scenes, best + move) - images).square().mean(dim=(1, 2, 3)) for move in moves]
         best = best + moves[torch.stack(errors).argmin(dim=0)]
     return best
 
 
 @torch.no_grad()
-def report(name: str, pictures: Tensor, truth: Tensor) -> None:
+def report(name: str, images: Tensor, truth: Tensor) -> None:
     """Print mean LPIPS (alex, lower is better) and mean PSNR (dB, higher is better)."""
-    distance = build_lpips(truth.device)(pictures, truth).mean().item()
-    psnr = -10 * ((pictures - truth) / 2).square().mean(dim=(1, 2, 3)).log10().mean().item()
+    distance = build_lpips(truth.device)(images, truth).mean().item()
+    psnr = -10 * ((images - truth) / 2).square().mean(dim=(1, 2, 3)).log10().mean().item()
     log(f"{name}: mean LPIPS {distance:.4f}, mean PSNR {psnr:.2f} dB over {len(truth)} captions")
 
 
-def save_grid(path: Path, drawn: Tensor, truth: Tensor, captions: list[str]) -> None:
-    """Save the first pictures as a grid: captions, the model's pictures, the renderer's pictures."""
-    rows = torch.stack([drawn, truth])[:, :12]
+def save_grid(path: Path, generated: Tensor, truth: Tensor, captions: list[str]) -> None:
+    """Save the first images as a grid: captions, the model's images, the renderer's images."""
+    rows = torch.stack([generated, truth])[:, :12]
     pixels = rows.permute(0, 3, 1, 4, 2).reshape(2 * PIXELS, -1, 3).add(1).mul(127.5).round().byte()
     grid = Image.new("RGB", (pixels.shape[1], 2 * PIXELS + 70), "white")
     grid.paste(Image.fromarray(pixels.cpu().numpy()), (0, 70))
@@ -353,7 +353,7 @@ def save_grid(path: Path, drawn: Tensor, truth: Tensor, captions: list[str]) -> 
 
 @torch.no_grad()
 def evaluate(directory: Path, device: torch.device, count: int, grid: Path | None) -> None:
-    """Measure a saved model against the renderer, on captions drawn by a seed of their own.
+    """Measure a saved model against the renderer, on captions generated by a seed of their own.
 
     Compare models by the line "displacement found"; the autoencoder alone is its ceiling. Against scenes without
     displacement even true ones, displaced as in training, have LPIPS 0.018 and PSNR 30 dB.
@@ -362,12 +362,16 @@ def evaluate(directory: Path, device: torch.device, count: int, grid: Path | Non
     pipeline.set_progress_bar_config(disable=True)
     scenes = random_scenes(count, Generator("cpu").manual_seed(20_000))[0].to(device)
     truth = render(scenes, torch.zeros(count, 2, device=device))
-    drawn = draw(pipeline, captions_of(scenes))
+    generated = generate(pipeline, captions_of(scenes))
     report("autoencoder alone", pipeline.vae(truth).sample.clamp(-1, 1), truth)
-    report(f"model, {DRAW_STEPS} steps, no displacement", drawn, truth)
-    report(f"model, {DRAW_STEPS} steps, displacement found", drawn, render(scenes, found_jitter(drawn, scenes)))
+    report(f"model, {GENERATION_STEPS} steps, no displacement", generated, truth)
+    report(
+        f"model, {GENERATION_STEPS} steps, displacement found",
+        generated,
+        render(scenes, found_jitter(generated, scenes)),
+    )
     if grid:
-        save_grid(grid, drawn, truth, captions_of(scenes))
+        save_grid(grid, generated, truth, captions_of(scenes))
 
 
 def main() -> None:
@@ -376,7 +380,7 @@ def main() -> None:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, help="train, and save the model in this directory")
     target.add_argument("--evaluate", type=Path, help="measure the model in this directory; train nothing")
-    parser.add_argument("--grid", type=Path, help="picture grid to write (PNG)")
+    parser.add_argument("--grid", type=Path, help="image grid to write (PNG)")
     parser.add_argument("--captions", type=int, default=64, help="captions to measure on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-minutes", type=float, default=8.0, help="training ends then at the latest (or inf)")

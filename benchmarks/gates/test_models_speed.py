@@ -44,7 +44,7 @@ import pytest
 
 WEIGHTS = {"float8": 0.51, "mxfp8": 0.52, "nvfp4": 0.29}
 STEPS = 4
-CLIP_STEPS = 3
+VIDEO_STEPS = 3
 TIMED = 60.0  # seconds of rounds; six are timed in any case
 
 
@@ -73,11 +73,11 @@ def test_qwen_image(mxq_pipeline, mxq_prompt):
 @pytest.mark.mxq_speedup(min=1.0, rule="not-below", max_seconds=TIMED)
 @pytest.mark.mxq_memory(max_ratio={"float8": 0.72, "mxfp8": 0.73, "nvfp4": 0.60}, max_weight_ratio=WEIGHTS)
 def test_ltx2_published(mxq_pipeline, mxq_prompt):
-    return mxq_pipeline(mxq_prompt, num_inference_steps=CLIP_STEPS)
+    return mxq_pipeline(mxq_prompt, num_inference_steps=VIDEO_STEPS)
 
 
 @pytest.mark.mxq("ltx-2", batch_size=[1, 4], case="ltx2-intended", selection="intended")
 @pytest.mark.mxq_speedup(min=1.0, rule="not-below", max_seconds=TIMED)
 @pytest.mark.mxq_memory(max_ratio={"float8": 0.76, "mxfp8": 0.77, "nvfp4": 0.65}, max_weight_ratio=WEIGHTS)
 def test_ltx2_intended(mxq_pipeline, mxq_prompt):
-    return mxq_pipeline(mxq_prompt, num_inference_steps=CLIP_STEPS)
+    return mxq_pipeline(mxq_prompt, num_inference_steps=VIDEO_STEPS)

@@ -6,13 +6,13 @@ Linear layer of at least 1024 features but embeddings and the last layers.
 
 import os
 
-from pytest_mxq.models import Keep, Recipe, SelectionRule
+from pytest_mxq.models import Recipe, SelectionRule, SkipPattern
 
 
 def pytest_mxq_models():
     keep = (
-        Keep(pattern="embed", reason="few rows, large effect"),
-        Keep(pattern="proj_out", exact=True, reason="acts on every pixel"),
+        SkipPattern(pattern="embed", reason="few rows, large effect"),
+        SkipPattern(pattern="proj_out", exact=True, reason="acts on every pixel"),
     )
     rule = SelectionRule(min_features=192, keep=keep)  # a small model: its layers are 192 wide
     return [Recipe(name="own-model", source=os.environ.get("OWN_MODEL", "owner/model"), rule=rule)]

@@ -5,8 +5,8 @@ Copy this folder, and point OWN_MODEL at the model (a folder as ``save_pretraine
     OWN_MODEL=~/my_model pytest --mxq-formats=mxfp8,nvfp4                 # on a GPU that has the formats
     OWN_MODEL=~/my_model pytest --mxq-formats=mxfp8 --mxq-emulate         # anywhere, with emulated numerics
 
-Without a stored baseline the BF16 pictures are drawn in the same run; ``pytest --mxq-refresh`` stores them. For the
-bounds, run once with loose ones, look at the pictures in mxq-report/, and take what was observed with a margin.
+Without a stored baseline the BF16 images are generated in the same run; ``pytest --mxq-refresh`` stores them. For the
+bounds, run once with loose ones, look at the images in mxq-report/, and take what was observed with a margin.
 """
 
 import pytest

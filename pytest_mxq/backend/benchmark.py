@@ -20,14 +20,14 @@ from pytest_mxq.gates.speed_statistics import Sampling, SpeedMode
 from pytest_mxq.gates.verdict import Evidence, Outcome, PeakMemory, SpeedSamples, Stop
 from pytest_mxq.pipelines.cache import Arm, How
 from pytest_mxq.pipelines.compile import compile_cache, compiling_fast, inductor_settings, same_inductor_settings
-from pytest_mxq.pipelines.generate import Drawn, Series, TimedCall, timed_call
+from pytest_mxq.pipelines.generate import Generated, Series, TimedCall, timed_call
 from pytest_mxq.profiling.compilation import SilentEagerError, check_compiled, count_compilations
 from pytest_mxq.profiling.memory import measure_peak, weight_bytes
 from pytest_mxq.profiling.telemetry import Telemetry, open_telemetry
 from pytest_mxq.profiling.timing import Clock, WarmUp, cpu_clock, cuda_clock, time_pairs, time_session, warm_up
 
 if TYPE_CHECKING:
-    from pytest_mxq.backend.generation import TorchEngines
+    from pytest_mxq.backend.generation import TorchBackend
     from pytest_mxq.environment.device import Device
     from pytest_mxq.formats import Format
     from pytest_mxq.planning.case import Case
@@ -77,11 +77,11 @@ class TimedBf16:
     identity: Identity
 
 
-class TorchStopwatch:
-    """Times and weighs the arms of a session's engines.
+class TorchBenchmark:
+    """Times and weighs the arms of a session's backend.
 
     Args:
-        engines: whose arms.
+        backend: whose arms.
         device: what they run on.
         cache: directory of compiled code; None: torch's own.
         clock: what tells the time; None: the device's.
@@ -90,13 +90,13 @@ class TorchStopwatch:
 
     def __init__(
         self,
-        engines: TorchEngines,
+        backend: TorchBackend,
         device: Device,
         cache: Path | None,
         clock: Clock | None = None,
         known: Collection[int] = (),
     ) -> None:
-        self._engines = engines
+        self._backend = backend
         self._clock = clock or (cuda_clock() if device.kind == "cuda" else cpu_clock())
         self._device = device
         self._cache = cache
@@ -176,7 +176,7 @@ class TorchStopwatch:
 
     def time_bf16(self, case: Case, workload: Workload) -> TimedBf16:
         """One session of BF16, and its peak memory where the device tells, to be stored."""
-        self._engines.arms.drop("quantized")
+        self._backend.arms.drop("quantized")
         with self._watching() as (clock, telemetry):
             bf16 = self._warm(case, workload, None, clock)
             environment = telemetry.before_start()
@@ -192,7 +192,9 @@ class TorchStopwatch:
             bf16.check()
         return TimedBf16(seconds=session.seconds, peak_gib=peak, execution=self._how(case).text, identity=bf16.identity)
 
-    def weigh(self, case: Case, workload: Workload, number_format: Format | None) -> tuple[PeakMemory, Identity]:
+    def measure_memory(
+        self, case: Case, workload: Workload, number_format: Format | None
+    ) -> tuple[PeakMemory, Identity]:
         """Peak memory of one call of an arm (None: BF16), as if it were alone on the device.
 
         The weights of the other arm stay where they are and are subtracted: they are held from before the call until
@@ -205,13 +207,13 @@ class TorchStopwatch:
         if number_format is None and case.key in self._bf16_peaks:
             return self._bf16_peaks[case.key]
         with self._watching() as (clock, _):
-            self._engines.arms.drop("quantized" if number_format is None else "bf16")  # with its CUDA Graphs' pool
+            self._backend.arms.drop("quantized" if number_format is None else "bf16")  # with its CUDA Graphs' pool
             warm = self._warm(case, workload, number_format, clock)
-            weighed = self._peak(case, warm), warm.identity
+            measured = self._peak(case, warm), warm.identity
             warm.check()
         if number_format is None:
-            self._bf16_peaks[case.key] = weighed
-        return weighed
+            self._bf16_peaks[case.key] = measured
+        return measured
 
     def inductor_digest(self) -> str:
         """Twelve hex digits that name Inductor's configuration."""
@@ -235,7 +237,7 @@ class TorchStopwatch:
             Stop: more was resident before the call than these weights.
         """
         modules = [component for component in arm.pipe.components.values() if isinstance(component, torch.nn.Module)]
-        base = getattr(self._engines.arms.base(case.source).pipe, case.recipe.denoiser)
+        base = getattr(self._backend.arms.base(case.source).pipe, case.recipe.denoiser)
         own = weight_bytes(torch.nn.ModuleList(modules)).total / 2**30
         idle = weight_bytes(torch.nn.ModuleList([*modules, base])).total / 2**30 - own
         peak = measure_peak(arm.run, torch.device(self._device.kind))
@@ -252,7 +254,7 @@ class TorchStopwatch:
         return How(compiled=compile_mode(case, self._device.kind), for_time=True)
 
     def _arm(self, case: Case, number_format: Format | None) -> Arm:
-        return self._engines.arms.arm(case.source, number_format, emulated=False, rule=case.rule, how=self._how(case))
+        return self._backend.arms.arm(case.source, number_format, emulated=False, rule=case.rule, how=self._how(case))
 
     def _warm(self, case: Case, workload: Workload, number_format: Format | None, clock: Clock) -> WarmArm:
         arm = self._arm(case, number_format)
@@ -263,7 +265,7 @@ class TorchStopwatch:
         clock.synchronize()
         # Of the process, not of the gate: a gate that comes second finds the code compiled.
         first_call = self._first_calls.setdefault((case.key, _name(number_format)), perf_counter() - start)
-        _check_pictures(call.once, number_format)
+        _check_images(call.once, number_format)
         warmed = warm_up(call.run, clock)
         skipped = count_compilations().skipped_cuda_graphs - before.skipped_cuda_graphs
         if skipped:
@@ -302,9 +304,9 @@ def _name(number_format: Format | None) -> str:
     return "BF16" if number_format is None else number_format.name
 
 
-def _check_pictures(drawn: Drawn, number_format: Format | None) -> None:
-    if not torch.isfinite(drawn.images).all():
-        raise Stop(Outcome.DEGENERATE, f"what the timed {_name(number_format)} arm drew holds NaN or infinity")
+def _check_images(generated: Generated, number_format: Format | None) -> None:
+    if not torch.isfinite(generated.images).all():
+        raise Stop(Outcome.DEGENERATE, f"what the timed {_name(number_format)} arm generated holds NaN or infinity")
 
 
 def _check_settled(warmed: WarmUp, number_format: Format | None) -> None:

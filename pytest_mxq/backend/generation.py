@@ -1,4 +1,4 @@
-"""The engines of a session: arms and probes, joined behind the workflow's protocol. Imported only when a gate runs."""
+"""The backend of a session: arms and probes, joined behind the workflow's protocol. Imported only when a gate runs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_mxq.backend.output_set import PictureShot, differences, media_of, picture_of, shot_of
+from pytest_mxq.backend.output_set import GeneratedOutputs, differences, from_media, preview_of, to_media
 from pytest_mxq.baselines.manifest import Identity, LpipsInfo, Manifest, Selection
 from pytest_mxq.errors import MxqError
-from pytest_mxq.gates.verdict import PictureFault
-from pytest_mxq.metrics import audio, degenerate
-from pytest_mxq.metrics import flicker as video
+from pytest_mxq.gates.verdict import OutputFault
+from pytest_mxq.metrics import audio as audio_metrics
+from pytest_mxq.metrics import degenerate
+from pytest_mxq.metrics import flicker as video_metrics
 from pytest_mxq.metrics import images as pixels
 from pytest_mxq.pipelines.cache import Arm, ArmStore, How
 from pytest_mxq.pipelines.compile import CompileMode, compiling_faithfully
-from pytest_mxq.pipelines.generate import Drawn, Series, draw
+from pytest_mxq.pipelines.generate import Generated, Series, generate
 from pytest_mxq.planning.settings import Execution
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from pytest_mxq.metrics.lpips import Lpips
     from pytest_mxq.planning.case import Case
 
-# Told (label, chunks done, chunks in all) while pictures are drawn.
+# Told (label, chunks done, chunks in all) while images are generated.
 Progress = Callable[[str, int, int], None]
 Workload = Callable[..., object]
 
 
-class TorchEngines:
+class TorchBackend:
     """Arms by torchao and diffusers, probes by lpips and scikit-image.
 
     Attributes:
@@ -79,21 +80,25 @@ class TorchEngines:
         free, _ = torch.cuda.mem_get_info()
         return float(free + torch.cuda.memory_reserved()) / 2**30
 
-    def draw(self, case: Case, workload: Workload, *, label: str, chunks: Sequence[int] | None = None) -> PictureShot:
-        """Draw a case, or some chunks of it, with the BF16 arm in the case's execution mode."""
+    def generate(
+        self, case: Case, workload: Workload, *, label: str, chunks: Sequence[int] | None = None
+    ) -> GeneratedOutputs:
+        """Generate a case, or some chunks of it, with the BF16 arm in the case's execution mode."""
         arm = self._arm(case, None, emulated=False, execution=case.settings.execution)
-        return self._draw(case, workload, arm, label, chunks)
+        return self._generate(case, workload, arm, label, chunks)
 
-    def draw_other_execution(self, case: Case, workload: Workload, *, chunks: Sequence[int]) -> PictureShot:
-        """Draw some chunks with the BF16 arm in the other execution mode than the case's."""
+    def generate_other_execution(self, case: Case, workload: Workload, *, chunks: Sequence[int]) -> GeneratedOutputs:
+        """Generate some chunks with the BF16 arm in the other execution mode than the case's."""
         other = Execution.AS_SPEED if case.settings.execution is Execution.EAGER else Execution.EAGER
         arm = self._arm(case, None, emulated=False, execution=other)
-        return self._draw(case, workload, arm, f"bf16 {other}", chunks)
+        return self._generate(case, workload, arm, f"bf16 {other}", chunks)
 
-    def draw_quantized(self, case: Case, workload: Workload, number_format: Format, *, emulated: bool) -> PictureShot:
-        """Draw a case with a quantized arm."""
+    def generate_quantized(
+        self, case: Case, workload: Workload, number_format: Format, *, emulated: bool
+    ) -> GeneratedOutputs:
+        """Generate a case with a quantized arm."""
         arm = self._arm(case, number_format, emulated=emulated, execution=case.settings.execution)
-        return self._draw(case, workload, arm, number_format.name, None)
+        return self._generate(case, workload, arm, number_format.name, None)
 
     def evidence(self, case: Case, number_format: Format, *, emulated: bool) -> Evidence:
         """Build a quantized arm and prove that it is quantized."""
@@ -108,44 +113,44 @@ class TorchEngines:
         share = chosen.weights / chosen.all_weights if chosen.all_weights else 0.0
         return Selection.of(chosen.names, total=chosen.total, weight_share=share) if chosen.names else None
 
-    def stored(self, manifest: Manifest, media: Sequence[Any]) -> PictureShot:
-        """The pictures or clips of a stored baseline."""
-        return shot_of(media, manifest.identity)
+    def stored(self, manifest: Manifest, media: Sequence[Any]) -> GeneratedOutputs:
+        """The images or videos of a stored baseline."""
+        return from_media(media, manifest.identity)
 
-    def media(self, shot: PictureShot) -> list[Any]:
-        """What a store keeps: PIL images, or Clips."""
-        return media_of(shot)
+    def media(self, outputs: GeneratedOutputs) -> list[Any]:
+        """What a store keeps: PIL images, or Videos."""
+        return to_media(outputs)
 
-    def subset(self, shot: PictureShot, positions: Sequence[int]) -> PictureShot:
-        """The pictures or clips at some positions."""
-        return shot.subset(positions)
+    def subset(self, outputs: GeneratedOutputs, positions: Sequence[int]) -> GeneratedOutputs:
+        """The images or videos at some positions."""
+        return outputs.subset(positions)
 
-    def differences(self, reference: PictureShot, other: PictureShot) -> tuple[str, ...]:
-        """In what the clips of two shots cannot be compared, such as ``frame count 121 -> 97``."""
+    def differences(self, reference: GeneratedOutputs, other: GeneratedOutputs) -> tuple[str, ...]:
+        """In what the videos of two outputs cannot be compared, such as ``frame count 121 -> 97``."""
         return differences(reference, other)
 
-    def score(self, gate: str, reference: PictureShot, other: PictureShot) -> list[float]:
-        """A metric's values: picture by picture, frame by frame, or (flicker, audio) clip by clip.
+    def score(self, gate: str, reference: GeneratedOutputs, other: GeneratedOutputs) -> list[float]:
+        """A metric's values: image by image, frame by frame, or (flicker, audio) video by video.
 
         Raises:
-            MxqError: the gate is of clips or sound, and the model draws none.
+            MxqError: the gate is of videos or audio, and the model generates none.
         """
         if gate == "lpips":
-            return self._lpips_probe().distances(reference.pictures, other.pictures)
+            return self._lpips_probe().distances(reference.images, other.images)
         if gate == "audio":
-            return audio.log_spectral_distance(_waves(reference), _waves(other))
+            return audio_metrics.log_spectral_distance(_waves(reference), _waves(other))
         if gate == "flicker":
-            _need_clips(reference)
-            return video.flicker(reference.pictures, other.pictures, frames=reference.frames)
-        return {"ssim": pixels.ssim, "psnr": pixels.psnr}[gate](reference.pictures, other.pictures)
+            _need_videos(reference)
+            return video_metrics.flicker(reference.images, other.images, frames=reference.frames)
+        return {"ssim": pixels.ssim, "psnr": pixels.psnr}[gate](reference.images, other.images)
 
-    def are_identical(self, reference: PictureShot, other: PictureShot) -> bool:
-        """Whether all pictures, and all sounds, are equal to the bit."""
+    def are_identical(self, reference: GeneratedOutputs, other: GeneratedOutputs) -> bool:
+        """Whether all images, and all audio, are bit-identical."""
         return reference.equals(other)
 
-    def picture(self, gate: str, shot: PictureShot, index: int, frame: int | None) -> Image:
-        """What a gate looked at, as PIL image: a picture, a frame, a spectrogram."""
-        return picture_of(gate, shot, index, frame)
+    def image(self, gate: str, outputs: GeneratedOutputs, index: int, frame: int | None) -> Image:
+        """What a gate looked at, as PIL image: an image, a frame, a spectrogram."""
+        return preview_of(gate, outputs, index, frame)
 
     def lpips_info(self) -> LpipsInfo:
         """What LPIPS was computed with."""
@@ -163,7 +168,9 @@ class TorchEngines:
         compiled = None if execution is Execution.EAGER else compile_mode(case, self.device)
         return self.arms.arm(case.source, number_format, emulated=emulated, rule=case.rule, how=How(compiled=compiled))
 
-    def _draw(self, case: Case, workload: Workload, arm: Arm, label: str, chunks: Sequence[int] | None) -> PictureShot:
+    def _generate(
+        self, case: Case, workload: Workload, arm: Arm, label: str, chunks: Sequence[int] | None
+    ) -> GeneratedOutputs:
         series = Series(
             prompts=case.prompts,
             batch_size=case.settings.batch_size,
@@ -173,10 +180,10 @@ class TorchEngines:
         # An eager arm needs no Inductor, whose import alone takes a second.
         compiling = nullcontext() if arm.how.compiled is None else compiling_faithfully()
         with compiling, self.arms.embedding(arm, _chunks(case)):
-            drawn = draw(
+            generated = generate(
                 workload, arm.pipe, case.recipe.call, series, lambda done, total: self._progress(label, done, total)
             )
-        return _shot(case, arm, drawn)
+        return _outputs(case, arm, generated)
 
 
 def _chunks(case: Case) -> tuple[tuple[str, ...], ...]:
@@ -190,46 +197,48 @@ def compile_mode(case: Case, device: str) -> CompileMode:
     return CompileMode.REDUCE_OVERHEAD if graphs else CompileMode.DEFAULT
 
 
-def _shot(case: Case, arm: Arm, drawn: Drawn) -> PictureShot:
-    asked = drawn.calls[0].get("height"), drawn.calls[0].get("width")
+def _outputs(case: Case, arm: Arm, generated: Generated) -> GeneratedOutputs:
+    asked = generated.calls[0].get("height"), generated.calls[0].get("width")
     size = (asked[0], asked[1]) if isinstance(asked[0], int) and isinstance(asked[1], int) else None
-    sound = drawn.film.sound if drawn.film is not None else None
-    found = degenerate.find_degenerate(drawn.images, size=size, frames=drawn.film.frames if drawn.film else 1)
-    found += audio.find_silent(sound.waves) if sound is not None else []
-    return PictureShot(
-        pictures=pixels.to_uint8(drawn.images),
-        film=drawn.film,
-        positions=tuple(seed - case.settings.seed for seed in drawn.seeds),
-        faults=tuple(PictureFault(fault.index, f"{fault.kind.value}: {fault.detail}") for fault in found),
-        identity=observed_identity(case, arm.weights, drawn, execution=case.settings.execution.value),
+    audio = generated.video.audio if generated.video is not None else None
+    found = degenerate.find_degenerate(
+        generated.images, size=size, frames=generated.video.frames if generated.video else 1
+    )
+    found += audio_metrics.find_silent(audio.waves) if audio is not None else []
+    return GeneratedOutputs(
+        images=pixels.to_uint8(generated.images),
+        video=generated.video,
+        positions=tuple(seed - case.settings.seed for seed in generated.seeds),
+        faults=tuple(OutputFault(fault.index, f"{fault.kind.value}: {fault.detail}") for fault in found),
+        identity=observed_identity(case, arm.weights, generated, execution=case.settings.execution.value),
     )
 
 
-def _need_clips(shot: PictureShot) -> None:
-    if shot.film is None:
-        raise MxqError(f"mxq_flicker needs clips, and {shot.identity.model} draws pictures: take the marker off")
+def _need_videos(outputs: GeneratedOutputs) -> None:
+    if outputs.video is None:
+        raise MxqError(f"mxq_flicker needs videos, and {outputs.identity.model} generates images: take the marker off")
 
 
-def _waves(shot: PictureShot) -> torch.Tensor:
-    if shot.sound is None:
+def _waves(outputs: GeneratedOutputs) -> torch.Tensor:
+    if outputs.audio is None:
         way = "take the marker off"
-        if shot.film is not None:
+        if outputs.video is not None:
             way = f"return the pipeline's whole output, or {way}"
-        raise MxqError(f"mxq_audio needs sound, and the test returned none from {shot.identity.model}: {way}")
-    return shot.sound.waves
+        raise MxqError(f"mxq_audio needs audio, and the test returned none from {outputs.identity.model}: {way}")
+    return outputs.audio.waves
 
 
-def observed_identity(case: Case, weights: str, drawn: Drawn, *, execution: str) -> Identity:
-    """What was observed while a case was drawn."""
-    height, width = drawn.images.shape[-2:]
-    calls: tuple[dict[str, Any], ...] = drawn.calls
+def observed_identity(case: Case, weights: str, generated: Generated, *, execution: str) -> Identity:
+    """What was observed while a case was generated."""
+    height, width = generated.images.shape[-2:]
+    calls: tuple[dict[str, Any], ...] = generated.calls
     return Identity(
         model=case.recipe.name,
         weights=weights,
         prompts=case.prompts,
         seed=case.settings.seed,
         batch_size=case.settings.batch_size,
-        images_per_prompt=drawn.images_per_prompt,
+        images_per_prompt=generated.images_per_prompt,
         width=width,
         height=height,
         execution=execution,

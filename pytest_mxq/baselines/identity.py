@@ -15,8 +15,8 @@ Positive = Annotated[int, Meta(gt=0)]
 Text = Annotated[str, Meta(min_length=1)]
 
 
-class PictureKey(NamedTuple):
-    """Which picture: its prompt, the prompt's index, its own index among that prompt's pictures, its noise's seed."""
+class OutputKey(NamedTuple):
+    """Which image: its prompt, the prompt's index, its own index among that prompt's images, its noise's seed."""
 
     prompt: str
     prompt_index: int
@@ -30,13 +30,13 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Attributes:
         model: The registered name or Hub id.
         weights: Where the weights came from, such as `folder:<digest>` or `hub:<id>@<commit>`.
-        prompts: In the order of the pictures.
-        seed: The first picture's seed.
+        prompts: In the order of the images.
+        seed: The first image's seed.
         batch_size: Prompts in one call; the composition of a batch changes NVFP4's numerics.
-        images_per_prompt: Pictures drawn of each prompt.
+        images_per_prompt: Images generated of each prompt.
         width: Pixels.
         height: Pixels.
-        execution: The mode in which the pictures were drawn, such as `eager`.
+        execution: The mode in which the images were generated, such as `eager`.
         calls: The arguments of each call of the pipeline, as JSON values.
     """
 
@@ -60,12 +60,12 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """
         return hashlib.sha256(canonical(self, where="identity")).hexdigest()
 
-    def picture_keys(self) -> Iterator[PictureKey]:
-        """Every picture, in order; `seed = first seed + prompt index x images per prompt + image index`."""
+    def output_keys(self) -> Iterator[OutputKey]:
+        """Every image, in order; `seed = first seed + prompt index x images per prompt + image index`."""
         for prompt_index, prompt in enumerate(self.prompts):
             for image_index in range(self.images_per_prompt):
                 offset = prompt_index * self.images_per_prompt + image_index
-                yield PictureKey(prompt, prompt_index, image_index, self.seed + offset)
+                yield OutputKey(prompt, prompt_index, image_index, self.seed + offset)
 
 
 def identity_differences(stored: Identity, current: Identity) -> tuple[str, ...]:

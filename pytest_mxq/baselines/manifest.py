@@ -10,22 +10,22 @@ from typing import Annotated, Any, Final, Literal, Self
 import msgspec
 from msgspec import Meta
 
-from pytest_mxq.baselines.identity import Count, Identity, PictureKey, Positive, Text, identity_differences
+from pytest_mxq.baselines.identity import Count, Identity, OutputKey, Positive, Text, identity_differences
 from pytest_mxq.baselines.strict_json import build, canonical, invalid, parse, shown
 from pytest_mxq.environment.fingerprint import Fingerprint
 
 __all__ = [
     "SCHEMA_VERSION",
-    "ClipFacts",
     "Draft",
     "Identity",
     "LpipsInfo",
     "Manifest",
     "NoiseFloor",
-    "Picture",
-    "PictureKey",
+    "OutputKey",
     "Selection",
+    "StoredOutput",
     "TimingSession",
+    "VideoFacts",
     "decode",
     "encode",
     "identity_differences",
@@ -40,14 +40,14 @@ Distance = Annotated[float, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
-class ClipFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What makes a picture a clip.
+class VideoFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What makes an image a video.
 
     Attributes:
         frames: How many there are.
         frame_rate: Frames a second.
-        sample_rate: Samples of the sound a second; None without sound, as the two that follow.
-        channels: Channels of the sound.
+        sample_rate: Samples of the audio a second; None without audio, as the two that follow.
+        channels: Channels of the audio.
         samples: Samples of each channel.
     """
 
@@ -58,10 +58,10 @@ class ClipFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     samples: Positive | None = None
 
 
-class Picture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One stored picture or clip; `sha256` is of the file's bytes, width and height are in pixels.
+class StoredOutput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One stored image or video; `sha256` is of the file's bytes, width and height are in pixels.
 
-    `clip` is None for a picture, and absent from its JSON: a manifest of pictures knows nothing of clips.
+    `video` is None for an image, and absent from its JSON: a manifest of images knows nothing of videos.
     """
 
     prompt: str
@@ -72,17 +72,17 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     sha256: Sha256
     width: Positive
     height: Positive
-    clip: ClipFacts | None = None
+    video: VideoFacts | None = msgspec.field(default=None, name="clip")  # its key in schema 1
 
     @property
     def noun(self) -> str:
-        """What it is: "picture" or "clip"."""
-        return "picture" if self.clip is None else "clip"
+        """What it is: "image" or "video"."""
+        return "image" if self.video is None else "video"
 
     @property
-    def key(self) -> PictureKey:
-        """Which picture of the identity this is."""
-        return PictureKey(self.prompt, self.prompt_index, self.image_index, self.seed)
+    def key(self) -> OutputKey:
+        """Which image of the identity this is."""
+        return OutputKey(self.prompt, self.prompt_index, self.image_index, self.seed)
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,10 +116,10 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class NoiseFloor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """LPIPS of BF16 against BF16, the largest of the sentinel's pictures: what no quantization causes.
+    """LPIPS of BF16 against BF16, the largest of the drift check's images: what no quantization causes.
 
     Attributes:
-        repeat: The same arm drawn twice.
+        repeat: The same arm generated twice.
         eager_vs_compiled: Eager against compiled; None where it was not measured.
         note: Why it was not measured; otherwise free.
     """
@@ -130,7 +130,7 @@ class NoiseFloor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class LpipsInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which LPIPS the numbers come from: net, version, SHA-256 of the trunk's weights."""
+    """Which LPIPS the numbers come from: net, version, SHA-256 of the LPIPS weights's weights."""
 
     net: Text
     version: Text
@@ -159,7 +159,7 @@ class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a refresh hands to the store, which adds the pictures.
+    """What a refresh hands to the store, which adds the images.
 
     Attributes:
         case: The case's name.
@@ -168,9 +168,9 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         created: ISO 8601 date and time.
         identity: What was observed.
         selections: By format.
-        noise_floor: None where no pictures are gated.
-        lpips: None where no pictures are gated.
-        fingerprint: Of the process that drew the pictures.
+        noise_floor: None where no images are gated.
+        lpips: None where no images are gated.
+        fingerprint: Of the process that generated the images.
         sessions: Timing sessions of BF16, the newest last.
     """
 
@@ -187,16 +187,16 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Manifest(Draft, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A stored baseline; `pictures` holds every picture of the identity in order, or none for a case without them."""
+    """A stored baseline; `images` holds every image of the identity in order, or none for a case without them."""
 
     schema_version: Literal[1]
     identity_sha256: Sha256
-    pictures: tuple[Picture, ...]
+    outputs: tuple[StoredOutput, ...] = msgspec.field(name="pictures")  # its key in schema 1
 
     @property
-    def drawn(self) -> str:
-        """How many pictures or clips it holds."""
-        return f"{len(self.pictures)} {self.pictures[0].noun if self.pictures else 'picture'}s"
+    def generated(self) -> str:
+        """How many images or videos it holds."""
+        return f"{len(self.outputs)} {self.outputs[0].noun if self.outputs else 'image'}s"
 
 
 def decode(data: bytes, *, where: str) -> Manifest:
@@ -243,7 +243,7 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         yield f"noise_floor.note is {floor.note!r}: it must say why eager_vs_compiled is null"
     for name, selection in manifest.selections.items():
         yield from _selection_contradictions(f"selections.{name}", selection)
-    yield from _picture_contradictions(manifest)
+    yield from _image_contradictions(manifest)
 
 
 def _selection_contradictions(path: str, selection: Selection) -> Iterator[str]:
@@ -254,24 +254,24 @@ def _selection_contradictions(path: str, selection: Selection) -> Iterator[str]:
         yield f"{path}.quantized is {selection.quantized}, more than total {selection.total}"
 
 
-def _picture_contradictions(manifest: Manifest) -> Iterator[str]:
-    pictures, identity = manifest.pictures, manifest.identity
+def _image_contradictions(manifest: Manifest) -> Iterator[str]:
+    images, identity = manifest.outputs, manifest.identity
     wanted = len(identity.prompts) * identity.images_per_prompt
-    if len(pictures) not in {0, wanted}:
-        yield f"pictures has {len(pictures)} entries, but the identity draws {wanted}"
-    if len({picture.clip is None for picture in pictures}) == 2:
-        yield "pictures holds pictures as well as clips: a model draws one or the other"
-    for index, (picture, key) in enumerate(zip(pictures, identity.picture_keys(), strict=False)):
-        if picture.key != key:
-            yield f"pictures[{index}] is {tuple(picture.key)}, but the identity draws {tuple(key)} there"
-        if any(picture.file == other.file for other in pictures[:index]):
-            yield f"pictures[{index}].file is {picture.file!r}, as another picture's is: a duplicate"
-        yield from _clip_contradictions(f"pictures[{index}]", picture)
+    if len(images) not in {0, wanted}:
+        yield f"pictures has {len(images)} entries, but the identity generates {wanted}"
+    if len({image.video is None for image in images}) == 2:
+        yield "pictures holds images as well as videos: a model generates one or the other"
+    for index, (image, key) in enumerate(zip(images, identity.output_keys(), strict=False)):
+        if image.key != key:
+            yield f"pictures[{index}] is {tuple(image.key)}, but the identity generates {tuple(key)} there"
+        if any(image.file == other.file for other in images[:index]):
+            yield f"pictures[{index}].file is {image.file!r}, as another image's is: a duplicate"
+        yield from _video_contradictions(f"pictures[{index}]", image)
 
 
-def _clip_contradictions(path: str, picture: Picture) -> Iterator[str]:
-    clip = picture.clip
-    if picture.file.endswith(".mkv") != (clip is not None):
-        yield f"{path}.file is {picture.file!r}, but clip is {clip}: a clip is an .mkv file, a picture a .png"
-    if clip and len({value is None for value in (clip.sample_rate, clip.channels, clip.samples)}) == 2:
-        yield f"{path}.clip is {clip}: sample_rate, channels and samples are null together"
+def _video_contradictions(path: str, image: StoredOutput) -> Iterator[str]:
+    video = image.video
+    if image.file.endswith(".mkv") != (video is not None):
+        yield f"{path}.file is {image.file!r}, but clip is {video}: a video is an .mkv file, an image a .png"
+    if video and len({value is None for value in (video.sample_rate, video.channels, video.samples)}) == 2:
+        yield f"{path}.clip is {video}: sample_rate, channels and samples are null together"

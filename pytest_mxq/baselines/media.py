@@ -1,37 +1,37 @@
-"""Clips of video models: frames with sound, stored exactly, to the bit, and checked before they are decoded."""
+"""Videos of video models: frames with audio, stored exactly, to the bit, and checked before they are decoded."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mxq.baselines.manifest import ClipFacts
+from pytest_mxq.baselines.manifest import VideoFacts
 from pytest_mxq.baselines.storage import MAX_PIXELS
 from pytest_mxq.baselines.strict_json import invalid
-from pytest_mxq.baselines.video import Clip, decode, encode, inspect
+from pytest_mxq.baselines.video import Video, decode, encode, inspect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_CLIP_PIXELS = 2**29  # of all frames together: 10 seconds of 1920 x 1080, 1.5 GiB decoded
-MAX_SOUND_VALUES = 2**26  # of all channels together: 11 minutes of stereo at 48 kHz, 256 MiB
+MAX_VIDEO_PIXELS = 2**29  # of all frames together: 10 seconds of 1920 x 1080, 1.5 GiB decoded
+MAX_AUDIO_VALUES = 2**26  # of all channels together: 11 minutes of stereo at 48 kHz, 256 MiB
 MAX_SAMPLE_RATE = 768_000
-MAX_CLIP_BYTES = 2**31  # noise grows by a tenth in FFV1: what keeps the two limits above fits
+MAX_VIDEO_BYTES = 2**31  # noise grows by a tenth in FFV1: what keeps the two limits above fits
 
 
-def encode_clip(clip: Clip, *, where: str) -> bytes:
-    """The clip as a Matroska file: equal clips give equal bytes under one version of PyAV.
+def encode_video(video: Video, *, where: str) -> bytes:
+    """The video as a Matroska file: equal videos give equal bytes under one version of PyAV.
 
     Raises:
-        BaselineInvalidError: the clip is not what `Clip` says, or is larger than is read again.
+        BaselineInvalidError: the video is not what `Video` says, or is larger than is read again.
         MxqError: PyAV is not installed.
     """
-    _check_arrays(clip, where)
-    _check_limits(clip.size, clip.facts, where)
-    return encode(clip)
+    _check_arrays(video, where)
+    _check_limits(video.size, video.facts, where)
+    return encode(video)
 
 
-def decode_clip(data: bytes, *, size: tuple[int, int], facts: ClipFacts, where: str) -> Clip:
-    """The clip of `size` (width, height) and `facts` in a Matroska file; nothing else is decoded.
+def decode_video(data: bytes, *, size: tuple[int, int], facts: VideoFacts, where: str) -> Video:
+    """The video of `size` (width, height) and `facts` in a Matroska file; nothing else is decoded.
 
     Raises:
         BaselineInvalidError: larger than is decoded, not such a file, of another size, length or rate, or damaged.
@@ -41,43 +41,43 @@ def decode_clip(data: bytes, *, size: tuple[int, int], facts: ClipFacts, where: 
     if found_size != size:
         raise invalid(where, "the frames are {} x {}, the manifest says {} x {}".format(*found_size, *size))
     for name, stored, wanted in _differences(found, facts):
-        raise invalid(where, f"the clip has {name} {stored}, the manifest says {wanted}")
+        raise invalid(where, f"the video has {name} {stored}, the manifest says {wanted}")
     _check_limits(size, facts, where)
     return _decoded(data, size, facts, where)
 
 
-def _decoded(data: bytes, size: tuple[int, int], facts: ClipFacts, where: str) -> Clip:
-    frames, sound = decode(data, size=size, facts=facts, where=where)
-    return Clip(frames=frames, frame_rate=facts.frame_rate, sound=sound, sample_rate=facts.sample_rate)
+def _decoded(data: bytes, size: tuple[int, int], facts: VideoFacts, where: str) -> Video:
+    frames, audio = decode(data, size=size, facts=facts, where=where)
+    return Video(frames=frames, frame_rate=facts.frame_rate, audio=audio, sample_rate=facts.sample_rate)
 
 
-def _differences(found: ClipFacts, wanted: ClipFacts) -> Iterator[tuple[str, object, object]]:
-    for name in ClipFacts.__struct_fields__:
+def _differences(found: VideoFacts, wanted: VideoFacts) -> Iterator[tuple[str, object, object]]:
+    for name in VideoFacts.__struct_fields__:
         pair = getattr(found, name), getattr(wanted, name)
         if pair[0] != pair[1]:
             yield name, *pair
 
 
-def _check_arrays(clip: Clip, where: str) -> None:
+def _check_arrays(video: Video, where: str) -> None:
     """Refuses arrays that would be converted, and not be stored as they are."""
-    if _dtype(clip.frames) != "uint8" or clip.frames.ndim != 4 or clip.frames.shape[3] != 3:
-        raise invalid(where, f"the frames are {_shown(clip.frames)}: they must be uint8 (frames, height, width, 3)")
-    if (clip.sound is None) != (clip.sample_rate is None):
-        raise invalid(where, f"sound is {_shown(clip.sound)}, sample_rate {clip.sample_rate}: give both or neither")
-    if clip.sound is None:
+    if _dtype(video.frames) != "uint8" or video.frames.ndim != 4 or video.frames.shape[3] != 3:
+        raise invalid(where, f"the frames are {_shown(video.frames)}: they must be uint8 (frames, height, width, 3)")
+    if (video.audio is None) != (video.sample_rate is None):
+        raise invalid(where, f"audio is {_shown(video.audio)}, sample_rate {video.sample_rate}: give both or neither")
+    if video.audio is None:
         return
-    if _dtype(clip.sound) != "float32" or clip.sound.ndim != 2:
-        raise invalid(where, f"the sound is {_shown(clip.sound)}: it must be float32 (channels, samples)")
-    if not isinstance(clip.sample_rate, int):
-        raise invalid(where, f"sample_rate is {clip.sample_rate!r}: it must be an int")
+    if _dtype(video.audio) != "float32" or video.audio.ndim != 2:
+        raise invalid(where, f"the audio is {_shown(video.audio)}: it must be float32 (channels, samples)")
+    if not isinstance(video.sample_rate, int):
+        raise invalid(where, f"sample_rate is {video.sample_rate!r}: it must be an int")
 
 
-def _check_limits(size: tuple[int, int], facts: ClipFacts, where: str) -> None:
+def _check_limits(size: tuple[int, int], facts: VideoFacts, where: str) -> None:
     """Refuses what FFV1 in Matroska cannot hold, or memory should not."""
     pixels = size[0] * size[1]
-    if min(size) < 2 or pixels > MAX_PIXELS or not 0 < facts.frames * pixels <= MAX_CLIP_PIXELS:
-        allowed = f"at least 1 of 2 x 2, at most {MAX_PIXELS} pixels in one and {MAX_CLIP_PIXELS} in all are allowed"
-        raise invalid(where, f"the clip has {facts.frames} frames of {size[0]} x {size[1]}: {allowed}")
+    if min(size) < 2 or pixels > MAX_PIXELS or not 0 < facts.frames * pixels <= MAX_VIDEO_PIXELS:
+        allowed = f"at least 1 of 2 x 2, at most {MAX_PIXELS} pixels in one and {MAX_VIDEO_PIXELS} in all are allowed"
+        raise invalid(where, f"the video has {facts.frames} frames of {size[0]} x {size[1]}: {allowed}")
     if not 1 <= facts.frame_rate <= 1000:
         raise invalid(where, f"the frame_rate is {facts.frame_rate}: it must be from 1 to 1000 frames a second")
     if facts.channels is None or facts.samples is None:
@@ -86,9 +86,9 @@ def _check_limits(size: tuple[int, int], facts: ClipFacts, where: str) -> None:
         raise invalid(
             where, f"the sample_rate is {facts.sample_rate!r}: it must be from 1 to {MAX_SAMPLE_RATE} a second"
         )
-    if facts.channels not in {1, 2} or not 0 < facts.channels * facts.samples <= MAX_SOUND_VALUES:
-        allowed = f"1 or 2 channels, at least 1 sample and at most {MAX_SOUND_VALUES} in all are allowed"
-        raise invalid(where, f"the sound has {facts.channels} channels of {facts.samples} samples: {allowed}")
+    if facts.channels not in {1, 2} or not 0 < facts.channels * facts.samples <= MAX_AUDIO_VALUES:
+        allowed = f"1 or 2 channels, at least 1 sample and at most {MAX_AUDIO_VALUES} in all are allowed"
+        raise invalid(where, f"the audio has {facts.channels} channels of {facts.samples} samples: {allowed}")
 
 
 def _dtype(array: object) -> str:

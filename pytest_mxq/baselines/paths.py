@@ -67,10 +67,10 @@ def model_folder_name(model: str) -> str:
     return model.replace("/", "--")
 
 
-def picture_file_name(order: int, prompt: str, sha256: str, suffix: str = ".png") -> str:
-    """A picture's or clip's file name; unique by content, so that writing a new one never overwrites an old one.
+def output_file_name(order: int, prompt: str, sha256: str, suffix: str = ".png") -> str:
+    """An image's or video's file name; unique by content, so that writing a new one never overwrites an old one.
 
-    >>> picture_file_name(0, "A large, striped red circle", "0123456789abcdef")
+    >>> output_file_name(0, "A large, striped red circle", "0123456789abcdef")
     '00-a-large-striped-red-circle-01234567.png'
     """
     words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].rstrip("-") or "prompt"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 2**26  # 8192 x 8192; Pillow itself warns from 2**26.4 on
-MAX_PICTURE_BYTES = 256 * 2**20
+MAX_IMAGE_BYTES = 256 * 2**20
 MAX_MANIFEST_BYTES = 16 * 2**20
 
 
@@ -43,7 +43,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: it could not be written; `path` is as it was.
     """
-    # A name beginning with a dot is never a picture's, a case's or a manifest's.
+    # A name beginning with a dot is never an image's, a case's or a manifest's.
     temporary = path.with_name(f".{uuid4().hex}{path.suffix}")
     try:
         with temporary.open("xb") as file:
@@ -80,24 +80,24 @@ def read_capped(path: Path, limit_bytes: int) -> bytes:
 
 
 def encode_png(image: Image, *, where: str) -> bytes:
-    """The picture as a PNG without metadata: equal pixels give equal bytes under one version of Pillow.
+    """The image as a PNG without metadata: equal pixels give equal bytes under one version of Pillow.
 
     Raises:
-        BaselineInvalidError: the picture is not RGB, or larger than `MAX_PIXELS`.
+        BaselineInvalidError: the image is not RGB, or larger than `MAX_PIXELS`.
     """
     import PIL.Image
 
     if image.mode != "RGB" or image.width * image.height > MAX_PIXELS:
         size = f"{image.mode} of {image.width} x {image.height}"
-        raise invalid(where, f"the picture is {size}: it must be RGB and have at most {MAX_PIXELS} pixels")
+        raise invalid(where, f"the image is {size}: it must be RGB and have at most {MAX_PIXELS} pixels")
     buffer = BytesIO()
-    # A fresh image: Pillow would write the ICC profile and transparency that a picture carries in its info.
+    # A fresh image: Pillow would write the ICC profile and transparency that an image carries in its info.
     PIL.Image.frombytes("RGB", image.size, image.tobytes()).save(buffer, format="PNG", compress_level=6)
     return buffer.getvalue()
 
 
 def decode_png(data: bytes, *, size: tuple[int, int], where: str) -> Image:
-    """The RGB picture of `size` (width, height) in a PNG; the size is read from the header before anything is decoded.
+    """The RGB image of `size` (width, height) in a PNG; the size is read from the header before anything is decoded.
 
     Raises:
         BaselineInvalidError: not a PNG, of another size, too many pixels, not RGB, or damaged.
@@ -106,16 +106,16 @@ def decode_png(data: bytes, *, size: tuple[int, int], where: str) -> Image:
 
     found = _png_size(data, where)
     if found[0] * found[1] > MAX_PIXELS:
-        raise invalid(where, f"the picture is {found[0]} x {found[1]}, at most {MAX_PIXELS} pixels are decoded")
+        raise invalid(where, f"the image is {found[0]} x {found[1]}, at most {MAX_PIXELS} pixels are decoded")
     if found != size:
-        raise invalid(where, f"the picture is {found[0]} x {found[1]}, the manifest says {size[0]} x {size[1]}")
+        raise invalid(where, f"the image is {found[0]} x {found[1]}, the manifest says {size[0]} x {size[1]}")
     try:
         image = PIL.Image.open(BytesIO(data), formats=["PNG"])
         image.load()
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
         raise invalid(where, f"the PNG is damaged ({error})") from error
     if image.mode != "RGB":
-        raise invalid(where, f"the picture is {image.mode}, it must be RGB")
+        raise invalid(where, f"the image is {image.mode}, it must be RGB")
     return image
 
 

@@ -1,4 +1,4 @@
-"""Where baselines lie: `<root>/<device>/<model>/<case>.json`, and their pictures in a folder of the case's name."""
+"""Where baselines lie: `<root>/<device>/<model>/<case>.json`, and their images in a folder of the case's name."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from pytest_mxq.baselines.manifest import SCHEMA_VERSION, Draft, Manifest, Picture, decode, encode
-from pytest_mxq.baselines.media import MAX_CLIP_BYTES, decode_clip, encode_clip
-from pytest_mxq.baselines.paths import case_file_name, check_case_name, model_folder_name, picture_file_name
+from pytest_mxq.baselines.manifest import SCHEMA_VERSION, Draft, Manifest, StoredOutput, decode, encode
+from pytest_mxq.baselines.media import MAX_VIDEO_BYTES, decode_video, encode_video
+from pytest_mxq.baselines.paths import case_file_name, check_case_name, model_folder_name, output_file_name
 from pytest_mxq.baselines.storage import (
+    MAX_IMAGE_BYTES,
     MAX_MANIFEST_BYTES,
-    MAX_PICTURE_BYTES,
     decode_png,
     encode_png,
     locked,
@@ -20,7 +20,7 @@ from pytest_mxq.baselines.storage import (
     write_atomically,
 )
 from pytest_mxq.baselines.strict_json import REFRESH, invalid
-from pytest_mxq.baselines.video import Clip
+from pytest_mxq.baselines.video import Video
 from pytest_mxq.errors import BaselineMissingError, MxqError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from pytest_mxq.baselines.identity import PictureKey
+    from pytest_mxq.baselines.identity import OutputKey
 
 __all__ = ["BaselineStore", "check_case_name"]
 
@@ -37,12 +37,12 @@ __all__ = ["BaselineStore", "check_case_name"]
 class BaselineStore:
     """The baselines of one kind of device.
 
-    A refresh writes pictures first, under names made of their content, and the manifest last: until then the old
-    manifest finds its old pictures. Never a pickle.
+    A refresh writes images first, under names made of their content, and the manifest last: until then the old
+    manifest finds its old images. Never a pickle.
 
     Args:
         root: Where the manifests lie.
-        media: Where the pictures lie; None means beside their manifests.
+        media: Where the images lie; None means beside their manifests.
         device: The device's slug.
     """
 
@@ -88,62 +88,62 @@ class BaselineStore:
             raise invalid(str(path), f"belongs to {' / '.join(belongs)}, not to {self._device} / {model} / {case}")
         return manifest
 
-    def read_pictures(self, manifest: Manifest) -> list[Any]:
-        """Every picture of the manifest in order: RGB images, or a `Clip` each where the model draws video.
+    def read_outputs(self, manifest: Manifest) -> list[Any]:
+        """Every image of the manifest in order: RGB images, or a `Video` each where the model generates video.
 
         Raises:
             BaselineInvalidError: one is missing, too large, altered, damaged, or of another size or length; names the
                 file.
-            MxqError: a clip, and PyAV is not installed.
+            MxqError: a video, and PyAV is not installed.
         """
-        return [self._read_picture(manifest, picture) for picture in manifest.pictures]
+        return [self._read_output(manifest, image) for image in manifest.outputs]
 
-    def _read_picture(self, manifest: Manifest, picture: Picture) -> Image | Clip:
-        """One picture or clip of the manifest; its bytes are hashed before they are decoded."""
-        path = _inside(self._media, self._picture_folder(manifest) / picture.file)
+    def _read_output(self, manifest: Manifest, image: StoredOutput) -> Image | Video:
+        """One image or video of the manifest; its bytes are hashed before they are decoded."""
+        path = _inside(self._media, self._output_folder(manifest) / image.file)
         try:
-            data = read_capped(path, MAX_PICTURE_BYTES if picture.clip is None else MAX_CLIP_BYTES)
+            data = read_capped(path, MAX_IMAGE_BYTES if image.video is None else MAX_VIDEO_BYTES)
         except OSError as error:
-            raise invalid(str(path), f"the {picture.noun} cannot be read ({error.strerror})") from error
+            raise invalid(str(path), f"the {image.noun} cannot be read ({error.strerror})") from error
         digest = hashlib.sha256(data).hexdigest()
-        if digest != picture.sha256:
-            raise invalid(str(path), f"altered: its sha256 is {digest}, the manifest says {picture.sha256}")
-        size = (picture.width, picture.height)
-        if picture.clip is None:
+        if digest != image.sha256:
+            raise invalid(str(path), f"altered: its sha256 is {digest}, the manifest says {image.sha256}")
+        size = (image.width, image.height)
+        if image.video is None:
             return decode_png(data, size=size, where=str(path))
-        return decode_clip(data, size=size, facts=picture.clip, where=str(path))
+        return decode_video(data, size=size, facts=image.video, where=str(path))
 
-    def save(self, draft: Draft, media: Sequence[Image | Clip]) -> Manifest:
+    def save(self, draft: Draft, media: Sequence[Image | Video]) -> Manifest:
         """Stores a baseline in place of an older one and returns what was stored.
 
-        Pictures that the manifest no longer names are removed, unless they lie in a media directory of their own:
+        Images that the manifest no longer names are removed, unless they lie in a media directory of their own:
         other checkouts and older commits may still name those.
 
         Args:
-            draft: All but the pictures.
-            media: RGB images or clips, one for each of `draft.identity.picture_keys()` in that order; empty for a
+            draft: All but the images.
+            media: RGB images or videos, one for each of `draft.identity.output_keys()` in that order; empty for a
                 case without.
 
         Raises:
             CaseFaultError: a name that is not allowed.
-            BaselineInvalidError: the draft or a picture is impossible; nothing was written.
-            MxqError: it could not be written; the old baseline or the new one stands, whole. Or clips, and PyAV is
+            BaselineInvalidError: the draft or an image is impossible; nothing was written.
+            MxqError: it could not be written; the old baseline or the new one stands, whole. Or videos, and PyAV is
                 not installed.
         """
         path = self.manifest_path(draft.model, draft.case)
         if draft.device != self._device:
             raise invalid(str(path), f"device is {draft.device!r}, this store holds {self._device!r}")
-        folder = _inside(self._media, self._picture_folder(draft))
-        files = _encode_pictures(draft, media)
+        folder = _inside(self._media, self._output_folder(draft))
+        files = _encode_outputs(draft, media)
         manifest = _complete(draft, tuple(files))
         data = encode(manifest)
         try:
             make_folder(path.parent)
             with locked(path.parent) as alone:
-                _write_pictures(folder, files)
+                _write_outputs(folder, files)
                 write_atomically(path, data)
                 if alone and self._media == self._root:
-                    _remove_other_pictures(folder, manifest)
+                    _remove_other_outputs(folder, manifest)
         except OSError as error:
             raise MxqError(f"{path}: the baseline could not be written ({error})") from error
         return manifest
@@ -165,7 +165,7 @@ class BaselineStore:
                 reason = f"cannot be written ({error.strerror}: {error.filename})"
                 raise MxqError(f"{folder} {reason}; free it, or choose another directory with {option}=DIR") from error
 
-    def _picture_folder(self, draft: Draft) -> Path:
+    def _output_folder(self, draft: Draft) -> Path:
         return self._media / self._device / model_folder_name(draft.model) / case_file_name(draft.case)
 
 
@@ -175,48 +175,48 @@ def _inside(root: Path, path: Path) -> Path:
     return path
 
 
-def _encode_pictures(draft: Draft, media: Sequence[Image | Clip]) -> dict[Picture, bytes]:
-    keys = list(draft.identity.picture_keys()) if media else []
+def _encode_outputs(draft: Draft, media: Sequence[Image | Video]) -> dict[StoredOutput, bytes]:
+    keys = list(draft.identity.output_keys()) if media else []
     if len(media) != len(keys):
-        raise invalid(f"baseline of {draft.case}", f"{len(media)} {_noun(media[0])}s were drawn of {len(keys)}")
-    files: dict[Picture, bytes] = {}
-    for order, (key, drawn) in enumerate(zip(keys, media, strict=True)):
-        data = _encode_picture(drawn, where=f"{_noun(drawn)} {order} of {draft.case}")
-        files[_picture(order, key, drawn, data)] = data
+        raise invalid(f"baseline of {draft.case}", f"{len(media)} {_noun(media[0])}s were generated of {len(keys)}")
+    files: dict[StoredOutput, bytes] = {}
+    for order, (key, generated) in enumerate(zip(keys, media, strict=True)):
+        data = _encode_output(generated, where=f"{_noun(generated)} {order} of {draft.case}")
+        files[_image(order, key, generated, data)] = data
     return files
 
 
-def _noun(drawn: Image | Clip) -> str:
-    return "clip" if isinstance(drawn, Clip) else "picture"
+def _noun(generated: Image | Video) -> str:
+    return "video" if isinstance(generated, Video) else "image"
 
 
-def _encode_picture(drawn: Image | Clip, *, where: str) -> bytes:
-    return encode_clip(drawn, where=where) if isinstance(drawn, Clip) else encode_png(drawn, where=where)
+def _encode_output(generated: Image | Video, *, where: str) -> bytes:
+    return encode_video(generated, where=where) if isinstance(generated, Video) else encode_png(generated, where=where)
 
 
-def _picture(order: int, key: PictureKey, drawn: Image | Clip, data: bytes) -> Picture:
-    clip = drawn.facts if isinstance(drawn, Clip) else None
+def _image(order: int, key: OutputKey, generated: Image | Video, data: bytes) -> StoredOutput:
+    video = generated.facts if isinstance(generated, Video) else None
     digest = hashlib.sha256(data).hexdigest()
-    file = picture_file_name(order, key.prompt, digest, suffix=".png" if clip is None else ".mkv")
-    width, height = drawn.size
-    return Picture(**key._asdict(), file=file, sha256=digest, width=width, height=height, clip=clip)
+    file = output_file_name(order, key.prompt, digest, suffix=".png" if video is None else ".mkv")
+    width, height = generated.size
+    return StoredOutput(**key._asdict(), file=file, sha256=digest, width=width, height=height, video=video)
 
 
-def _complete(draft: Draft, pictures: tuple[Picture, ...]) -> Manifest:
+def _complete(draft: Draft, images: tuple[StoredOutput, ...]) -> Manifest:
     # Not asdict: a Manifest is a Draft too, and a stored one may be saved again.
     known = {name: getattr(draft, name) for name in Draft.__struct_fields__}
-    return Manifest(**known, schema_version=SCHEMA_VERSION, identity_sha256=draft.identity.digest, pictures=pictures)
+    return Manifest(**known, schema_version=SCHEMA_VERSION, identity_sha256=draft.identity.digest, outputs=images)
 
 
-def _write_pictures(folder: Path, files: dict[Picture, bytes]) -> None:
+def _write_outputs(folder: Path, files: dict[StoredOutput, bytes]) -> None:
     if files:
         make_folder(folder)
-    for picture, data in files.items():
-        write_atomically(folder / picture.file, data)
+    for image, data in files.items():
+        write_atomically(folder / image.file, data)
 
 
-def _remove_other_pictures(folder: Path, manifest: Manifest) -> None:
-    named = {picture.file for picture in manifest.pictures}
+def _remove_other_outputs(folder: Path, manifest: Manifest) -> None:
+    named = {image.file for image in manifest.outputs}
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.suffix in {".png", ".mkv"} and path.name not in named:
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What lies around the software: the Hub's token, the LPIPS trunk, stored baselines, compiled code."""
+"""What lies around the software: the Hub's token, the LPIPS weights, stored baselines, compiled code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pytest_mxq.baselines.strict_json import REFRESH
 from pytest_mxq.doctor.screen import Finding, Mark
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import MxqError
-from pytest_mxq.metrics.lpips_weights import TRUNK_PATH, checked_trunk
+from pytest_mxq.metrics.lpips_weights import WEIGHTS_PATH, read_weights
 
 _ANEW = f"{REFRESH} on this machine; until then gates measure BF16 anew"
 _MOST_FAULTS = 3  # unreadable baselines that are shown one by one
@@ -75,15 +75,15 @@ def _token_file(environment: Mapping[str, str]) -> Path:
     return Path(os.path.expandvars(stated)).expanduser()
 
 
-def examine_trunk(path: Path = TRUNK_PATH) -> Finding:
-    """Whether the packaged LPIPS trunk is there and the right one."""
+def examine_lpips_weights(path: Path = WEIGHTS_PATH) -> Finding:
+    """Whether the packaged LPIPS weights is there and the right one."""
     try:
-        checked_trunk(path)
+        read_weights(path)
     except MxqError as error:
         return Finding(
-            mark=Mark.FAULT, subject="LPIPS trunk", text=str(error), fix="pip install --force-reinstall pytest-mxq"
+            mark=Mark.FAULT, subject="LPIPS weights", text=str(error), fix="pip install --force-reinstall pytest-mxq"
         )
-    return Finding(mark=Mark.FINE, subject="LPIPS trunk", text="packaged file, its SHA-256 is right")
+    return Finding(mark=Mark.FINE, subject="LPIPS weights", text="packaged file, its SHA-256 is right")
 
 
 def examine_compile_cache(stated: Path | None, environment: Mapping[str, str]) -> Finding:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_mxq.baselines.store import BaselineStore
-from pytest_mxq.doctor.checks import examine_baselines, examine_compile_cache, examine_hub, examine_trunk
+from pytest_mxq.doctor.checks import examine_baselines, examine_compile_cache, examine_hub, examine_lpips_weights
 from pytest_mxq.doctor.diagnosis import Diagnosis, Machine, diagnose
 from pytest_mxq.doctor.packages import find_installed
 from pytest_mxq.doctor.screen import Finding, Mark, Section, laid_out
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_mxq.planning.settings import Settings
 
 
-def consult(config: pytest.Config) -> int:
+def run_doctor(config: pytest.Config) -> int:
     """Print what this machine can gate.
 
     Returns:
@@ -39,8 +39,8 @@ def consult(config: pytest.Config) -> int:
         number_format for number_format in registered if number_format.name in (settings.formats or registered.names())
     ]
     recipes = _recipes(config, settings, models)
-    trunk = _one("LPIPS trunk", examine_trunk)
-    machine = Machine(device=find_device(), lookup=cache(find_installed), trunk=trunk)
+    lpips_weights = _one("LPIPS weights", examine_lpips_weights)
+    machine = Machine(device=find_device(), lookup=cache(find_installed), lpips_weights=lpips_weights)
     found = diagnose(machine, settings, formats, recipes, _around(machine, settings))
     _show(config, found)
     return 0 if found.is_able else 1
@@ -57,7 +57,7 @@ def _around(machine: Machine, settings: Settings) -> tuple[Section, ...]:
     store = BaselineStore(settings.baselines, media=settings.media, device=device.slug)
     files = (
         *_safely("Hub", lambda: examine_hub(os.environ)),
-        machine.trunk,
+        machine.lpips_weights,
         *_safely("compile cache", lambda: [examine_compile_cache(settings.compile_cache, os.environ)]),
     )
     baselines = _safely("baselines", lambda: examine_baselines(store, take_fingerprint(device)))

@@ -56,12 +56,12 @@ class Machine:
     Attributes:
         device: the device under test.
         lookup: what finds installed packages.
-        trunk: the finding on the LPIPS trunk.
+        lpips_weights: the finding on the LPIPS weights.
     """
 
     device: Device
     lookup: Lookup
-    trunk: Finding
+    lpips_weights: Finding
 
     def dependencies(self) -> tuple[Package, ...]:
         """Every declared dependency, and torchvision."""
@@ -77,10 +77,10 @@ class Machine:
 def answer(number_format: Format, machine: Machine, settings: Settings) -> Answer:
     """How a format can be gated here."""
     packages = machine.dependencies()
-    broken = [package.fault for package in packages if package.fault and not package.is_for_pictures]
+    broken = [package.fault for package in packages if package.fault and not package.is_for_images]
     broken += [machine.cuda()[0]] if machine.cuda()[0] else []
-    blind = [package.fault for package in packages if package.fault and package.is_for_pictures]
-    blind += [machine.trunk.text] if machine.trunk.mark is Mark.FAULT else []
+    blind = [package.fault for package in packages if package.fault and package.is_for_images]
+    blind += [machine.lpips_weights.text] if machine.lpips_weights.mark is Mark.FAULT else []
 
     def said(ability: Ability, reason: str, *, is_whole: bool = False) -> Answer:
         return Answer(format=number_format.name, ability=ability, reason=reason, is_whole=is_whole)
@@ -92,7 +92,7 @@ def answer(number_format: Format, machine: Machine, settings: Settings) -> Answe
     kernels = [package.fault for package in _kernels(number_format, machine) if package.fault]
     if kernels:  # no emulation: on a device that is able, a format runs natively or fails
         return said(Ability.NONE, kernels[0])
-    if blind and "pictures" in {GATES[name].family for name in settings.gates or GATES}:
+    if blind and "images" in {GATES[name].family for name in settings.gates or GATES}:
         return said(Ability.NATIVE, f"speed and memory alone: {blind[0]}")
     others = "; its kernels differ" if kernel_caution([number_format], machine.device) else ""
     reason = f"compute capability {_dotted(number_format.capability)} or above is there{others}"
@@ -100,7 +100,7 @@ def answer(number_format: Format, machine: Machine, settings: Settings) -> Answe
 
 
 def _without_instructions(number_format: Format, device: Device, blind: Sequence[str]) -> tuple[Ability, str]:
-    """What is left of a format whose instructions the device lacks: emulated pictures, where they can be measured."""
+    """What is left of a format whose instructions the device lacks: emulated images, where they can be measured."""
     found = f"this GPU has {_dotted(device.capability)}" if device.capability else "there is no GPU"
     reason = f"needs compute capability {_dotted(number_format.capability)}, {found}"
     if number_format.emulation is None:
@@ -147,7 +147,7 @@ class Diagnosis:
             emulated = any(found.ability is Ability.EMULATED for found in self.answers)
             way = "; accuracy alone with --mxq-emulate" if emulated else ""
             return f"not natively gated on this machine: {', '.join(unable)}{way}"
-        gates = "speed and memory" if self.use is Use.BOTH_ARMS else "picture"
+        gates = "speed and memory" if self.use is Use.BOTH_ARMS else "image"
         crowded = f"; no room for {gates} gates of {', '.join(self.crowded)}" if self.crowded else ""
         return f"natively gated on this machine: {', '.join(found.format for found in self.answers)}{crowded}"
 
@@ -193,10 +193,10 @@ def diagnose(
 def _use(settings: Settings, answers: Sequence[Answer]) -> Use:
     """What the gates asked for need the most memory for."""
     kinds = [GATES[name] for name in settings.gates or GATES]
-    if any(kind.family != "pictures" for kind in kinds):
+    if any(kind.family != "images" for kind in kinds):
         return Use.BOTH_ARMS
     emulated = settings.emulate and any(found.ability is Ability.EMULATED for found in answers)
-    return Use.EMULATED_PICTURES if emulated else Use.PICTURES
+    return Use.EMULATED_IMAGES if emulated else Use.IMAGES
 
 
 def _needs(recipe: Recipe, settings: Settings, use: Use) -> tuple[float, ...]:
@@ -206,7 +206,7 @@ def _needs(recipe: Recipe, settings: Settings, use: Use) -> tuple[float, ...]:
         return ()
     if use is Use.BOTH_ARMS:
         return tuple(memory.both_arms(size, random=settings.random_weights) for size in BATCH_SIZES)
-    return tuple(memory.pictures(size, emulated=use is Use.EMULATED_PICTURES) for size in BATCH_SIZES)
+    return tuple(memory.images(size, emulated=use is Use.EMULATED_IMAGES) for size in BATCH_SIZES)
 
 
 def _machine(machine: Machine, formats: Sequence[Format]) -> Iterator[Finding]:
@@ -246,8 +246,8 @@ def _software(machine: Machine, formats: Sequence[Format]) -> Iterator[Finding]:
 
 
 def _video(machine: Machine, models: Sequence[Recipe]) -> Iterator[Finding]:
-    """What stores clips, where one of the models makes them; gates against BF16 of the same run do without it."""
-    names = ", ".join(recipe.name for recipe in models if recipe.makes_clips)
+    """What stores videos, where one of the models makes them; gates against BF16 of the same run do without it."""
+    names = ", ".join(recipe.name for recipe in models if recipe.generates_video)
     package = examine_video(machine.lookup)
     if names and package.fault:
         without = f"without it no --mxq-refresh and no stored baseline of {names}; --mxq-reference=live needs none"

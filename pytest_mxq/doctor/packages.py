@@ -23,7 +23,7 @@ _OTHER_NAMES = {"mslk-cuda": ("mslk-cuda-nightly", "mslk")}
 _LEAST_DRIVER = {12: 525, 13: 580}  # by major version of CUDA
 _BLACKWELL = (10, 0)  # and 12.0; CUDA compiles for them since 12.8 (its release notes, "Added compiler support")
 _BLACKWELL_CUDA = (12, 8)
-_FOR_PICTURES = ("lpips", "scikit-image", "torchvision")  # speed and memory gates run without
+_FOR_IMAGES = ("lpips", "scikit-image", "torchvision")  # speed and memory gates run without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +61,9 @@ class Package:
     fix: str = ""
 
     @property
-    def is_for_pictures(self) -> bool:
-        """Whether gates of pictures alone need it."""
-        return self.name in _FOR_PICTURES
+    def is_for_images(self) -> bool:
+        """Whether gates of images alone need it."""
+        return self.name in _FOR_IMAGES
 
     @property
     def row(self) -> str:
@@ -195,7 +195,7 @@ def _other_build(vision: Installed, torch: Installed) -> str:
 
 
 def examine_video(lookup: Lookup) -> Package:
-    """Whether PyAV is there, which the extra "video" brings: baselines of clips are stored and read with it."""
+    """Whether PyAV is there, which the extra "video" brings: baselines of videos are stored and read with it."""
     ours = lookup(OURS)
     declared = map(Requirement, ours.requires if ours else ())
     stated = next((requirement for requirement in declared if requirement.name == "av"), Requirement("av"))

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 CPUINFO = Path("/proc/cpuinfo")
 
-# Each changes which kernels a CPU uses, and with them the last bits of a picture.
+# Each changes which kernels a CPU uses, and with them the last bits of an image.
 CPU_NUMERICS_VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 

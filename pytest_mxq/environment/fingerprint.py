@@ -9,7 +9,7 @@ import msgspec
 
 PACKAGES = ("torch", "torchao", "diffusers", "transformers", "triton")
 
-# Facts of a device that change pictures or times; every other fact is recorded only.
+# Facts of a device that change images or times; every other fact is recorded only.
 HARD_FACTS = ("mig", "ecc", "isa", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 

@@ -12,7 +12,7 @@ _HARMLESS = (
 
 
 @contextmanager
-def known_noise_silenced() -> Iterator[None]:
+def silence_third_party_warnings() -> Iterator[None]:
     """Let these loggers speak only of errors meanwhile, and let no SyntaxWarning of an import become an error.
 
     torchao 0.18 has an invalid escape in a docstring; where it is compiled at first import, under Python 3.12 or newer

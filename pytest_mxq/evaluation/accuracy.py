@@ -1,6 +1,6 @@
-"""One gate of pictures from start to verdict; those of speed and memory go on in `performance`.
+"""One gate of images from start to verdict; those of speed and memory go on in `performance`.
 
-The engines (arms and probes) arrive as an argument, so that the path can be tested without torch.
+The backend (arms and probes) arrive as an argument, so that the path can be tested without torch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pytest_mxq.evaluation.comparisons import (
     worst_spots,
 )
 from pytest_mxq.evaluation.performance import Performance
-from pytest_mxq.evaluation.protocols import Engines, S, Workload
+from pytest_mxq.evaluation.protocols import Backend, S, Workload
 from pytest_mxq.gates.accuracy import decide, summarize
 from pytest_mxq.gates.bounds import Bound
 from pytest_mxq.gates.evidence import judge_evidence
@@ -43,18 +43,18 @@ REFRESH_COMMAND = "pytest --mxq-refresh"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferencePictures(Generic[S]):
-    """The BF16 pictures or clips of a case and where they come from."""
+    """The BF16 images or videos of a case and where they come from."""
 
-    shot: S
+    outputs: S
     note: ReferenceNote
     manifest: Manifest | None
 
 
 @dataclass(slots=True, kw_only=True)
 class Workflow(Generic[S]):
-    """Runs gates of one session; pictures that several gates need are drawn once."""
+    """Runs gates of one session; images that several gates need are generated once."""
 
-    engines: Engines[S]
+    backend: Backend[S]
     store: BaselineStore
     fingerprint: Fingerprint
     reference: Reference
@@ -62,7 +62,7 @@ class Workflow(Generic[S]):
     write_comparison: ComparisonWriter
     performance: Callable[[], Performance]
     _live: dict[tuple[str, str], S] = field(default_factory=dict)
-    _sentinels: dict[tuple[str, str], S] = field(default_factory=dict)
+    _drift_checks: dict[tuple[str, str], S] = field(default_factory=dict)
     _stored: dict[tuple[str, str], tuple[Manifest, S]] = field(default_factory=dict)
     _quantized: tuple[object, S] | None = None
     _model: str = ""
@@ -85,7 +85,7 @@ class Workflow(Generic[S]):
             fingerprint=dict(self.fingerprint.hard),
         )
         try:
-            if plan.kind is not None and plan.kind.family != "pictures":
+            if plan.kind is not None and plan.kind.family != "images":
                 verdict = self._judge_performance(plan, workload, draft)
             else:
                 verdict = self._judge(plan, workload, draft)
@@ -119,9 +119,9 @@ class Workflow(Generic[S]):
         evidence = self._proved(case, number_format, usable, emulated=plan.emulated)
         reference = self._reference(plan, case, manifest, differences, workload)
         facts: dict[str, Any] = {"evidence": evidence, "reference": reference.note}
-        quantized = self._draw_quantized(plan, case, number_format, workload)
-        self._check_pictures(plan, case, reference, quantized, facts)
-        values = self.engines.score(kind.name, reference.shot, quantized)
+        quantized = self._generate_quantized(plan, case, number_format, workload)
+        self._check_images(plan, case, reference, quantized, facts)
+        values = self.backend.score(kind.name, reference.outputs, quantized)
         frames = len(values) // len(quantized.positions)
         scores = summarize(values, higher_is_better=kind.higher_is_better, frames=frames)
         outcome, sentence = decide(kind, scores, bound)
@@ -135,14 +135,14 @@ class Workflow(Generic[S]):
             worst_bound=bound.worst,
             worst_prompt=prompt_of(case, quantized, scores.worst_index // frames),
             scores=scores,
-            pictures=self._comparisons.of(plan, case, reference.shot, quantized, spots),
+            images=self._comparisons.of(plan, case, reference.outputs, quantized, spots),
             **facts,
         )
 
     def _forget_other_models(self, case: Case) -> None:
         if self._model != case.recipe.name:
             self._live.clear()
-            self._sentinels.clear()
+            self._drift_checks.clear()
             self._stored.clear()
             self._quantized = None
             self._model = case.recipe.name
@@ -165,7 +165,7 @@ class Workflow(Generic[S]):
             raise Stop(Outcome.ERROR, str(error)) from None
 
     def _proved(self, case: Case, number_format: Format, manifest: Manifest | None, *, emulated: bool) -> Evidence:
-        evidence = self.engines.evidence(case, number_format, emulated=emulated)
+        evidence = self.backend.evidence(case, number_format, emulated=emulated)
         stored = manifest.selections.get(number_format.name) if manifest is not None else None
         wrong = judge_evidence(evidence, min_share=case.min_share, stored=stored)
         if wrong is not None:
@@ -177,8 +177,8 @@ class Workflow(Generic[S]):
         if not isinstance(manifest, Manifest):
             return ()
         differences = hard_differences(manifest.fingerprint, self.fingerprint)
-        if kind.name == "lpips" and manifest.lpips != self.engines.lpips_info():
-            differences += (f"LPIPS {manifest.lpips} -> {self.engines.lpips_info()}",)
+        if kind.name == "lpips" and manifest.lpips != self.backend.lpips_info():
+            differences += (f"LPIPS {manifest.lpips} -> {self.backend.lpips_info()}",)
         return differences
 
     def _reference(
@@ -197,30 +197,30 @@ class Workflow(Generic[S]):
         if differences:
             reason = f"the baseline is of other hardware or software: {'; '.join(differences)}"
             return self._moved(case, workload, reason, path)
-        sentinel = self._sentinel(case, workload)
-        self._check_identity(case, manifest, sentinel)
-        stored = self._stored_shot(case, manifest)
-        same = self.engines.subset(stored, sentinel.positions)
-        self._check_same_case(self.engines.differences(same, sentinel))
-        moved = largest_lpips(self.engines, same, sentinel)
-        if not moved <= plan.sentinel_limit:
-            found = f"LPIPS {moved:.4f} > {plan.sentinel_limit:.4f}"
-            text = f"BF16 drawn again differs from the stored {stored.noun}s by {found}"
+        drift_check = self._drift_check(case, workload)
+        self._check_identity(case, manifest, drift_check)
+        stored = self._stored_outputs(case, manifest)
+        same = self.backend.subset(stored, drift_check.positions)
+        self._check_same_case(self.backend.differences(same, drift_check))
+        moved = largest_lpips(self.backend, same, drift_check)
+        if not moved <= plan.drift_limit:
+            found = f"LPIPS {moved:.4f} > {plan.drift_limit:.4f}"
+            text = f"regenerated BF16 differs from the stored {stored.noun}s by {found}"
             return self._moved(case, workload, text, path)
-        if text := self._moved_sound(plan, same, sentinel):
+        if text := self._moved_audio(plan, same, drift_check):
             return self._moved(case, workload, text, path)
         note = ReferenceNote(
             mode="stored",
-            reason="same hardware and software; BF16 drawn again "
+            reason="same hardware and software; regenerated BF16 "
             + (
-                "is equal to the bit" if self.engines.are_identical(same, sentinel) else f"differs by LPIPS {moved:.4f}"
+                "is bit-identical" if self.backend.are_identical(same, drift_check) else f"differs by LPIPS {moved:.4f}"
             ),
             manifest=path,
-            sentinel=moved,
+            drift_check=moved,
             noise_repeat=manifest.noise_floor.repeat if manifest.noise_floor else None,
             noise_compiled=manifest.noise_floor.eager_vs_compiled if manifest.noise_floor else None,
         )
-        return ReferencePictures(shot=stored, note=note, manifest=manifest)
+        return ReferencePictures(outputs=stored, note=note, manifest=manifest)
 
     def _moved(self, case: Case, workload: Workload, reason: str, path: str) -> ReferencePictures[S]:
         """BF16 is not what it was: stale, or in ``auto`` judged against BF16 of this run."""
@@ -231,31 +231,35 @@ class Workflow(Generic[S]):
 
     def _live_reference(self, case: Case, workload: Workload, reason: str, path: str = "") -> ReferencePictures[S]:
         if case.key not in self._live:
-            self._live[case.key] = self.engines.draw(case, workload, label="bf16")
-        shot = self._live[case.key]
+            self._live[case.key] = self.backend.generate(case, workload, label="bf16")
+        outputs = self._live[case.key]
         note = ReferenceNote(mode="live", reason=reason, manifest=path)
-        if shot.faults:
+        if outputs.faults:
             raise Stop(
                 Outcome.DEGENERATE,
-                f"the BF16 arm itself draws degenerate {shot.noun}s: {shot.faults[0].sentence}",
+                f"the BF16 arm itself generates degenerate {outputs.noun}s: {outputs.faults[0].sentence}",
                 reference=note,
             )
-        return ReferencePictures(shot=shot, note=note, manifest=None)
+        return ReferencePictures(outputs=outputs, note=note, manifest=None)
 
-    def _sentinel(self, case: Case, workload: Workload) -> S:
-        if case.key not in self._sentinels:
-            chunks = case.sentinel_chunks
-            self._sentinels[case.key] = self.engines.draw(case, workload, label="bf16 sentinel", chunks=chunks)
-        return self._sentinels[case.key]
+    def _drift_check(self, case: Case, workload: Workload) -> S:
+        if case.key not in self._drift_checks:
+            chunks = case.drift_check_chunks
+            self._drift_checks[case.key] = self.backend.generate(
+                case, workload, label="bf16 drift check", chunks=chunks
+            )
+        return self._drift_checks[case.key]
 
-    def _check_identity(self, case: Case, manifest: Manifest, sentinel: S) -> None:
-        observed = sentinel.identity
+    def _check_identity(self, case: Case, manifest: Manifest, drift_check: S) -> None:
+        observed = drift_check.identity
         if all(call in manifest.identity.calls for call in observed.calls):
-            observed = _with_calls(observed, manifest.identity)  # a sentinel may not see every call that the case makes
+            observed = _with_calls(
+                observed, manifest.identity
+            )  # a drift check may not see every call that the case makes
         self._check_same_case(identity_differences(manifest.identity, observed))
         expected = len(case.prompts) * observed.images_per_prompt
-        if len(manifest.pictures) != expected:
-            raise Stop(Outcome.ERROR, f"the baseline holds {manifest.drawn} for {expected}")
+        if len(manifest.outputs) != expected:
+            raise Stop(Outcome.ERROR, f"the baseline holds {manifest.generated} for {expected}")
 
     def _check_same_case(self, differences: tuple[str, ...]) -> None:
         if differences:
@@ -264,61 +268,61 @@ class Workflow(Generic[S]):
                 f"the baseline belongs to another case: {'; '.join(differences)}; refresh it: {REFRESH_COMMAND}",
             )
 
-    def _stored_shot(self, case: Case, manifest: Manifest) -> S:
+    def _stored_outputs(self, case: Case, manifest: Manifest) -> S:
         known = self._stored.get(case.key)
         if known is None or known[0] != manifest:
             try:
-                media = self.store.read_pictures(manifest)
+                media = self.store.read_outputs(manifest)
             except (BaselineInvalidError, BaselineMissingError) as error:
                 raise Stop(Outcome.ERROR, str(error)) from None
-            known = self._stored[case.key] = (manifest, self.engines.stored(manifest, media))
+            known = self._stored[case.key] = (manifest, self.backend.stored(manifest, media))
         return known[1]
 
-    def _moved_sound(self, plan: Plan, stored: S, sentinel: S) -> str:
-        """For a gate on sound: how BF16's sound is not what it was; empty where it is."""
+    def _moved_audio(self, plan: Plan, stored: S, drift_check: S) -> str:
+        """For a gate on audio: how BF16's audio is not what it was; empty where it is."""
         if plan.kind is None or plan.kind.name != "audio" or not isinstance(plan.bound, Bound):
             return ""
         limit = plan.bound.mean / 4
-        values = self.engines.score("audio", stored, sentinel)
+        values = self.backend.score("audio", stored, drift_check)
         if all(value <= limit for value in values):
             return ""
         shown = ", ".join(map(plan.kind.show, values))
-        return f"BF16 drawn again differs from the stored sound by {shown} > {plan.kind.show(limit)}"
+        return f"regenerated BF16 differs from the stored audio by {shown} > {plan.kind.show(limit)}"
 
-    def _draw_quantized(self, plan: Plan, case: Case, number_format: Format, workload: Workload) -> S:
+    def _generate_quantized(self, plan: Plan, case: Case, number_format: Format, workload: Workload) -> S:
         key = (case.key, plan.cell.format, plan.emulated)
         if self._quantized is None or self._quantized[0] != key:
-            shot = self.engines.draw_quantized(case, workload, number_format, emulated=plan.emulated)
-            self._quantized = (key, shot)
+            outputs = self.backend.generate_quantized(case, workload, number_format, emulated=plan.emulated)
+            self._quantized = (key, outputs)
         return self._quantized[1]
 
-    def _check_pictures(
+    def _check_images(
         self, plan: Plan, case: Case, reference: ReferencePictures[S], quantized: S, facts: dict[str, Any]
     ) -> None:
-        """End here if the two sets of pictures must not be compared: another workload, degenerate, or the same."""
-        differences = identity_differences(reference.shot.identity, quantized.identity)
+        """End here if the two sets of images must not be compared: another workload, degenerate, or the same."""
+        differences = identity_differences(reference.outputs.identity, quantized.identity)
         if differences:
             stored = reference.manifest is not None
             raise Stop(
                 Outcome.STALE if stored else Outcome.ERROR,
-                f"the workload did not do what it did for the BF16 {reference.shot.noun}s: {'; '.join(differences)}"
+                f"the workload did not do what it did for the BF16 {reference.outputs.noun}s: {'; '.join(differences)}"
                 + (f"; refresh the baseline: {REFRESH_COMMAND}" if stored else "; it must do the same on every arm"),
                 **facts,
             )
-        changed = self.engines.differences(reference.shot, quantized)
+        changed = self.backend.differences(reference.outputs, quantized)
         if changed:
             raise Stop(Outcome.DEGENERATE, f"{plan.cell.format} against BF16: {'; '.join(changed)}", **facts)
         if quantized.faults:
-            spots = {Spot(fault.picture): fault.sentence for fault in quantized.faults[:MAX_COMPARISONS]}
-            facts["pictures"] = self._comparisons.of(plan, case, reference.shot, quantized, spots)
+            spots = {Spot(fault.image): fault.sentence for fault in quantized.faults[:MAX_COMPARISONS]}
+            facts["images"] = self._comparisons.of(plan, case, reference.outputs, quantized, spots)
             sentence = "; ".join(
-                f"{fault.sentence} ({quantized.noun} {fault.picture}: {prompt_of(case, quantized, fault.picture)!r})"
+                f"{fault.sentence} ({quantized.noun} {fault.image}: {prompt_of(case, quantized, fault.image)!r})"
                 for fault in quantized.faults
             )
             raise Stop(Outcome.DEGENERATE, sentence, **facts)
-        if self.engines.are_identical(reference.shot, quantized):
-            spots = {Spot(0): "equal to the bit"}
-            facts["pictures"] = self._comparisons.of(plan, case, reference.shot, quantized, spots)
+        if self.backend.are_identical(reference.outputs, quantized):
+            spots = {Spot(0): "bit-identical"}
+            facts["images"] = self._comparisons.of(plan, case, reference.outputs, quantized, spots)
             raise Stop(
                 Outcome.NOT_QUANTIZED,
                 f"every {quantized.noun} of {plan.cell.format} is equal to BF16's to the bit: "
@@ -328,16 +332,16 @@ class Workflow(Generic[S]):
 
     @property
     def _comparisons(self) -> Comparisons[S]:
-        return Comparisons(engines=self.engines, write=self.write_comparison)
+        return Comparisons(backend=self.backend, write=self.write_comparison)
 
 
 def _with_calls(observed: Identity, stored: Identity) -> Identity:
     return msgspec.structs.replace(observed, calls=stored.calls)
 
 
-def largest_lpips(engines: Engines[S], reference: S, other: S) -> float:
-    """Largest LPIPS between pictures, 0 without computing it where they are equal to the bit."""
-    if engines.are_identical(reference, other):
+def largest_lpips(backend: Backend[S], reference: S, other: S) -> float:
+    """Largest LPIPS between images, 0 without computing it where they are bit-identical."""
+    if backend.are_identical(reference, other):
         return 0.0
-    values = engines.score("lpips", reference, other)
+    values = backend.score("lpips", reference, other)
     return nan if any(map(isnan, values)) else max(values)

@@ -13,7 +13,7 @@ from pytest_mxq.baselines.identity import check_same_calls
 from pytest_mxq.baselines.manifest import Identity, Manifest, TimingSession, identity_differences
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import MxqError
-from pytest_mxq.evaluation.protocols import Stopwatch, Workload
+from pytest_mxq.evaluation.protocols import Benchmark, Workload
 from pytest_mxq.gates.bounds import MemoryBound, SpeedBound
 from pytest_mxq.gates.evidence import judge_evidence
 from pytest_mxq.gates.performance import decide, decide_memory
@@ -75,7 +75,7 @@ class Performance:
         alpha: level of each one-sided bound of a speedup.
     """
 
-    stopwatch: Stopwatch
+    benchmark: Benchmark
     fingerprint: Fingerprint
     reference: Reference
     strict: bool
@@ -114,7 +114,7 @@ class Performance:
         Raises:
             Stop: it is not.
         """
-        evidence = self.stopwatch.evidence(job.case, job.number_format)
+        evidence = self.benchmark.evidence(job.case, job.number_format)
         stored = job.manifest.selections.get(job.number_format.name) if job.manifest is not None else None
         wrong = judge_evidence(evidence, min_share=job.case.min_share, stored=stored)
         if wrong is not None:
@@ -129,7 +129,7 @@ class Performance:
             draft = self._proved(job)
             seed = SystemRandom().randrange(2**31)
             sampling = Sampling(alpha=self.alpha, max_rounds=bound.max_rounds, max_seconds=bound.max_seconds)
-            live, _ = self.stopwatch.time_live(job.case, job.workload, job.number_format, sampling=sampling, seed=seed)
+            live, _ = self.benchmark.time_live(job.case, job.workload, job.number_format, sampling=sampling, seed=seed)
             samples = replace(live, sessions=found.seconds)
             reason = "--mxq-reference=live" if self.reference is Reference.LIVE else WHY_LIVE
             note = ReferenceNote(mode="live", reason=reason)
@@ -160,7 +160,7 @@ class Performance:
                 f"--mxq-refresh-sessions={MIN_SESSIONS - count}",
             )
         draft = self._proved(job)
-        samples, identity = self.stopwatch.time_quantized(job.case, job.workload, job.number_format, found.seconds)
+        samples, identity = self.benchmark.time_quantized(job.case, job.workload, job.number_format, found.seconds)
         _check_identity(job, found.usable, identity)
         reason = f"{count} sessions, same hardware and software"
         return samples, ReferenceNote(mode="stored", reason=reason, manifest=job.path), draft
@@ -168,7 +168,7 @@ class Performance:
     def _judge_memory(self, job: Job, bound: MemoryBound) -> Verdict:
         bf16, note = self._bf16_peak(job, bound)
         draft = self._proved(job)
-        peak, identity = self.stopwatch.weigh(job.case, job.workload, job.number_format)
+        peak, identity = self.benchmark.measure_memory(job.case, job.workload, job.number_format)
         if bf16 is not None:
             _check_same_run(job, bf16.source, identity)
         evidence = draft.evidence
@@ -192,7 +192,7 @@ class Performance:
         )
 
     def _bf16_peak(self, job: Job, bound: MemoryBound) -> tuple[Bf16Peak | None, ReferenceNote | None]:
-        """BF16's peak, stored or weighed now, and where it comes from; nothing where no bound compares with it.
+        """BF16's peak, stored or measured now, and where it comes from; nothing where no bound compares with it.
 
         Raises:
             Stop: a stored one is wanted, and there is none.
@@ -208,7 +208,7 @@ class Performance:
         reason = f"no stored peak memory of this hardware and software{found.why_not}"
         if self.reference is Reference.STORED or (self.strict and self.reference is not Reference.LIVE):
             raise Stop(Outcome.MISSING, f"{reason}: pytest --mxq-refresh")
-        peak, identity = self.stopwatch.weigh(job.case, job.workload, None)
+        peak, identity = self.benchmark.measure_memory(job.case, job.workload, None)
         reason = "--mxq-reference=live" if self.reference is Reference.LIVE else reason
         return Bf16Peak(gib=peak.allocated_gib, source=identity), ReferenceNote(mode="live", reason=reason)
 
@@ -216,8 +216,8 @@ class Performance:
         """The stored sessions of this hardware, software, Inductor configuration and execution."""
         if job.manifest is None or self.reference is Reference.LIVE:
             return Sessions(usable=(), why_not="")
-        here = timing_fingerprint(self.fingerprint, self.stopwatch.inductor_digest())
-        execution = self.stopwatch.execution(job.case)
+        here = timing_fingerprint(self.fingerprint, self.benchmark.inductor_digest())
+        execution = self.benchmark.execution(job.case)
         usable, why_not = [], ""
         for session in job.manifest.sessions:
             differences = _machine_differences(session, here, execution)
@@ -238,7 +238,7 @@ def _machine_differences(session: TimingSession, here: Fingerprint, execution: s
     return differences
 
 
-# Recorded for pictures, and hard for times: another limit or clock is another machine.
+# Recorded for images, and hard for times: another limit or clock is another machine.
 _TIMING_FACTS = ("power_limit_w", "max_sm_clock_mhz", "max_memory_clock_mhz", "persistence")
 
 
@@ -249,7 +249,7 @@ def timing_fingerprint(fingerprint: Fingerprint, inductor: str) -> Fingerprint:
 
 
 def _check_same_run(job: Job, source: Identity | TimingSession, observed: Identity) -> None:
-    """Refuse a quantized run that did something else than the one in which BF16 was weighed, now or earlier."""
+    """Refuse a quantized run that did something else than the one in which BF16 was measured, now or earlier."""
     if isinstance(source, Identity):
         check_same_calls(source, observed)
     else:

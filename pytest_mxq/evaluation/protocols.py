@@ -1,4 +1,4 @@
-"""What the paths of gates need of arms and probes: the engines behind these protocols arrive as arguments."""
+"""What the paths of gates need of arms and probes: the backend behind these protocols arrive as arguments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pytest_mxq.baselines.manifest import Identity, LpipsInfo, Manifest, Selection
 from pytest_mxq.gates.speed_statistics import Sampling
-from pytest_mxq.gates.verdict import Evidence, PeakMemory, PictureFault, SpeedSamples
+from pytest_mxq.gates.verdict import Evidence, OutputFault, PeakMemory, SpeedSamples
 
 if TYPE_CHECKING:
     from pytest_mxq.formats import Format
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 Workload = Callable[..., object]
 
 
-class Shot(Protocol):
-    """The pictures or clips of one arm (the engines' own type), with what was observed while they were drawn."""
+class Outputs(Protocol):
+    """The images or videos of one arm (the backend' own type), with what was observed while they were generated."""
 
     @property
     def noun(self) -> str:
-        """What they are: "picture" or "clip"."""
+        """What they are: "image" or "video"."""
         ...
 
     @property
     def positions(self) -> Sequence[int]:
-        """Position of each picture or clip in the case's full set."""
+        """Position of each image or video in the case's full set."""
         ...
 
     @property
-    def faults(self) -> Sequence[PictureFault]:
-        """What is degenerate about the pictures or clips."""
+    def faults(self) -> Sequence[OutputFault]:
+        """What is degenerate about the images or videos."""
         ...
 
     @property
@@ -40,22 +40,22 @@ class Shot(Protocol):
         ...
 
 
-S = TypeVar("S", bound=Shot)  # the engines' own type of pictures
+S = TypeVar("S", bound=Outputs)  # the backend' own type of images
 
 
-class Engines(Protocol[S]):
-    """What the workflow needs of arms and probes; pictures are opaque to it."""
+class Backend(Protocol[S]):
+    """What the workflow needs of arms and probes; images are opaque to it."""
 
-    def draw(self, case: Case, workload: Workload, *, label: str, chunks: Sequence[int] | None = None) -> S:
-        """Draw a case, or some chunks of it, with the BF16 arm."""
+    def generate(self, case: Case, workload: Workload, *, label: str, chunks: Sequence[int] | None = None) -> S:
+        """Generate a case, or some chunks of it, with the BF16 arm."""
         ...
 
-    def draw_other_execution(self, case: Case, workload: Workload, *, chunks: Sequence[int]) -> S:
-        """Draw some chunks in BF16, compiled where the case is eager and the other way round (for the noise floor)."""
+    def generate_other_execution(self, case: Case, workload: Workload, *, chunks: Sequence[int]) -> S:
+        """Generate some chunks in BF16, compiled where the case is eager and vice versa (for the noise floor)."""
         ...
 
-    def draw_quantized(self, case: Case, workload: Workload, number_format: Format, *, emulated: bool) -> S:
-        """Draw a case with a quantized arm."""
+    def generate_quantized(self, case: Case, workload: Workload, number_format: Format, *, emulated: bool) -> S:
+        """Generate a case with a quantized arm."""
         ...
 
     def evidence(self, case: Case, number_format: Format, *, emulated: bool) -> Evidence:
@@ -67,19 +67,19 @@ class Engines(Protocol[S]):
         ...
 
     def stored(self, manifest: Manifest, media: Sequence[Any]) -> S:
-        """The pictures or clips of a stored baseline."""
+        """The images or videos of a stored baseline."""
         ...
 
-    def media(self, shot: S) -> list[Any]:
-        """What a store keeps: PIL images, or Clips."""
+    def media(self, outputs: S) -> list[Any]:
+        """What a store keeps: PIL images, or Videos."""
         ...
 
-    def subset(self, shot: S, positions: Sequence[int]) -> S:
-        """The pictures or clips at some positions."""
+    def subset(self, outputs: S, positions: Sequence[int]) -> S:
+        """The images or videos at some positions."""
         ...
 
     def differences(self, reference: S, other: S) -> tuple[str, ...]:
-        """In what the clips of two shots cannot be compared, such as ``frame count 121 -> 97``."""
+        """In what the videos of two outputs cannot be compared, such as ``frame count 121 -> 97``."""
         ...
 
     def score(self, gate: str, reference: S, other: S) -> list[float]:
@@ -87,11 +87,11 @@ class Engines(Protocol[S]):
         ...
 
     def are_identical(self, reference: S, other: S) -> bool:
-        """Whether all pictures, and all sounds, are equal to the bit."""
+        """Whether all images, and all audio, are bit-identical."""
         ...
 
-    def picture(self, gate: str, shot: S, index: int, frame: int | None) -> Any:
-        """What a gate looked at, as PIL image: a picture, a clip's frame (None: the middle one), a spectrogram."""
+    def image(self, gate: str, outputs: S, index: int, frame: int | None) -> Any:
+        """What a gate looked at, as PIL image: an image, a video's frame (None: the middle one), a spectrogram."""
         ...
 
     def lpips_info(self) -> LpipsInfo:
@@ -112,8 +112,8 @@ class TimedBf16(Protocol):
     def identity(self) -> Identity: ...  # noqa: D102
 
 
-class Stopwatch(Protocol):
-    """What the path needs of the engines."""
+class Benchmark(Protocol):
+    """What the path needs of the backend."""
 
     def evidence(self, case: Case, number_format: Format) -> Evidence:
         """Build the quantized arm that is timed, and prove that it is quantized."""
@@ -131,7 +131,9 @@ class Stopwatch(Protocol):
         """One session of the quantized arm, and what was observed."""
         ...
 
-    def weigh(self, case: Case, workload: Workload, number_format: Format | None) -> tuple[PeakMemory, Identity]:
+    def measure_memory(
+        self, case: Case, workload: Workload, number_format: Format | None
+    ) -> tuple[PeakMemory, Identity]:
         """Peak memory of one call of an arm (None: BF16) alone on the device, and what was observed."""
         ...
 

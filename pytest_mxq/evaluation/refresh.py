@@ -25,7 +25,7 @@ from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError, WeightsUnavailableError
 from pytest_mxq.evaluation.accuracy import largest_lpips
 from pytest_mxq.evaluation.performance import session_differences, timing_fingerprint
-from pytest_mxq.evaluation.protocols import Engines, S, Stopwatch, TimedBf16, Workload
+from pytest_mxq.evaluation.protocols import Backend, Benchmark, S, TimedBf16, Workload
 from pytest_mxq.gates.verdict import Outcome, Stop, Verdict
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ class Refresher(Generic[S]):
     Attributes:
         device: slug of the device.
         formats: formats whose selection of layers is recorded.
-        stopwatch: gives what times BF16; None on a device whose timings are not stored.
-        timing_only: add a timing session to what is stored and draw nothing.
+        benchmark: gives what times BF16; None on a device whose timings are not stored.
+        timing_only: add a timing session to what is stored and generate nothing.
     """
 
-    engines: Engines[S]
+    backend: Backend[S]
     store: BaselineStore
     device: str
     fingerprint: Fingerprint
     formats: Sequence[Format]
-    stopwatch: Callable[[], Stopwatch] | None = None
+    benchmark: Callable[[], Benchmark] | None = None
     timing_only: bool = False
     now: Callable[[], datetime] = _utc_now
 
@@ -85,19 +85,19 @@ class Refresher(Generic[S]):
             return self._add_session(case, workload)
         old = self._old_baseline(case)
         if case.random_weights:
-            return self._refresh_without_pictures(case, workload)
-        shot = self.engines.draw(case, workload, label="bf16")
-        if shot.faults:
-            text = "; ".join(fault.sentence for fault in shot.faults)
-            raise Stop(Outcome.DEGENERATE, f"nothing was stored: BF16 draws degenerate {shot.noun}s: {text}")
-        noise = self._noise_floor(case, workload, shot)
-        draft = self._draft(case, shot.identity, noise, self._sessions(case, workload, shot.identity))
-        manifest = self.store.save(draft, self.engines.media(shot))
-        return "\n".join(self._changes(case, old, manifest, shot))
+            return self._refresh_without_images(case, workload)
+        outputs = self.backend.generate(case, workload, label="bf16")
+        if outputs.faults:
+            text = "; ".join(fault.sentence for fault in outputs.faults)
+            raise Stop(Outcome.DEGENERATE, f"nothing was stored: BF16 generates degenerate {outputs.noun}s: {text}")
+        noise = self._noise_floor(case, workload, outputs)
+        draft = self._draft(case, outputs.identity, noise, self._sessions(case, workload, outputs.identity))
+        manifest = self.store.save(draft, self.backend.media(outputs))
+        return "\n".join(self._changes(case, old, manifest, outputs))
 
-    def _refresh_without_pictures(self, case: Case, workload: Workload) -> str:
+    def _refresh_without_images(self, case: Case, workload: Workload) -> str:
         """Random weights: timing sessions alone."""
-        if self.stopwatch is None:
+        if self.benchmark is None:
             raise MxqError("random weights serve timings alone, and timings are stored on a CUDA device alone")
         timed = self._timed(case, workload)
         draft = self._draft(case, timed.identity, None, self._with_kept(case, timed))
@@ -115,16 +115,20 @@ class Refresher(Generic[S]):
             )
         sessions = _newest((*manifest.sessions, self._as_session(timed)))
         fields = {name: getattr(manifest, name) for name in Draft.__struct_fields__}
-        media = self.store.read_pictures(manifest) if manifest.pictures else []
+        media = self.store.read_outputs(manifest) if manifest.outputs else []
         self.store.save(Draft(**{**fields, "sessions": sessions}), media)
         return f"{case.recipe.name}/{case.name}: {len(sessions)} timing sessions"
 
-    def _sessions(self, case: Case, workload: Workload, drawn: Identity) -> tuple[TimingSession, ...]:
+    def _sessions(self, case: Case, workload: Workload, generated: Identity) -> tuple[TimingSession, ...]:
         """The stored sessions that are still of this case, and a new one where it is timed."""
-        if self.stopwatch is not None and case.is_timed:
+        if self.benchmark is not None and case.is_timed:
             return self._with_kept(case, self._timed(case, workload))
         old = self._old_manifest(case)
-        return old.sessions if old is not None and not identity_differences(old.identity, _timeless(drawn, old)) else ()
+        return (
+            old.sessions
+            if old is not None and not identity_differences(old.identity, _timeless(generated, old))
+            else ()
+        )
 
     def _with_kept(self, case: Case, timed: TimedBf16) -> tuple[TimingSession, ...]:
         """A new session behind the stored ones of the same run on the same weights; others are worth nothing."""
@@ -136,12 +140,12 @@ class Refresher(Generic[S]):
         return _newest((*kept, self._as_session(timed)))
 
     def _timed(self, case: Case, workload: Workload) -> TimedBf16:
-        if self.stopwatch is None:
+        if self.benchmark is None:
             raise MxqError("this device's timings are not stored")
-        return self.stopwatch().time_bf16(case, workload)
+        return self.benchmark().time_bf16(case, workload)
 
     def _as_session(self, timed: TimedBf16) -> TimingSession:
-        digest = self.stopwatch().inductor_digest() if self.stopwatch is not None else ""
+        digest = self.benchmark().inductor_digest() if self.benchmark is not None else ""
         return TimingSession(
             created=self.now().isoformat(timespec="seconds"),
             execution=timed.execution,
@@ -162,18 +166,18 @@ class Refresher(Generic[S]):
             identity=identity,
             selections=self._selections(case),
             noise_floor=noise,
-            lpips=self.engines.lpips_info() if noise is not None else None,
+            lpips=self.backend.lpips_info() if noise is not None else None,
             fingerprint=self.fingerprint,
             sessions=sessions,
         )
 
     def _selections(self, case: Case) -> dict[str, Selection]:
         """The layers that each format would quantize; a format that would quantize none has no entry."""
-        chosen = {kind.name: self.engines.selection(case, kind) for kind in self.formats}
+        chosen = {kind.name: self.backend.selection(case, kind) for kind in self.formats}
         return {name: selection for name, selection in chosen.items() if selection is not None}
 
     def _old_manifest(self, case: Case) -> Manifest | None:
-        """What is stored now, whatever became of its pictures: timing sessions outlive a damaged one."""
+        """What is stored now, whatever became of its images: timing sessions outlive a damaged one."""
         try:
             return self.store.load(case.recipe.name, case.name)
         except (BaselineMissingError, BaselineInvalidError):
@@ -183,45 +187,45 @@ class Refresher(Generic[S]):
         """What is stored now, or why it cannot be compared with."""
         try:
             manifest = self.store.load(case.recipe.name, case.name)
-            pictures = self.store.read_pictures(manifest) if manifest.pictures else []
-            return manifest, self.engines.stored(manifest, pictures)
+            images = self.store.read_outputs(manifest) if manifest.outputs else []
+            return manifest, self.backend.stored(manifest, images)
         except BaselineMissingError:
             return "new baseline"
         except BaselineInvalidError as error:
             return f"replaces an unusable baseline ({error})"
 
-    def _noise_floor(self, case: Case, workload: Workload, shot: S) -> NoiseFloor:
-        """LPIPS of BF16 against BF16, of the sentinel's pictures: drawn again, and compiled."""
-        chunks = case.sentinel_chunks
-        again = self.engines.draw(case, workload, label="bf16 again", chunks=chunks)
-        same = self.engines.subset(shot, again.positions)
-        repeat = largest_lpips(self.engines, same, again)
+    def _noise_floor(self, case: Case, workload: Workload, outputs: S) -> NoiseFloor:
+        """LPIPS of BF16 against BF16, of the drift check's images: regenerated, and compiled."""
+        chunks = case.drift_check_chunks
+        again = self.backend.generate(case, workload, label="bf16 again", chunks=chunks)
+        same = self.backend.subset(outputs, again.positions)
+        repeat = largest_lpips(self.backend, same, again)
         try:
-            other = self.engines.draw_other_execution(case, workload, chunks=chunks)
+            other = self.backend.generate_other_execution(case, workload, chunks=chunks)
         except Exception as error:  # noqa: BLE001  a machine without a compiler still refreshes; the note says why
             reason = next(iter(str(error).strip().splitlines()), "")[:200]
             note = f"not compiled: {type(error).__name__}: {reason}"
             return NoiseFloor(repeat=repeat, eager_vs_compiled=None, note=note)
-        return NoiseFloor(repeat=repeat, eager_vs_compiled=largest_lpips(self.engines, same, other), note="")
+        return NoiseFloor(repeat=repeat, eager_vs_compiled=largest_lpips(self.backend, same, other), note="")
 
-    def _changes(self, case: Case, old: tuple[Manifest, S] | str, new: Manifest, shot: S) -> list[str]:
+    def _changes(self, case: Case, old: tuple[Manifest, S] | str, new: Manifest, outputs: S) -> list[str]:
         path = self.store.manifest_path(case.recipe.name, case.name)
-        lines = [f"{case.recipe.name}/{case.name}: {new.drawn} -> {path}", _noise_line(new)]
+        lines = [f"{case.recipe.name}/{case.name}: {new.generated} -> {path}", _noise_line(new)]
         if new.sessions:
             lines.append(f"BF16, {len(new.sessions)} sessions, newest: {_shown(new.sessions[-1].seconds)}")
         if isinstance(old, str):
             return [*lines, old]
-        manifest, pictures = old
+        manifest, images = old
         lines += [f"software or hardware: {text}" for text in hard_differences(manifest.fingerprint, new.fingerprint)]
         lines += [f"selection of {text}" for text in _selection_changes(manifest, new)]
-        changed = identity_differences(manifest.identity, new.identity) or self.engines.differences(pictures, shot)
+        changed = identity_differences(manifest.identity, new.identity) or self.backend.differences(images, outputs)
         lines += [f"case: {text}" for text in changed]
-        return [*lines, *([] if changed else [self._picture_change(pictures, shot)])]
+        return [*lines, *([] if changed else [self._image_change(images, outputs)])]
 
-    def _picture_change(self, old: S, new: S) -> str:
-        if self.engines.are_identical(old, new):
+    def _image_change(self, old: S, new: S) -> str:
+        if self.backend.are_identical(old, new):
             return f"{new.noun}s: equal to the old ones to the bit"
-        values = self.engines.score("lpips", old, new)
+        values = self.backend.score("lpips", old, new)
         changed = sum(value > 0 for value in values)
         mean = sum(values) / len(values)
         frames = " frames" if len(values) > len(new.positions) else ""
@@ -235,7 +239,7 @@ KEPT_SESSIONS = 8
 
 
 def _timeless(observed: Identity, old: Manifest) -> Identity:
-    """An identity with the stored prompts, seed and execution of the pictures: they change no time."""
+    """An identity with the stored prompts, seed and execution of the images: they change no time."""
     stored = old.identity
     return msgspec.structs.replace(observed, prompts=stored.prompts, seed=stored.seed, execution=stored.execution)
 

@@ -1,4 +1,4 @@
-"""Deciding an accuracy gate: scores of all pictures against the bound of the mean and of the worst picture."""
+"""Deciding an accuracy gate: scores of all images against the bound of the mean and of the worst image."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pytest_mxq.gates.verdict import Outcome, Scores
 def summarize(values: Sequence[float], *, higher_is_better: bool, frames: int = 1) -> Scores:
     """Mean, worst, 90th percentile and one-sided 95 % bound of the mean of one metric.
 
-    A picture that equals its reference has an infinite PSNR; it is left out of the mean, which it would make infinite
+    An image that equals its reference has an infinite PSNR; it is left out of the mean, which it would make infinite
     whatever the others are.
 
-    p90 is the value that 90 % of the pictures do not fall behind (nearest rank, in the direction of worse);
-    the 95 % bound of the mean is Student's, on the side of worse, over the means of the clips where there are such:
-    frames of one clip are no independent pictures.
+    p90 is the value that 90 % of the images do not fall behind (nearest rank, in the direction of worse);
+    the 95 % bound of the mean is Student's, on the side of worse, over the means of the videos where there are such:
+    frames of one video are no independent images.
 
     Args:
-        values: one value per picture, frame or clip.
+        values: one value per image, frame or video.
         higher_is_better: direction.
-        frames: values of each clip, one after the other.
+        frames: values of each video, one after the other.
 
     >>> summarize([0.1, 0.2, 0.6], higher_is_better=False).worst_index
     2
     """
     if not values:
         raise ValueError("no values to summarize")
-    extreme = float("-inf") if higher_is_better else float("inf")  # a NaN counts as the worst picture
+    extreme = float("-inf") if higher_is_better else float("inf")  # a NaN counts as the worst image
     ordered = sorted((extreme if isnan(value) else value for value in values), reverse=higher_is_better)
     worst = ordered[-1]
     return Scores(
@@ -40,7 +40,7 @@ def summarize(values: Sequence[float], *, higher_is_better: bool, frames: int = 
         worst=worst,
         worst_index=next(i for i, value in enumerate(values) if value == worst or isnan(value)),
         p90=ordered[-(-9 * len(ordered) // 10) - 1],
-        mean_bound_95=_mean_bound(_clip_means(values, frames), higher_is_better=higher_is_better),
+        mean_bound_95=_mean_bound(_video_means(values, frames), higher_is_better=higher_is_better),
         frames=frames,
     )
 
@@ -52,7 +52,7 @@ def _mean(values: Sequence[float], *, higher_is_better: bool) -> float:
     return fmean(finite) if finite and (higher_is_better or len(finite) == len(values)) else inf
 
 
-def _clip_means(values: Sequence[float], frames: int) -> list[float]:
+def _video_means(values: Sequence[float], frames: int) -> list[float]:
     return [fmean(values[start : start + frames]) for start in range(0, len(values), frames)]
 
 
@@ -96,7 +96,7 @@ def _compare(kind: GateKind, what: str, value: float, limit: float) -> tuple[boo
 
 
 def worst_first(values: Sequence[float], *, higher_is_better: bool, frames: int = 1) -> list[int]:
-    """Indices of the values, the worst first; a NaN is worse than any number; of each clip its worst frame alone.
+    """Indices of the values, the worst first; a NaN is worse than any number; of each video its worst frame alone.
 
     >>> worst_first([0.1, 0.3, 0.2], higher_is_better=False)
     [1, 2, 0]

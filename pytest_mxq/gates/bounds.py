@@ -21,7 +21,7 @@ class GateKind:
         name: "lpips".
         limit: the marker's argument that holds the bound: "max" or "min".
         higher_is_better: direction of the comparison.
-        family: what it looks at: pictures, speed or memory.
+        family: what it looks at: images, speed or memory.
         noun: what it has a value of, where it has none of each frame.
         arguments: further arguments of its marker.
         largest: largest bound that makes sense (a bound beyond it could not fail or not pass).
@@ -35,8 +35,8 @@ class GateKind:
     largest: float
     unit: str = ""
     digits: int = 4
-    family: str = "pictures"
-    noun: str = "picture"
+    family: str = "images"
+    noun: str = "image"
     arguments: tuple[str, ...] = ("worst",)
 
     @property
@@ -54,9 +54,9 @@ GATES: dict[str, GateKind] = {
     "lpips": GateKind(name="lpips", limit="max", higher_is_better=False, largest=0.80),
     "ssim": GateKind(name="ssim", limit="min", higher_is_better=True, largest=1.0),
     "psnr": GateKind(name="psnr", limit="min", higher_is_better=True, largest=120.0, unit=" dB", digits=2),
-    "flicker": GateKind(name="flicker", limit="max", higher_is_better=False, largest=1.0, digits=3, noun="clip"),
+    "flicker": GateKind(name="flicker", limit="max", higher_is_better=False, largest=1.0, digits=3, noun="video"),
     "audio": GateKind(
-        name="audio", limit="max", higher_is_better=False, largest=60.0, unit=" dB", digits=2, noun="clip"
+        name="audio", limit="max", higher_is_better=False, largest=60.0, unit=" dB", digits=2, noun="video"
     ),
     "speedup": GateKind(
         name="speedup",
@@ -82,7 +82,7 @@ GATES: dict[str, GateKind] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """What one gate demands of one format: of the mean, and of the worst picture (None: not bounded)."""
+    """What one gate demands of one format: of the mean, and of the worst image (None: not bounded)."""
 
     mean: float
     worst: float | None
@@ -131,7 +131,7 @@ def read_any_bound(
     Raises:
         CaseFaultError: as `read_bound`.
     """
-    if kind.family == "pictures":
+    if kind.family == "images":
         return read_bound(kind, args, arguments, format_name=format_name, emulated=emulated)
     _check_arguments(kind, args, arguments)
     if kind.family == "speed":
@@ -186,7 +186,7 @@ def _need_limit(kind: GateKind, arguments: Mapping[str, Any]) -> None:
 def read_bound(
     kind: GateKind, args: tuple[Any, ...], arguments: Mapping[str, Any], *, format_name: str, emulated: bool
 ) -> Bound:
-    """The bound of pictures that a marker states for a format.
+    """The bound of images that a marker states for a format.
 
     Args:
         kind: the gate.
@@ -209,9 +209,9 @@ def read_bound(
 
 
 def default_worst(kind: GateKind, mean: float) -> float:
-    """The bound of the worst picture or clip where the marker states none, at most the gate's largest.
+    """The bound of the worst image or video where the marker states none, at most the gate's largest.
 
-    Of LPIPS max(2 m, m + 0.15), as published practice has it; of flicker 2 m; of sound m + 6 dB, twice the amplitude.
+    Of LPIPS max(2 m, m + 0.15), as published practice has it; of flicker 2 m; of audio m + 6 dB, twice the amplitude.
 
     >>> default_worst(GATES["lpips"], 0.10)
     0.25
@@ -228,7 +228,7 @@ def _check_order(kind: GateKind, mean: float, worst: float) -> None:
     if (worst > mean) if kind.higher_is_better else (worst < mean):
         raise CaseFaultError(
             f"{kind.marker}: worst={worst} is stricter than {kind.limit}={mean}; "
-            "the worst picture cannot be better than the mean"
+            "the worst image cannot be better than the mean"
         )
 
 

@@ -193,7 +193,7 @@ def target_half_width(alpha: float) -> float:
 
 
 def abba_order(rounds: int, seed: int) -> tuple[RoundOrder, ...]:
-    """Which arm runs first in each round: alternating, from a start drawn with the recorded seed.
+    """Which arm runs first in each round: alternating, from a start generated with the recorded seed.
 
     More rounds of the same seed go on where fewer ended, so sampling may grow.
 

@@ -49,19 +49,19 @@ class Cell:
     gate: str
 
 
-class PictureFault(NamedTuple):
-    """What is degenerate about one picture or clip: its index among those drawn, and a sentence."""
+class OutputFault(NamedTuple):
+    """What is degenerate about one image or video: its index among those generated, and a sentence."""
 
-    picture: int
+    image: int
     sentence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """One metric's values, in the order of the prompts: for every picture, for every frame of clips, or for every clip.
+    """One metric's values, in the order of the prompts: for every image, for every frame of videos, or for every video.
 
     Attributes:
-        frames: values of each clip, one after the other; 1 where there is one value for each picture or clip.
+        frames: values of each video, one after the other; 1 where there is one value for each image or video.
     """
 
     values: tuple[float, ...]
@@ -207,13 +207,13 @@ class MemoryFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceNote:
-    """Which BF16 pictures a verdict was made against, and why these.
+    """Which BF16 images a verdict was made against, and why these.
 
     Attributes:
         mode: "stored" or "live".
         reason: one sentence.
         manifest: path of the stored baseline's manifest, where there is one.
-        sentinel: largest LPIPS between a stored picture and the same picture drawn again in this run.
+        drift_check: largest LPIPS between a stored image and the same image regenerated in this run.
         noise_repeat: LPIPS of BF16 against BF16 repeated, as stored at refresh.
         noise_compiled: LPIPS of BF16 eager against BF16 compiled, as stored at refresh.
     """
@@ -221,7 +221,7 @@ class ReferenceNote:
     mode: str
     reason: str
     manifest: str = ""
-    sentinel: float | None = None
+    drift_check: float | None = None
     noise_repeat: float | None = None
     noise_compiled: float | None = None
 
@@ -231,13 +231,13 @@ class Verdict:
     """The record of one cell.
 
     Attributes:
-        sentence: one line that a stranger understands.
+        sentence: one line that a other_process understands.
         observed: the number that was compared, in the gate's unit.
         bound: the number it was compared with.
-        worst_bound: the bound of the worst picture, where the gate has one.
-        worst_prompt: the prompt of the worst picture.
+        worst_bound: the bound of the worst image, where the gate has one.
+        worst_prompt: the prompt of the worst image.
         emulated: whether the format's numerics were emulated.
-        pictures: paths of the comparison pictures, worst first.
+        images: paths of the comparison images, worst first.
         next_command: the command that runs this one item again.
         seconds: wall time of the cell.
         fingerprint: the hard fields of the machine and software that judged.
@@ -256,7 +256,7 @@ class Verdict:
     memory: MemoryFacts | None = None
     reference: ReferenceNote | None = None
     emulated: bool = False
-    pictures: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     next_command: str = ""
     seconds: float = 0.0
     fingerprint: dict[str, str] | None = None

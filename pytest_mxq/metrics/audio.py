@@ -1,6 +1,6 @@
-"""Sound: how far its spectrum is from the reference's, whether it is any, and what it looks like.
+"""Audio: how far its spectrum is from the reference's, whether it is any, and what it looks like.
 
-A set of sounds is a float32 tensor (clips, channels, samples) on the CPU, full scale 1.
+A set of audio is a float32 tensor (videos, channels, samples) on the CPU, full scale 1.
 """
 
 import torch
@@ -16,70 +16,70 @@ FLOOR_DB = 60.0
 """Power further below the reference's loudest bin than this counts as this: silence stays at a finite distance."""
 
 SILENT_PEAK = 2 / 32768
-"""A sound that nowhere exceeds this, two steps of 16 bits, is silent."""
+"""A audio that nowhere exceeds this, two steps of 16 bits, is silent."""
 
 SHOWN_DB = 100.0
 """A spectrogram's range: white is a sine of full scale, black is this far below it or further."""
 
 
-class SoundError(MxqError):
-    """Two sounds that cannot be compared."""
+class AudioError(MxqError):
+    """Two audio that cannot be compared."""
 
 
 def log_spectral_distance(reference: Tensor, other: Tensor) -> list[float]:
-    """Log-spectral distance of each clip's sound to its reference, dB; 0 for equal sounds.
+    """Log-spectral distance of each video's audio to its reference, dB; 0 for equal audio.
 
     ``LSD = mean_t sqrt(mean_f (10 log10(P_r(t, f) / P_q(t, f)))^2)`` (Gray and Markel 1976; Rabiner and Juang 1993,
     section 4.5) over the power spectra P of Hann windows of 1024 samples, averaged over the channels. Power is at least
-    60 dB below the reference clip's loudest bin. Unlike there, bins where both are at that floor are left out of the
-    mean, and so are spectra of nothing else: a change of level of x dB is then about x dB of any sound, be it a tone or
+    60 dB below the reference video's loudest bin. Unlike there, bins where both are at that floor are left out of the
+    mean, and so are spectra of nothing else: a change of level of x dB is then about x dB of any audio, be it a tone or
     noise, and no less of one with pauses.
 
-    Two noises of the same spectrum are about 8 dB apart; silence instead of a sound is tens of dB. A silent reference
+    Two noises of the same spectrum are about 8 dB apart; silence instead of audio is tens of dB. A silent reference
     gives no finite number, which no gate lets pass.
 
     Args:
-        reference: sounds (clips, channels, samples).
-        other: sounds of the same shape; finite.
+        reference: audio (videos, channels, samples).
+        other: audio of the same shape; finite.
 
     Returns:
-        One value a clip.
+        One value a video.
 
     Raises:
-        SoundError: the shapes differ.
+        AudioError: the shapes differ.
     """
     if reference.shape != other.shape:
-        raise SoundError(
-            f"the reference's sound has shape {tuple(reference.shape)} and the other {tuple(other.shape)} (clips, "
+        raise AudioError(
+            f"the reference's audio has shape {tuple(reference.shape)} and the other {tuple(other.shape)} (videos, "
             "channels, samples); they must agree. Refresh the baseline if the case has changed on purpose."
         )
     return [_distance(one, another) for one, another in zip(reference, other, strict=True)]
 
 
-def find_silent(sounds: Tensor) -> list[Degenerate]:
-    """Every clip whose sound is none: NaN, infinite, or silence.
+def find_silent(audio: Tensor) -> list[Degenerate]:
+    """Every video whose audio is none: NaN, infinite, or silence.
 
     Args:
-        sounds: (clips, channels, samples).
+        audio: (videos, channels, samples).
 
     Returns:
-        At most one fault a clip, in their order.
+        At most one fault a video, in their order.
     """
-    found = (_fault(index, sound) for index, sound in enumerate(sounds))
+    found = (_fault(index, audio) for index, audio in enumerate(audio))
     return [fault for fault in found if fault is not None]
 
 
-def spectrogram(sound: Tensor) -> Tensor:
-    """The power of a sound over time as a grey picture: black 100 dB below full scale, white at it, high notes on top.
+def spectrogram(audio: Tensor) -> Tensor:
+    """The power of audio over time as a grey image: black 100 dB below full scale, white at it, high notes on top.
 
     Args:
-        sound: (channels, samples); the channels stand one below the other.
+        audio: (channels, samples); the channels stand one below the other.
 
     Returns:
-        uint8 picture (3, channels x 256, spectra); of a short sound the spectra stand closer, so that it is as wide.
+        uint8 image (3, channels x 256, spectra); of a short audio the spectra stand closer, so that it is as wide.
     """
-    hop = max(1, min(WINDOW // 4, sound.shape[1] // 256))
-    power = _power(sound.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), hop=hop)[:, :-1]
+    hop = max(1, min(WINDOW // 4, audio.shape[1] // 256))
+    power = _power(audio.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), hop=hop)[:, :-1]
     full_scale = (WINDOW / 4) ** 2  # a sine of amplitude 1 under a Hann window
     shown = 1 + _decibels(power, floor=full_scale * 10 ** (-SHOWN_DB / 10), unit=full_scale) / SHOWN_DB
     halved = shown.reshape(len(shown), WINDOW // 4, 2, -1).amax(2)  # 512 bins in 256 rows
@@ -97,11 +97,11 @@ def _distance(reference: Tensor, other: Tensor) -> float:
     return float(spectra[counts > 0].mean())
 
 
-def _power(sound: Tensor, *, hop: int = WINDOW // 4) -> Tensor:
-    """Power spectra (channels, bins, spectra) in double precision; the sound is continued with zeros."""
+def _power(audio: Tensor, *, hop: int = WINDOW // 4) -> Tensor:
+    """Power spectra (channels, bins, spectra) in double precision; the audio is continued with zeros."""
     window = torch.hann_window(WINDOW, dtype=torch.float64)
     spectrum = torch.stft(
-        sound.double(), WINDOW, hop_length=hop, window=window, pad_mode="constant", return_complex=True
+        audio.double(), WINDOW, hop_length=hop, window=window, pad_mode="constant", return_complex=True
     )
     return torch.square(spectrum.abs())
 
@@ -110,13 +110,13 @@ def _decibels(power: Tensor, *, floor: float, unit: float) -> Tensor:
     return power.clamp(min=floor).div(unit).log10().mul(10)
 
 
-def _fault(index: int, sound: Tensor) -> Degenerate | None:
-    bad = int((~sound.isfinite()).sum())
+def _fault(index: int, audio: Tensor) -> Degenerate | None:
+    bad = int((~audio.isfinite()).sum())
     if bad:
-        detail = f"{bad} of {sound.numel()} values of the sound are NaN or infinite"
+        detail = f"{bad} of {audio.numel()} values of the audio are NaN or infinite"
         return Degenerate(index=index, kind=DegenerateKind.NOT_FINITE, detail=detail)
-    peak = float(sound.abs().max())
+    peak = float(audio.abs().max())
     if peak > SILENT_PEAK:
         return None
-    detail = f"the sound's peak is {peak:.2g}, at most {SILENT_PEAK:.2g} of full scale"
+    detail = f"the audio's peak is {peak:.2g}, at most {SILENT_PEAK:.2g} of full scale"
     return Degenerate(index=index, kind=DegenerateKind.SILENT, detail=detail)

@@ -1,6 +1,6 @@
-"""Clips in time: how much a clip changes from frame to frame, and whether it moves at all.
+"""Videos in time: how much a video changes from frame to frame, and whether it moves at all.
 
-A set of clips is a set of pictures, ``torch.uint8`` (clips x frames, 3, H, W), frame after frame.
+A set of videos is a set of images, ``torch.uint8`` (videos x frames, 3, H, W), frame after frame.
 """
 
 from itertools import pairwise
@@ -8,56 +8,58 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from pytest_mxq.metrics.images import PictureError, check_pair
+from pytest_mxq.metrics.images import ImageError, check_pair
 
 FROZEN_CHANGE = 0.25 / 255
-"""A clip is frozen if no frame differs from its first by more (mean absolute difference, values in [0, 1])."""
+"""A video is frozen if no frame differs from its first by more (mean absolute difference, values in [0, 1])."""
 
 LEAST_CHANGE = 1 / 255
-"""What a reference's change counts at least: a clip that hardly moves gives no scale to measure flicker by."""
+"""What a reference's change counts at least: a video that hardly moves gives no scale to measure flicker by."""
 
 
 def flicker(reference: Tensor, other: Tensor, *, frames: int) -> list[float]:
-    """How far each clip's change from frame to frame is from its reference's, relative to the reference's.
+    """How far each video's change from frame to frame is from its reference's, relative to the reference's.
 
     ``|c(q) - c(r)| / max(c(r), 1/255)`` with ``c(x) = mean_t mean |x_t - x_(t-1)|`` over pixels and channels in
-    [0, 1]: 0 for the reference itself and 1 for a clip that stands still, however good its frames are.
+    [0, 1]: 0 for the reference itself and 1 for a video that stands still, however good its frames are.
 
     Args:
-        reference: uint8 clips (N x frames, 3, H, W).
-        other: uint8 clips of the same shape.
-        frames: frames of a clip.
+        reference: uint8 videos (N x frames, 3, H, W).
+        other: uint8 videos of the same shape.
+        frames: frames of a video.
 
     Returns:
-        One value a clip.
+        One value a video.
 
     Raises:
-        PictureError: the sets do not agree, or a clip has one frame alone.
+        ImageError: the sets do not agree, or a video has one frame alone.
     """
     check_pair(reference, other)
     if frames < 2:
-        raise PictureError(f"clips have {frames} frame: flicker is a change from frame to frame. Draw longer clips.")
+        raise ImageError(
+            f"videos have {frames} frame: flicker is a change from frame to frame. Generate longer videos."
+        )
     pairs = zip(torch.split(reference, frames), torch.split(other, frames), strict=True)
     changes = ((_change(one), _change(another)) for one, another in pairs)
     return [abs(another - one) / max(one, LEAST_CHANGE) for one, another in changes]
 
 
-def largest_departure(clip: Tensor) -> float:
-    """The largest mean absolute difference of a frame to the first, values in [0, 1]; of a moving clip, a lower bound.
+def largest_departure(video: Tensor) -> float:
+    """The largest mean absolute difference of a frame to the first, values in [0, 1]; of a moving video, a lower bound.
 
     Args:
-        clip: uint8 frames (F, 3, H, W).
+        video: uint8 frames (F, 3, H, W).
     """
     largest = 0.0
-    for frame in clip[1:]:
-        largest = max(largest, _distance(clip[0], frame))
+    for frame in video[1:]:
+        largest = max(largest, _distance(video[0], frame))
         if largest > FROZEN_CHANGE:
             break
     return largest
 
 
-def _change(clip: Tensor) -> float:
-    steps = [_distance(before, after) for before, after in pairwise(clip)]
+def _change(video: Tensor) -> float:
+    steps = [_distance(before, after) for before, after in pairwise(video)]
     return sum(steps) / len(steps)
 
 

@@ -1,7 +1,7 @@
 """LPIPS (Zhang et al. 2018), net alex, at full resolution, in batches.
 
-The ``lpips`` package gives the architecture and the calibrated heads; the AlexNet trunk comes with pytest-mxq, so that
-no weights are downloaded and the numbers belong to one known file.
+The ``lpips`` package gives the architecture and the calibrated heads; the AlexNet weights come with pytest-mxq, so that
+nothing is downloaded and the numbers belong to one known file.
 """
 
 import importlib.metadata
@@ -17,10 +17,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from pytest_mxq.metrics.images import PictureError, check_pair
-from pytest_mxq.metrics.lpips_weights import TRUNK_PATH, TRUNK_SHA256, TrunkError, checked_trunk
+from pytest_mxq.metrics.images import ImageError, check_pair
+from pytest_mxq.metrics.lpips_weights import WEIGHTS_PATH, WEIGHTS_SHA256, LpipsWeightsError, read_weights
 
-__all__ = ["TRUNK_PATH", "TRUNK_SHA256", "Lpips", "LpipsIdentity", "TrunkError", "read_trunk"]
+__all__ = ["WEIGHTS_PATH", "WEIGHTS_SHA256", "Lpips", "LpipsIdentity", "LpipsWeightsError", "read_lpips_weights"]
 
 MIN_SIDE = 31
 """Smallest side in pixels that still leaves AlexNet's last pooling a window."""
@@ -28,10 +28,10 @@ MIN_SIDE = 31
 # torchvision numbers AlexNet's layers in one row, lpips cuts the row into five slices.
 _SLICES = {"0": "slice1", "3": "slice2", "6": "slice3", "8": "slice4", "10": "slice5"}
 
-# One picture of 1024x1024 at a time (43 MB of features), or 64 of 128x128.
+# One image of 1024x1024 at a time (43 MB of features), or 64 of 128x128.
 _CHUNK_PIXELS = 1024 * 1024
 
-# A pixel costs 41 bytes of features: the 24 pictures of 1024x1024 behind a published claim take 1 GB.
+# A pixel costs 41 bytes of features: the 24 images of 1024x1024 behind a published claim take 1 GB.
 _KEPT_PIXELS = 24 * 1024 * 1024
 
 Features: TypeAlias = list[Tensor]
@@ -39,7 +39,7 @@ Features: TypeAlias = list[Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LpipsIdentity:
-    """What a distance depends on besides the pictures; stored with every baseline."""
+    """What a distance depends on besides the images; stored with every baseline."""
 
     net: str
     version: str
@@ -48,17 +48,17 @@ class LpipsIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kept:
-    pictures: Tensor
+    images: Tensor
     features: list[Features]
 
 
-def read_trunk(path: Path) -> dict[str, Tensor]:
-    """The trunk's tensors, named ``features.<layer>.<weight|bias>``.
+def read_lpips_weights(path: Path) -> dict[str, Tensor]:
+    """The LPIPS weights's tensors, named ``features.<layer>.<weight|bias>``.
 
     Raises:
-        TrunkError: the file is missing, or its SHA-256 is not ``TRUNK_SHA256``.
+        LpipsWeightsError: the file is missing, or its SHA-256 is not ``WEIGHTS_SHA256``.
     """
-    return safetensors.torch.load(checked_trunk(path))  # type: ignore[no-any-return]  # untyped package
+    return safetensors.torch.load(read_weights(path))  # type: ignore[no-any-return]  # untyped package
 
 
 def _architecture() -> Any:
@@ -77,8 +77,10 @@ def _architecture() -> Any:
 
 def _network() -> Any:
     network = _architecture()
-    trunk = {name.split(".", 1)[1]: tensor for name, tensor in read_trunk(TRUNK_PATH).items()}
-    network.net.load_state_dict({f"{_SLICES[name.split('.')[0]]}.{name}": trunk[name] for name in trunk}, assign=True)
+    weights = {name.split(".", 1)[1]: tensor for name, tensor in read_lpips_weights(WEIGHTS_PATH).items()}
+    network.net.load_state_dict(
+        {f"{_SLICES[name.split('.')[0]]}.{name}": weights[name] for name in weights}, assign=True
+    )
     with importlib.resources.as_file(importlib.resources.files("lpips") / "weights/v0.1/alex.pth") as path:
         heads = torch.load(path, map_location="cpu", weights_only=True)
     network.lins.load_state_dict({name.removeprefix("lin"): heads[name] for name in heads}, assign=True)
@@ -89,10 +91,10 @@ class Lpips:
     """Measures LPIPS distances on the CPU in float32.
 
     One reference set is remembered with its features, so that the second format compared with it pays for its own
-    pictures alone. Make one object a session.
+    images alone. Make one object a session.
 
     Raises:
-        TrunkError: the packaged trunk is missing or altered.
+        LpipsWeightsError: the packaged AlexNet weights are missing or altered.
     """
 
     def __init__(self) -> None:
@@ -100,51 +102,51 @@ class Lpips:
         self._kept: _Kept | None = None
 
     def describe(self) -> LpipsIdentity:
-        """The net, the version of the ``lpips`` package and the digest of the trunk in use."""
-        return LpipsIdentity(net="alex", version=importlib.metadata.version("lpips"), trunk_sha256=TRUNK_SHA256)
+        """The net, the version of the ``lpips`` package and the digest of the LPIPS weights in use."""
+        return LpipsIdentity(net="alex", version=importlib.metadata.version("lpips"), trunk_sha256=WEIGHTS_SHA256)
 
     def distances(self, reference: Tensor, other: Tensor) -> list[float]:
-        """The LPIPS distance of each pair, 0.0 for equal pictures.
+        """The LPIPS distance of each pair, 0.0 for equal images.
 
         Args:
-            reference: uint8 pictures (N, 3, H, W), sides of at least 31 pixels.
-            other: uint8 pictures of the same shape.
+            reference: uint8 images (N, 3, H, W), sides of at least 31 pixels.
+            other: uint8 images of the same shape.
 
         Returns:
-            One value a picture.
+            One value an image.
 
         Raises:
-            PictureError: the sets do not agree, or a side is too short.
+            ImageError: the sets do not agree, or a side is too short.
         """
         check_pair(reference, other)
         height, width = reference.shape[-2:]
         if min(height, width) < MIN_SIDE:
-            raise PictureError(
-                f"pictures are {width}x{height}; LPIPS needs {MIN_SIDE} pixels a side. Draw larger ones."
+            raise ImageError(
+                f"images are {width}x{height}; LPIPS needs {MIN_SIDE} pixels a side. Generate larger ones."
             )
         chunk = max(1, _CHUNK_PIXELS // (height * width))
         with torch.no_grad():
             pairs = zip(self._reference_features(reference, chunk), torch.split(other, chunk), strict=True)
-            return [value for one, pictures in pairs for value in self._compare(one, self._features(pictures))]
+            return [value for one, images in pairs for value in self._compare(one, self._features(images))]
 
     def _reference_features(self, reference: Tensor, chunk: int) -> Iterable[Features]:
-        if self._kept is not None and torch.equal(self._kept.pictures, reference):
+        if self._kept is not None and torch.equal(self._kept.images, reference):
             return self._kept.features
         self._kept = None  # freed before the next set is computed, never two at a time
-        features = (self._features(pictures) for pictures in torch.split(reference, chunk))
+        features = (self._features(images) for images in torch.split(reference, chunk))
         if reference[:, 0].numel() > _KEPT_PIXELS:
             return features
-        # A clone: the caller may draw the next pictures into the same memory.
-        self._kept = _Kept(pictures=reference.clone(), features=list(features))
+        # A clone: the caller may generate the next images into the same memory.
+        self._kept = _Kept(images=reference.clone(), features=list(features))
         return self._kept.features
 
-    def _features(self, pictures: Tensor) -> Features:
-        """The five feature maps of each picture, normalized over the channels.
+    def _features(self, images: Tensor) -> Features:
+        """The five feature maps of each image, normalized over the channels.
 
         The formulas of ``ScalingLayer`` and ``normalize_tensor``, in place, and the first on whole planes.
         """
         scaling = self._network.scaling_layer
-        values = pictures.float().div_(127.5).sub_(1).sub_(scaling.shift).div_(scaling.scale)
+        values = images.float().div_(127.5).sub_(1).sub_(scaling.shift).div_(scaling.scale)
         layers = self._network.net(values.to(memory_format=torch.channels_last))
         return [layer.div_(torch.linalg.vector_norm(layer, dim=1, keepdim=True).add_(1e-10)) for layer in layers]
 

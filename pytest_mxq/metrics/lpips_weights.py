@@ -1,37 +1,39 @@
-"""The packaged AlexNet trunk of LPIPS: where it lies, and the one file that it may be."""
+"""The packaged AlexNet weights of LPIPS: where they lie, and the one file that they may be."""
 
 import hashlib
 from pathlib import Path
 
 from pytest_mxq.errors import MxqError
 
-TRUNK_PATH = Path(__file__).parent.parent / "assets" / "lpips" / "alexnet_features.safetensors"
+WEIGHTS_PATH = Path(__file__).parent.parent / "assets" / "lpips" / "alexnet_features.safetensors"
 """The ten convolution tensors of torchvision's ImageNet AlexNet, float32."""
 
-TRUNK_SHA256 = "9f97fd313f4da83dbe6bbfbe6effca1241de9edfcd7c53386261ed9697286dd9"
+WEIGHTS_SHA256 = "9f97fd313f4da83dbe6bbfbe6effca1241de9edfcd7c53386261ed9697286dd9"
 """Digest of the file that reproduces the distances published with LPIPS."""
 
 
-class TrunkError(MxqError):
-    """The packaged AlexNet trunk is missing or is not the file that LPIPS' published numbers were checked with."""
+class LpipsWeightsError(MxqError):
+    """The packaged AlexNet weights are missing or are not the file that reproduces LPIPS' published numbers."""
 
 
-def checked_trunk(path: Path) -> bytes:
-    """The trunk's file, in safetensors format.
+def read_weights(path: Path) -> bytes:
+    """The LPIPS weights's file, in safetensors format.
 
     Raises:
-        TrunkError: the file is missing, cannot be read, or its SHA-256 is not ``TRUNK_SHA256``.
+        LpipsWeightsError: the file is missing, cannot be read, or its SHA-256 is not ``WEIGHTS_SHA256``.
     """
     if not path.is_file():
-        raise TrunkError(f"the LPIPS trunk {path} is missing; reinstall pytest-mxq.")
+        raise LpipsWeightsError(f"the LPIPS weights {path} is missing; reinstall pytest-mxq.")
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise TrunkError(f"the LPIPS trunk {path} cannot be read ({error.strerror}); reinstall pytest-mxq.") from error
+        raise LpipsWeightsError(
+            f"the LPIPS weights {path} cannot be read ({error.strerror}); reinstall pytest-mxq."
+        ) from error
     found = hashlib.sha256(content).hexdigest()
-    if found != TRUNK_SHA256:
-        raise TrunkError(
-            f"the LPIPS trunk {path} has SHA-256 {found}, expected {TRUNK_SHA256}: "
+    if found != WEIGHTS_SHA256:
+        raise LpipsWeightsError(
+            f"the LPIPS weights {path} has SHA-256 {found}, expected {WEIGHTS_SHA256}: "
             "its distances would not be comparable with any other. Reinstall pytest-mxq."
         )
     return content

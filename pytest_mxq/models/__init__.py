@@ -1,6 +1,14 @@
 """Models: one file each, with everything known of it."""
 
-from pytest_mxq.models.base import GENERIC_RULE, Keep, MemoryNeed, ModelRegistry, ModelSource, Recipe, SelectionRule
+from pytest_mxq.models.base import (
+    GENERIC_RULE,
+    MemoryNeed,
+    ModelRegistry,
+    ModelSource,
+    Recipe,
+    SelectionRule,
+    SkipPattern,
+)
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV
 from pytest_mxq.models.ltx2 import LTX_2
@@ -8,12 +16,12 @@ from pytest_mxq.models.qwen_image import QWEN_IMAGE
 
 __all__ = [
     "GENERIC_RULE",
-    "Keep",
     "MemoryNeed",
     "ModelRegistry",
     "ModelSource",
     "Recipe",
     "SelectionRule",
+    "SkipPattern",
     "built_in_models",
 ]
 

@@ -16,7 +16,7 @@ PUBLISHED = "published"  # the selection rule that a recipe's published numbers 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
+class SkipPattern:
     """One pattern of a selective-quantization rule: a layer whose name it matches stays in BF16.
 
     Attributes:
@@ -44,9 +44,9 @@ class SelectionRule:
     """
 
     min_features: int
-    keep: tuple[Keep, ...] = ()
+    keep: tuple[SkipPattern, ...] = ()
 
-    def keeps(self, name: str, in_features: int, out_features: int) -> bool:
+    def skips(self, name: str, in_features: int, out_features: int) -> bool:
         """Whether this layer stays in BF16."""
         small = min(in_features, out_features) < self.min_features
         return small or any(clause.matches(name) for clause in self.keep)
@@ -66,7 +66,7 @@ class MemoryNeed:
         encoders: those of the text encoders, which random weights do without.
         denoiser: those of the denoiser.
         call: what a call adds, whatever its batch.
-        image: what each picture of the batch adds.
+        image: what each image of the batch adds.
         selected: largest share of the denoiser's weights that a rule of the model quantizes.
     """
 
@@ -77,13 +77,13 @@ class MemoryNeed:
     image: float
     selected: float = 1.0
 
-    def pictures(self, batch_size: int, *, emulated: bool) -> float:
-        """Peak of a picture gate: BF16 with its encoders, or without them the quantized weights and a call beside.
+    def images(self, batch_size: int, *, emulated: bool) -> float:
+        """Peak of an image gate: BF16 with its encoders, or without them the quantized weights and a call beside.
 
         The encoders embed the prompts first and then leave the device.
         """
-        drawing = self.weights - self.encoders + self._of_copy(_EMULATED if emulated else _NATIVE)
-        return max(self.weights, drawing + self._of_call(batch_size))
+        generation = self.weights - self.encoders + self._of_copy(_EMULATED if emulated else _NATIVE)
+        return max(self.weights, generation + self._of_call(batch_size))
 
     def both_arms(self, batch_size: int, *, random: bool) -> float:
         """Peak with the base and one quantized arm beside it, encoders included: a gate of speed or memory."""
@@ -121,7 +121,7 @@ class Recipe:
             none and fills them afterwards); parameters in the places of the text encoders hold the embeddings that
             every prompt gets. None: the model cannot be had with random weights.
         memory: what it occupies; None: not known, and not checked before loading.
-        makes_clips: whether it makes video, which a baseline keeps with PyAV.
+        generates_video: whether it makes video, which a baseline keeps with PyAV.
         graphs_up_to: largest batch size at which the arms of speed and memory gates run with CUDA Graphs; 0: none.
         prepare: called with the base pipeline once it is loaded (such as for VAE tiling); the arms share its parts.
         save_tiny: saves the same architecture, small enough for a CPU, into a folder, in the layout of
@@ -140,7 +140,7 @@ class Recipe:
     cpu_float32_vae: bool = True
     random: Callable[[], Any] | None = None
     memory: MemoryNeed | None = None
-    makes_clips: bool = False
+    generates_video: bool = False
     graphs_up_to: int = 1
     prepare: Callable[[Any], None] | None = None
     save_tiny: Callable[[Path], None] | None = None
@@ -160,9 +160,9 @@ class Recipe:
 GENERIC_RULE = SelectionRule(
     min_features=1024,
     keep=(
-        Keep(pattern="embed", reason="conditioning and patch embeddings: few rows, large effect"),
-        Keep(pattern="norm_out", reason="last modulation: one row, acts on every pixel"),
-        Keep(pattern="proj_out", exact=True, reason="last projection to latents: acts on every pixel"),
+        SkipPattern(pattern="embed", reason="conditioning and patch embeddings: few rows, large effect"),
+        SkipPattern(pattern="norm_out", reason="last modulation: one row, acts on every pixel"),
+        SkipPattern(pattern="proj_out", exact=True, reason="last projection to latents: acts on every pixel"),
     ),
 )
 

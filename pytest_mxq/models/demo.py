@@ -1,12 +1,12 @@
-"""The packaged demo: a real, trained, 5 M parameter text-to-image FLUX that draws coloured shapes at 128x128."""
+"""The packaged demo: a real, trained, 5 M parameter text-to-image FLUX that generates coloured shapes at 128x128."""
 
 from pathlib import Path
 from types import MappingProxyType
 
-from pytest_mxq.models.base import Keep, Recipe, SelectionRule
+from pytest_mxq.models.base import Recipe, SelectionRule, SkipPattern
 
 # The grammar: "a SIZE FILL COLOUR SHAPE at the PLACE on a FILL COLOUR background". Every colour, shape, place and
-# fill of it occurs, and no two prompts draw nearly the same scene.
+# fill of it occurs, and no two prompts generate nearly the same scene.
 DEMO_PROMPTS = (
     "a large striped red circle at the left on a plain blue background",
     "a small plain yellow star at the center on a gradient purple background",
@@ -49,9 +49,9 @@ DEMO = Recipe(
     rule=SelectionRule(
         min_features=192,  # the width of its transformer, as 1024 is a third of FLUX.1-dev's
         keep=(
-            Keep(pattern="embed", reason="conditioning and patch embeddings: few rows, large effect"),
-            Keep(pattern="norm_out.linear", exact=True, reason="last modulation: one row, acts on every pixel"),
-            Keep(pattern="proj_out", exact=True, reason="last projection to latents: acts on every pixel"),
+            SkipPattern(pattern="embed", reason="conditioning and patch embeddings: few rows, large effect"),
+            SkipPattern(pattern="norm_out.linear", exact=True, reason="last modulation: one row, acts on every pixel"),
+            SkipPattern(pattern="proj_out", exact=True, reason="last projection to latents: acts on every pixel"),
         ),
     ),
     prompts=DEMO_PROMPTS,

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pytest_mxq.models.base import Keep, MemoryNeed, Recipe, SelectionRule
+from pytest_mxq.models.base import MemoryNeed, Recipe, SelectionRule, SkipPattern
 from pytest_mxq.models.embeddings import embedding_table
 from pytest_mxq.models.published import PublishedLpips, PublishedRun
 from pytest_mxq.models.tiny import clip_tokenizer, save_pipeline, seeded, strengthen_blocks, t5_tokenizer
@@ -155,7 +155,7 @@ def save_tiny_flux(folder: Path) -> None:
     tokenizer, tokenizer_2 = clip_tokenizer(), t5_tokenizer()
     with seeded():
         parts = _parts(TINY_SIZE)
-        encoder = CLIPTextModel(_tiny_clip(tokenizer))
+        encoder = CLIPTextModel(_tiny_video(tokenizer))
         encoder_2 = T5EncoderModel(_tiny_t5(len(tokenizer_2)))
     strengthen_blocks(parts["transformer"])
     pipe = FluxPipeline(
@@ -164,7 +164,7 @@ def save_tiny_flux(folder: Path) -> None:
     save_pipeline(pipe, folder)
 
 
-def _tiny_clip(tokenizer: Any) -> Any:
+def _tiny_video(tokenizer: Any) -> Any:
     from transformers import CLIPTextConfig
 
     width = TINY_SIZE.transformer["pooled_projection_dim"]
@@ -203,9 +203,9 @@ def _tiny_t5(vocabulary: int) -> Any:
 _PUBLISHED_RULE = SelectionRule(
     min_features=1024,
     keep=(
-        Keep(pattern="embed", reason="time, guidance, text and patch embeddings: few rows, large effect"),
-        Keep(pattern="norm_out.linear", exact=True, reason="last modulation: one row, acts on every pixel"),
-        Keep(
+        SkipPattern(pattern="embed", reason="time, guidance, text and patch embeddings: few rows, large effect"),
+        SkipPattern(pattern="norm_out.linear", exact=True, reason="last modulation: one row, acts on every pixel"),
+        SkipPattern(
             pattern="proj_out",
             exact=True,  # every single block ends in a proj_out of its own: 15 % of the weights
             reason="last projection to latents: acts on every pixel",
@@ -214,21 +214,23 @@ _PUBLISHED_RULE = SelectionRule(
 )
 
 # The published rule has no clause for the blocks' modulation, as Qwen-Image's has: 27 % of the weights are quantized
-# though they multiply one row a picture. To leave them in BF16 costs memory and no time (float8 on an H100, 14 steps at
+# though they multiply one row an image. To leave them in BF16 costs memory and no time (float8 on an H100, 14 steps at
 # batch 1: 1.552 s, against 1.555 s).
 _INTENDED_RULE = replace(
     _PUBLISHED_RULE,
     keep=(
         *_PUBLISHED_RULE.keep,
-        Keep(pattern="norm1.linear", reason="modulation of a double block's picture stream: one row a picture"),
-        Keep(pattern="norm1_context.linear", reason="modulation of a double block's text stream: one row a picture"),
-        Keep(pattern=".norm.linear", reason="modulation of a single block: one row a picture"),
+        SkipPattern(pattern="norm1.linear", reason="modulation of a double block's image stream: one row an image"),
+        SkipPattern(
+            pattern="norm1_context.linear", reason="modulation of a double block's text stream: one row an image"
+        ),
+        SkipPattern(pattern=".norm.linear", reason="modulation of a single block: one row an image"),
     ),
 )
 
 
 FLUX_1_DEV = Recipe(
-    # Weights from the configurations; a call and a picture from the published peaks at batch 1, 4 and 8 (38.34, 44.39
+    # Weights from the configurations; a call and an image from the published peaks at batch 1, 4 and 8 (38.34, 44.39
     # and 53.00 GB in BF16).
     memory=MemoryNeed(weights=31.4, encoders=9.1, denoiser=22.2, call=2.3, image=2.0),
     name="flux.1-dev",
@@ -263,8 +265,8 @@ PUBLISHED_RUNS = (
     PublishedRun(format="nvfp4", batch_size=8, seconds=9.81, peak_gb=36.00, speedup=1.59),
 )
 
-# Caution: BF16 was drawn at batch 32 and NVFP4 at batch 16 under one re-seeded generator, so half of NVFP4's prompts
-# start from other noise.
+# Caution: BF16 was generated at batch 32 and NVFP4 at batch 16 under one re-seeded generator, so half of NVFP4's
+# prompts start from other noise.
 PUBLISHED_LPIPS = (
     PublishedLpips(format="mxfp8", selective=0.1076, all_layers=0.1381),
     PublishedLpips(format="nvfp4", selective=0.4383, all_layers=0.4797),

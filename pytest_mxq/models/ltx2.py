@@ -1,18 +1,18 @@
 """LTX-2: the published call, rules and results, its pipeline with random weights, and a tiny one with an encoder.
 
 Source: PyTorch blog, 8 April 2026, "Faster Diffusion on Blackwell: MXFP8 and NVFP4 with Diffusers and TorchAO", and its
-code, sayakpaul/diffusers-blackwell-quants at 9fefb07. That code embeds one prompt and makes N clips of it
+code, sayakpaul/diffusers-blackwell-quants at 9fefb07. That code embeds one prompt and makes N videos of it
 (``num_videos_per_prompt=N``); a gate embeds N prompts, which adds little to a call.
 
-What ``LTX2Pipeline`` returns for ``output_type="pt"``, of N clips:
+What ``LTX2Pipeline`` returns for ``output_type="pt"``, of N videos:
 
 - ``frames`` (N, F, 3, H, W), 0 to 1, in the dtype of the VAE. F is ``num_frames`` less what is over 1 + 8k.
 - ``audio`` (N, 2, samples), -1 to 1, in the dtype of the vocoder, at ``vocoder.config.output_sampling_rate``
   (24000 Hz). Its length follows the ``num_frames`` asked for, in steps of 40 ms: 120,240 samples for 121 frames at
   24 frames a second.
 
-Given one generator a clip, each draws the noise of its clip's pictures and then that of its sound, as it does for that
-clip alone.
+Given one generator a video, each generates the noise of its video's images and then that of its audio, as it does for
+that video alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pytest_mxq.models.base import Keep, MemoryNeed, Recipe, SelectionRule
+from pytest_mxq.models.base import MemoryNeed, Recipe, SelectionRule, SkipPattern
 from pytest_mxq.models.embeddings import embedding_table
 from pytest_mxq.models.published import PublishedRun
 from pytest_mxq.models.tiny import gemma_tokenizer, save_pipeline, seeded, strengthen_blocks
@@ -226,7 +226,7 @@ def save_tiny_ltx2(folder: Path) -> None:
 
 
 def _make_audible(vocoder: Any) -> None:
-    """Let the sound follow its spectrum: as constructed, a vocoder makes nearly one sound of all, out of its biases."""
+    """Let the audio follow its spectrum: as constructed, a vocoder makes nearly one audio of all, out of its biases."""
     for parameter in vocoder.parameters():
         parameter.data.mul_(2.0 if parameter.ndim > 1 else 0.0)
 
@@ -248,7 +248,7 @@ def _tiny_encoder(tokenizer: Any) -> Any:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    vision = {  # LTX-2 shows it no pictures, but its class has a part that sees them
+    vision = {  # LTX-2 shows it no images, but its class has a part that sees them
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 1,
@@ -256,8 +256,8 @@ def _tiny_encoder(tokenizer: Any) -> Any:
         "image_size": 28,
         "patch_size": 14,
     }
-    pictures = {"mm_tokens_per_image": 4, "boi_token_index": 5, "eoi_token_index": 6, "image_token_index": 7}
-    return Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision, **pictures))
+    images = {"mm_tokens_per_image": 4, "boi_token_index": 5, "eoi_token_index": 6, "image_token_index": 7}
+    return Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision, **images))
 
 
 def tile_vae(pipe: Any) -> None:
@@ -276,12 +276,12 @@ _CALL = MappingProxyType(
         "max_sequence_length": _MAX_SEQUENCE_LENGTH,
         "guidance_scale": 4.0,
         # The published call gave no guidance but this, and diffusers' defaults then were LTX-2.0's. Today's are
-        # LTX-2.3's: with them a step calls the transformer three times, and pictures and sound are other ones.
+        # LTX-2.3's: with them a step calls the transformer three times, and images and audio are other ones.
         "audio_guidance_scale": 4.0,  # then: the video's; now 7.0
         "stg_scale": 0.0,  # then off; now 1.0: a second call a step, without effect on weights of LTX-2.0
         "audio_stg_scale": 0.0,  # the same; a 0 here is replaced by stg_scale, which therefore must be 0 too
         "spatio_temporal_guidance_blocks": None,  # blocks of the above; now [28]
-        "modality_scale": 1.0,  # then off; now 3.0: a third call a step, without attention between video and sound
+        "modality_scale": 1.0,  # then off; now 3.0: a third call a step, without attention between video and audio
         "audio_modality_scale": 1.0,  # the same
         "guidance_rescale": 0.0,  # then off; now 0.7
         "audio_guidance_rescale": 0.0,  # the same; a 0 here is replaced by guidance_rescale
@@ -294,9 +294,13 @@ _CALL = MappingProxyType(
 )
 
 _PROJECTIONS = (
-    Keep(pattern="proj_in", reason="first projections of video and audio latents: act on every pixel and sample"),
-    Keep(pattern="proj_out", reason="last projections to video and audio latents: act on every pixel and sample"),
-    Keep(pattern="caption_projection", reason="projections of the text: condition every block, few rows"),
+    SkipPattern(
+        pattern="proj_in", reason="first projections of video and audio latents: act on every pixel and sample"
+    ),
+    SkipPattern(
+        pattern="proj_out", reason="last projections to video and audio latents: act on every pixel and sample"
+    ),
+    SkipPattern(pattern="caption_projection", reason="projections of the text: condition every block, few rows"),
 )
 
 # Every clause matches a layer; two of them (proj_in, proj_out) keep only what the size clause keeps too, as these
@@ -307,24 +311,28 @@ _PUBLISHED_RULE = SelectionRule(min_features=1024, keep=_PROJECTIONS)
 
 # What is said beside the published clauses, in diffusers' names. There is no layer for norm_out (its modulation is a
 # table of parameters), and none for add_q_proj and to_add_out (the text makes no queries, and nothing is added to it).
-# The sound's layers, of which nothing is said, have fewer rows (126 a clip) than the text's (1024), and are quantized.
+# The audio's layers, of which nothing is said, have fewer rows (126 a video) than the text's (1024), and are quantized.
 _INTENDED_RULE = SelectionRule(
     min_features=1024,
     keep=(
         *_PROJECTIONS,
-        Keep(pattern="time_embed", reason="modulation of video and of audio (adaln_single): one row a clip"),
-        Keep(pattern="av_cross_attn_", reason="modulation of attention between video and audio: one row a clip"),
-        Keep(pattern="attn2.to_k", reason="keys from the text, for video and for audio (add_k_proj): few rows"),
-        Keep(pattern="attn2.to_v", reason="values from the text, for video and for audio (add_v_proj): few rows"),
+        SkipPattern(pattern="time_embed", reason="modulation of video and of audio (adaln_single): one row a video"),
+        SkipPattern(
+            pattern="av_cross_attn_", reason="modulation of attention between video and audio: one row a video"
+        ),
+        SkipPattern(pattern="attn2.to_k", reason="keys from the text, for video and for audio (add_k_proj): few rows"),
+        SkipPattern(
+            pattern="attn2.to_v", reason="values from the text, for video and for audio (add_v_proj): few rows"
+        ),
     ),
 )
 
 LTX_2 = Recipe(
-    # Weights from the configurations; a call and a clip from the published peaks at batch 1, 4 and 8 (72.77, 87.61 and
+    # Weights from the configurations; a call and a video from the published peaks at batch 1, 4 and 8 (72.77, 87.61 and
     # 107.40 GB in BF16). Random weights keep 0.4 of the encoder's: the embeddings in its place.
     memory=MemoryNeed(weights=63.0, encoders=22.73, denoiser=35.16, call=0.2, image=4.6),
     name="ltx-2",
-    makes_clips=True,
+    generates_video=True,
     source="Lightricks/LTX-2",
     # The main branch about when the results were published, as public tests and logs of several projects name it; not
     # looked up on the Hub itself.

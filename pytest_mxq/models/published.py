@@ -18,7 +18,7 @@ class PublishedRun:
 
     Attributes:
         format: name of the number format, or "bf16".
-        batch_size: pictures of the one prompt in a call.
+        batch_size: images of the one prompt in a call.
         seconds: mean latency of a call, compiled.
         peak_gb: peak of allocated memory, in 10**9 bytes.
         speedup: against BF16 at the same batch size, rounded by the publisher.

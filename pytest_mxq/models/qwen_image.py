@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pytest_mxq.models.base import Keep, MemoryNeed, Recipe, SelectionRule
+from pytest_mxq.models.base import MemoryNeed, Recipe, SelectionRule, SkipPattern
 from pytest_mxq.models.embeddings import embedding_table
 from pytest_mxq.models.published import PublishedLpips, PublishedRun
 from pytest_mxq.models.tiny import qwen2_tokenizer, save_pipeline, seeded, strengthen_blocks
@@ -171,7 +171,7 @@ def _tiny_encoder(vocabulary: int, pad: int) -> Any:
     )
 
 
-_ONE_ROW = "one row a picture"
+_ONE_ROW = "one row an image"
 _TEXT_ROWS = "text stream: as many rows as the prompt has tokens, 14 for the published one"
 
 # No clause is dead. img_in decides nothing alone (64 inputs, so the size clause keeps it); proj_out, kept by that one
@@ -179,17 +179,17 @@ _TEXT_ROWS = "text stream: as many rows as the prompt has tokens, 14 for the pub
 _RULE = SelectionRule(
     min_features=1024,
     keep=(
-        Keep(pattern="embed", reason=f"time embedding: {_ONE_ROW}, large effect"),
-        Keep(pattern="img_in", reason="patch embedding: acts on every pixel"),
-        Keep(pattern="txt_in", reason="text embedding: few rows, large effect"),
-        Keep(pattern="img_mod", reason=f"modulation of the picture stream: {_ONE_ROW}"),
-        Keep(pattern="txt_mod", reason=f"modulation of the text stream: {_ONE_ROW}"),
-        Keep(pattern="add_q_proj", reason=_TEXT_ROWS),
-        Keep(pattern="add_k_proj", reason=_TEXT_ROWS),
-        Keep(pattern="add_v_proj", reason=_TEXT_ROWS),
-        Keep(pattern="to_add_out", reason=_TEXT_ROWS),
-        Keep(pattern="txt_mlp", reason=_TEXT_ROWS),
-        Keep(pattern="norm_out.linear", reason=f"last modulation: {_ONE_ROW}, acts on every pixel"),
+        SkipPattern(pattern="embed", reason=f"time embedding: {_ONE_ROW}, large effect"),
+        SkipPattern(pattern="img_in", reason="patch embedding: acts on every pixel"),
+        SkipPattern(pattern="txt_in", reason="text embedding: few rows, large effect"),
+        SkipPattern(pattern="img_mod", reason=f"modulation of the image stream: {_ONE_ROW}"),
+        SkipPattern(pattern="txt_mod", reason=f"modulation of the text stream: {_ONE_ROW}"),
+        SkipPattern(pattern="add_q_proj", reason=_TEXT_ROWS),
+        SkipPattern(pattern="add_k_proj", reason=_TEXT_ROWS),
+        SkipPattern(pattern="add_v_proj", reason=_TEXT_ROWS),
+        SkipPattern(pattern="to_add_out", reason=_TEXT_ROWS),
+        SkipPattern(pattern="txt_mlp", reason=_TEXT_ROWS),
+        SkipPattern(pattern="norm_out.linear", reason=f"last modulation: {_ONE_ROW}, acts on every pixel"),
     ),
 )
 
@@ -214,7 +214,7 @@ QWEN_IMAGE = Recipe(
     # half of these has few rows only as long as prompts are short (up to 1024 tokens are allowed).
     alternatives=MappingProxyType({"intended": _RULE}),
     min_share=0.3,  # the rule quantizes 33.3 % of the weights, which do 99.6 % of the Linear layers' work
-    # Weights from the configurations; a call and a picture from the published peaks at batch 1, 4 and 8 (62.21, 75.52
+    # Weights from the configurations; a call and an image from the published peaks at batch 1, 4 and 8 (62.21, 75.52
     # and 92.47 GB in BF16).
     memory=MemoryNeed(weights=53.7, encoders=15.45, denoiser=38.05, call=0.2, image=4.0, selected=0.34),
     graphs_up_to=1,  # as published
@@ -235,8 +235,8 @@ PUBLISHED_RUNS = (
     PublishedRun(format="nvfp4", batch_size=8, seconds=34.969, peak_gb=82.7, speedup=1.49),
 )
 
-# Caution: all prompts were drawn under one re-seeded generator, and at which batch sizes is not said; if at others than
-# BF16's, as FLUX.1-dev's were, then some prompts start from other noise.
+# Caution: all prompts were generated under one re-seeded generator, and at which batch sizes is not said; if at others
+# than BF16's, as FLUX.1-dev's were, then some prompts start from other noise.
 PUBLISHED_LPIPS = (
     PublishedLpips(format="mxfp8", selective=0.34),
     PublishedLpips(format="nvfp4", selective=0.41),

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pytest_mxq.environment.third_party_warnings import known_noise_silenced
+from pytest_mxq.environment.third_party_warnings import silence_third_party_warnings
 
 BLOCK_GAIN = 3.0
 """By how much the Linear weights of a tiny denoiser's blocks are larger than the constructors make them.
 
-As constructed, the blocks hardly act on the picture: with all of their weights zero it is as near to the original (PSNR
+As constructed, the blocks hardly act on the image: with all of their weights zero it is as near to the original (PSNR
 38 to 54 dB) as a quantized one, so that no gate could tell. At three times the weights FLUX and Qwen-Image are 21 to
 33 dB away without their blocks, and 32 to 46 dB in MXFP8 and NVFP4.
 """
@@ -87,10 +87,10 @@ def _numbered(tokens: Iterable[str]) -> dict[str, int]:
 
 @contextmanager
 def seeded(seed: int = 0) -> Iterator[None]:
-    """Draw the weights of what is built meanwhile at a seed, and leave torch's generator on the CPU as it was."""
+    """Generate the weights of what is built meanwhile at a seed, and leave torch's generator on the CPU as it was."""
     import torch
 
-    with known_noise_silenced(), torch.random.fork_rng(devices=[]):
+    with silence_third_party_warnings(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 

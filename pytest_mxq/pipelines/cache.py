@@ -29,7 +29,7 @@ class How:
 
     Attributes:
         compiled: the compilation mode of its repeated blocks; None: eager.
-        for_time: whether it is compiled for speed, or with the roundings of eager execution for its pictures. Two arms
+        for_time: whether it is compiled for speed, or with the roundings of eager execution for its images. Two arms
             that differ in this are not the same: what is compiled first stays.
     """
 
@@ -70,7 +70,7 @@ class ArmStore:
     What is resident: the base pipeline in BF16 and, beside it, the quantized parameters of one arm, which shares
     every other tensor with the base (a compiled BF16 arm shares all). Asking for another model frees them first.
 
-    - Pictures: one arm at a time draws, and the text encoders wait on the CPU. Resident: the base without them, the
+    - Images: one arm at a time generates, and the text encoders wait on the CPU. Resident: the base without them, the
       quantized weights of one arm, a call. Once a case, before that, the encoders come back to embed its prompts; where
       the device is too full for them, the quantized arm leaves and is built again afterwards.
     - Speed: both arms and the encoders, which every timed call runs, as the published calls did, and a call.
@@ -80,7 +80,7 @@ class ArmStore:
     140.4 and 179 GiB) has room:
 
     ==========  =================  =================  ==================
-    model       pictures           emulated pictures  speed and memory
+    model       images           emulated images  speed and memory
     ==========  =================  =================  ==================
     FLUX.1-dev  38.1 (21, 52, 71)  48.8 (16, 46, 66)  47.2 (17, 47, 66)
     Qwen-Image  53.7 (8, 23, 33)   55.4 (7, 22, 31)   64.6 (4, 19, 29)
@@ -89,7 +89,7 @@ class ArmStore:
 
     From the weights (FLUX.1-dev 31.4: denoiser 22.2, encoders 9.1; Qwen-Image 53.7: 38.1, 15.5, and its rule quantizes
     a third; LTX-2 63.0: 35.2, 22.7), 0.52 of BF16's bytes for a quantized weight and 1.0 for an emulated one, and a
-    call and a picture (clip) from the published peaks: 2.3 + 2.0, 0.2 + 4.0, 0.2 + 4.6. `MemoryNeed` does the sums.
+    call and an image (video) from the published peaks: 2.3 + 2.0, 0.2 + 4.0, 0.2 + 4.6. `MemoryNeed` does the sums.
 
     Attributes:
         builds: how often each arm was built, by (model, format).
@@ -118,7 +118,7 @@ class ArmStore:
             self._source = source
             if not source.random and hasattr(loaded.pipe, "encode_prompt"):  # random weights have small tables instead
                 room = partial(self.drop, "quantized")  # it is built again when it is asked for
-                self._embeddings = PromptEmbeddings(loaded.pipe, device=self._device, make_room=room)
+                self._embeddings = PromptEmbeddings(loaded.pipe, device=self._device, free_memory=room)
             self.builds[source.recipe.name, "bf16"] += 1
         return self._base
 
@@ -167,7 +167,7 @@ class ArmStore:
         return self._arms[slot][1]
 
     def embedding(self, arm: Arm, chunks: tuple[Chunk, ...]) -> AbstractContextManager[None]:
-        """Have an arm draw pictures with prompt embeddings that are computed once for all arms of the model.
+        """Have an arm generate images with prompt embeddings that are computed once for all arms of the model.
 
         Args:
             arm: an arm of the model that is resident.
@@ -176,7 +176,7 @@ class ArmStore:
         return nullcontext() if self._embeddings is None else self._embeddings.serving(arm.pipe, chunks)
 
     def _seat_encoders(self, how: How) -> None:
-        """Have the text encoders where an arm needs them: on the device for speed and memory, not for pictures."""
+        """Have the text encoders where an arm needs them: on the device for speed and memory, not for images."""
         if self._embeddings is None:
             return
         if how.for_time:
@@ -188,7 +188,7 @@ class ArmStore:
         """Let no arm run code that was compiled for the other purpose.
 
         Dynamo keeps one cache for all blocks of a class and does not guard Inductor's configuration, so an arm that is
-        compiled for time would run the graphs that were compiled for faithful pictures before it.
+        compiled for time would run the graphs that were compiled for faithful images before it.
         """
         if how.compiled is None or self._compiled_for_time is how.for_time:
             return

@@ -105,7 +105,7 @@ def _cloning(compiled: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def compiling_faithfully() -> Iterator[None]:
-    """Compile and run pictures: the roundings of eager execution, and never a fall back to eager unseen."""
+    """Compile and run images: the roundings of eager execution, and never a fall back to eager unseen."""
     with inductor_config.patch(emulate_precision_casts=True), _never_falling_back():
         yield
 
@@ -146,7 +146,7 @@ def _import_inductor() -> None:
 
 @contextmanager
 def compile_cache(directory: Path) -> Iterator[None]:
-    """Keep compiled code in a directory, so that the next process starts with it.
+    """SkipPattern compiled code in a directory, so that the next process starts with it.
 
     Enter it before the first compilation of a process: Inductor's workers and Triton take the directory then.
     """

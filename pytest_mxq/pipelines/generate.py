@@ -1,4 +1,4 @@
-"""Running a workload for pictures: chunks of prompts, one generator a picture, the call observed."""
+"""Running a workload for images: chunks of prompts, one generator an image, the call observed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pytest_mxq.errors import CaseFaultError
-from pytest_mxq.pipelines.outputs import Film, Returned, join, read_returned
+from pytest_mxq.pipelines.outputs import Returned, VideoInfo, join, read_returned
 
 OURS = ("generator", "output_type")
 PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt")
@@ -25,7 +25,7 @@ class BoundPipeline:
     Attributes:
         pipe: the pipeline itself.
         arguments: the recipe's call arguments.
-        seeds: seed of the first picture of each prompt of this chunk.
+        seeds: seed of the first image of each prompt of this chunk.
         calls: what was really called, one entry a call, without prompt, generator and output type.
     """
 
@@ -46,7 +46,7 @@ class BoundPipeline:
         for name in OURS:
             if name in overrides:
                 raise CaseFaultError(
-                    f"mxq_pipeline(...): {name}= is the plugin's own (one generator a picture, tensors for probes); "
+                    f"mxq_pipeline(...): {name}= is the plugin's own (one generator an image, tensors for probes); "
                     f"leave it out; the seed is set by mxq(seed=...)"
                 )
         arguments = {**self.arguments, **overrides}
@@ -85,7 +85,7 @@ class TimedPipeline:
 def _for_each_prompt(texts: str | list[str], arguments: dict[str, Any]) -> dict[str, Any]:
     """Call arguments with one negative prompt for each of several prompts.
 
-    QwenImagePipeline does not do it itself, and fails where a prompt gets more than one picture.
+    QwenImagePipeline does not do it itself, and fails where a prompt gets more than one image.
     """
     negative = arguments.get("negative_prompt")
     if isinstance(texts, str) or not isinstance(negative, str):
@@ -99,11 +99,11 @@ class TimedCall:
 
     Attributes:
         run: makes the call.
-        once: what was drawn and observed the first time, before anything was timed.
+        once: what was generated and observed the first time, before anything was timed.
     """
 
     run: Callable[[], object]
-    once: Drawn
+    once: Generated
     bound: TimedPipeline
     prompts: tuple[str, ...]
 
@@ -137,10 +137,10 @@ def timed_call(workload: Workload, pipe: Any, arguments: Mapping[str, Any], seri
     It is run once here, observed, to learn how many generators the call needs.
 
     Raises:
-        CaseFaultError: the workload returned no pictures.
+        CaseFaultError: the workload returned no images.
     """
     prompts = (series.prompts[0],) * series.batch_size
-    once = draw(workload, pipe, arguments, replace(series, prompts=prompts))
+    once = generate(workload, pipe, arguments, replace(series, prompts=prompts))
     generators = [torch.Generator("cpu") for _ in once.seeds]
     bound = TimedPipeline(pipe=pipe, arguments=arguments, generators=generators, seed=series.seed)
     handle: Any = bound
@@ -154,19 +154,19 @@ def timed_call(workload: Workload, pipe: Any, arguments: Mapping[str, Any], seri
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """The pictures or clips of a workload.
+class Generated:
+    """The images or videos of a workload.
 
     Attributes:
-        images: float tensor (N, 3, H, W) on the CPU, about 0 to 1, in the order of the prompts; of a clip its frames.
-        film: what makes clips of the images; None: they are pictures.
-        seeds: seed of each picture or clip.
-        images_per_prompt: pictures or clips of each prompt.
+        images: float tensor (N, 3, H, W) on the CPU, about 0 to 1, in the order of the prompts; of a video its frames.
+        video: what makes videos of the images; None: they are images.
+        seeds: seed of each image or video.
+        images_per_prompt: images or videos of each prompt.
         calls: what was really called: each distinct call once, in order.
     """
 
     images: torch.Tensor
-    film: Film | None
+    video: VideoInfo | None
     seeds: tuple[int, ...]
     images_per_prompt: int
     calls: tuple[dict[str, Any], ...]
@@ -174,13 +174,13 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """What is drawn: prompts in consecutive chunks, the last one short.
+    """What is generated: prompts in consecutive chunks, the last one short.
 
     Attributes:
         prompts: all prompts of the case.
         batch_size: prompts of one chunk.
-        seed: the picture of prompt index i, image j has seed ``seed + i * images_per_prompt + j``.
-        chunks: indices of the chunks to draw; None: all of them.
+        seed: the image of prompt index i, image j has seed ``seed + i * images_per_prompt + j``.
+        chunks: indices of the chunks to generate; None: all of them.
     """
 
     prompts: tuple[str, ...]
@@ -190,29 +190,29 @@ class Series:
 
     @property
     def starts(self) -> list[int]:
-        """Index of the first prompt of each chunk to draw."""
+        """Index of the first prompt of each chunk to generate."""
         starts = range(0, len(self.prompts), self.batch_size)
         return list(starts) if self.chunks is None else [starts[index] for index in self.chunks]
 
 
-def draw(
+def generate(
     workload: Workload,
     pipe: Any,
     arguments: Mapping[str, Any],
     series: Series,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Drawn:
-    """Draw pictures with a workload.
+) -> Generated:
+    """Generate images with a workload.
 
     Args:
         workload: called once a chunk with a BoundPipeline and its prompt (a list where batch_size is above 1).
         pipe: the pipeline.
         arguments: the recipe's call arguments.
-        series: what is drawn.
+        series: what is generated.
         progress: told (chunks done, chunks in all).
 
     Raises:
-        CaseFaultError: the workload returned no pictures or clips, or a wrong number of them.
+        CaseFaultError: the workload returned no images or videos, or a wrong number of them.
     """
     parts: list[Returned] = []
     bounds: list[BoundPipeline] = []
@@ -223,7 +223,7 @@ def draw(
         parts.append(_returned(_run(workload, bound, texts, series.batch_size), bound))
         bounds.append(bound)
     progress(len(series.starts), len(series.starts))
-    return _drawn(join(parts), bounds, series.seed)
+    return _generated(join(parts), bounds, series.seed)
 
 
 def _run(workload: Workload, bound: BoundPipeline, texts: tuple[str, ...], batch_size: int) -> object:
@@ -231,7 +231,7 @@ def _run(workload: Workload, bound: BoundPipeline, texts: tuple[str, ...], batch
         return workload(bound, texts[0] if batch_size == 1 else list(texts))
 
 
-def _drawn(returned: Returned, bounds: list[BoundPipeline], seed: int) -> Drawn:
+def _generated(returned: Returned, bounds: list[BoundPipeline], seed: int) -> Generated:
     per_prompt = bounds[0].images_per_prompt
     seeds = [
         seed + (bound.first_index + offset) * per_prompt + image
@@ -240,9 +240,9 @@ def _drawn(returned: Returned, bounds: list[BoundPipeline], seed: int) -> Drawn:
         for image in range(per_prompt)
     ]
     distinct = {json.dumps(bound.calls, sort_keys=True): bound.calls for bound in bounds}
-    return Drawn(
+    return Generated(
         images=returned.images,
-        film=returned.film,
+        video=returned.video,
         seeds=tuple(seeds),
         images_per_prompt=per_prompt,
         calls=tuple(call for calls in distinct.values() for call in calls),
@@ -250,10 +250,10 @@ def _drawn(returned: Returned, bounds: list[BoundPipeline], seed: int) -> Drawn:
 
 
 def _returned(result: object, bound: BoundPipeline) -> Returned:
-    """What a workload returned: one picture or clip for each that was asked for."""
+    """What a workload returned: one image or video for each that was asked for."""
     returned = read_returned(result, bound.pipe, bound.calls[-1] if bound.calls else {})
     expected = len(bound.prompts) * bound.images_per_prompt
-    noun = "pictures" if returned.film is None else "clips"
+    noun = "images" if returned.video is None else "videos"
     if returned.count != expected:
         raise CaseFaultError(f"the test returned {returned.count} {noun} for {expected} (prompts x {noun} per prompt)")
     if not bound.calls:

@@ -16,7 +16,7 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from pytest_mxq.environment.third_party_warnings import known_noise_silenced
+from pytest_mxq.environment.third_party_warnings import silence_third_party_warnings
 from pytest_mxq.errors import MxqError
 from pytest_mxq.models import Recipe
 from pytest_mxq.pipelines.hub import download_command, fetch_snapshot
@@ -85,7 +85,7 @@ def _quiet() -> Iterator[None]:
     for log in logs:
         log.disable_progress_bar()
     try:
-        with known_noise_silenced():
+        with silence_third_party_warnings():
             yield
     finally:
         for log, was_shown in zip(logs, shown, strict=True):

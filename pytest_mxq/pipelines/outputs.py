@@ -1,4 +1,4 @@
-"""What a workload returned: pictures, or clips with or without sound."""
+"""What a workload returned: images, or videos with or without audio."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ import torch
 from pytest_mxq.errors import CaseFaultError
 
 UNKNOWN_FRAME_RATE = 24.0
-"""Frames a second of a pipeline that knows of no frame rate: how fast its stored clips play, and nothing else."""
+"""Frames a second of a pipeline that knows of no frame rate: how fast its stored videos play, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sound:
-    """The sound of some clips: ``waves`` is a float32 tensor (clips, channels, samples), ``rate`` is in samples/s."""
+class Audio:
+    """The audio of some videos: ``waves`` is a float32 tensor (videos, channels, samples), ``rate`` is in samples/s."""
 
     waves: torch.Tensor
     rate: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Film:
-    """What makes clips of pictures.
+class VideoInfo:
+    """What makes videos of images.
 
     Attributes:
-        frames: frames of each clip, consecutive among the pictures.
+        frames: frames of each video, consecutive among the images.
         rate: frames a second.
-        sound: of the clips; None where the model makes none.
+        audio: of the videos; None where the model makes none.
     """
 
     frames: int
     rate: float
-    sound: Sound | None
+    audio: Audio | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,25 +43,25 @@ class Returned:
     """What one or several calls returned.
 
     Attributes:
-        images: float tensor (N, 3, H, W) on the CPU, about 0 to 1; the frames of a clip one after the other.
-        film: None: the images are pictures.
+        images: float tensor (N, 3, H, W) on the CPU, about 0 to 1; the frames of a video one after the other.
+        video: None: the images are images.
     """
 
     images: torch.Tensor
-    film: Film | None
+    video: VideoInfo | None
 
     @property
     def count(self) -> int:
-        """Pictures, or clips."""
-        return len(self.images) // (self.film.frames if self.film is not None else 1)
+        """Images, or videos."""
+        return len(self.images) // (self.video.frames if self.video is not None else 1)
 
 
 def read_returned(result: object, pipe: Any, call: Mapping[str, Any]) -> Returned:
-    """The tensors in what a workload returned: a pipeline's output, or pictures or frames themselves.
+    """The tensors in what a workload returned: a pipeline's output, or images or frames themselves.
 
     Args:
         result: what it returned.
-        pipe: the pipeline that it called; a sound's sample rate stands in its vocoder's configuration.
+        pipe: the pipeline that it called; audio's sample rate stands in its vocoder's configuration.
         call: the arguments of its last call, of which ``frame_rate`` counts.
 
     Raises:
@@ -76,53 +76,53 @@ def read_returned(result: object, pipe: Any, call: Mapping[str, Any]) -> Returne
     if frames is None and isinstance(result, torch.Tensor) and result.ndim == 5:
         frames = result
     if frames is None:
-        return Returned(images=_pictures(result), film=None)
+        return Returned(images=_images(result), video=None)
     if not isinstance(frames, torch.Tensor) or frames.ndim != 5 or frames.shape[2] != 3 or 0 in frames.shape:
         raise CaseFaultError(
             f"the test returned frames as a {_named(frames)}; allowed: what mxq_pipeline(...) returned, or a tensor of "
-            "clips (N, frames, 3, H, W)"
+            "videos (N, frames, 3, H, W)"
         )
-    sound = _sound(getattr(result, "audio", None), pipe, clips=len(frames))
-    film = Film(frames=frames.shape[1], rate=_frame_rate(pipe, call), sound=sound)
-    return Returned(images=frames.detach().flatten(0, 1).cpu(), film=film)
+    audio = _audio(getattr(result, "audio", None), pipe, videos=len(frames))
+    video = VideoInfo(frames=frames.shape[1], rate=_frame_rate(pipe, call), audio=audio)
+    return Returned(images=frames.detach().flatten(0, 1).cpu(), video=video)
 
 
 def join(parts: Sequence[Returned]) -> Returned:
     """What several calls returned, in their order.
 
     Raises:
-        CaseFaultError: they differ in size, in frames or in sound; names each that there is.
+        CaseFaultError: they differ in size, in frames or in audio; names each that there is.
     """
-    _check_equal(parts, "pictures", "size", lambda part: f"{part.images.shape[-1]}x{part.images.shape[-2]}")
-    _check_equal(parts, "clips", "their number of frames", lambda part: str(part.film and part.film.frames))
-    _check_equal(parts, "clips", "frame rate", lambda part: str(part.film and part.film.rate))
-    _check_equal(parts, "clips", "sound (channels, samples, rate)", _sound_format)
-    film = parts[0].film
-    if film is not None and film.sound is not None:
-        waves = [part.film.sound.waves for part in parts if part.film is not None and part.film.sound is not None]
-        film = replace(film, sound=replace(film.sound, waves=torch.cat(waves)))
-    return Returned(images=torch.cat([part.images for part in parts]), film=film)
+    _check_equal(parts, "images", "size", lambda part: f"{part.images.shape[-1]}x{part.images.shape[-2]}")
+    _check_equal(parts, "videos", "their number of frames", lambda part: str(part.video and part.video.frames))
+    _check_equal(parts, "videos", "frame rate", lambda part: str(part.video and part.video.rate))
+    _check_equal(parts, "videos", "audio (channels, samples, rate)", _audio_format)
+    video = parts[0].video
+    if video is not None and video.audio is not None:
+        waves = [part.video.audio.waves for part in parts if part.video is not None and part.video.audio is not None]
+        video = replace(video, audio=replace(video.audio, waves=torch.cat(waves)))
+    return Returned(images=torch.cat([part.images for part in parts]), video=video)
 
 
-def _pictures(result: object) -> torch.Tensor:
+def _images(result: object) -> torch.Tensor:
     images = getattr(result, "images", result)
     if not isinstance(images, torch.Tensor) or images.ndim != 4 or images.shape[1] != 3:
         found = f"tensor of shape {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(result).__name__
         if images is not result and not isinstance(images, torch.Tensor):
             found += f" whose images are a {type(images).__name__} (the call went around mxq_pipeline)"
         raise CaseFaultError(
-            f"the test returned {found}; allowed: what mxq_pipeline(...) returned, or a tensor of pictures (N, 3, H, W)"
+            f"the test returned {found}; allowed: what mxq_pipeline(...) returned, or a tensor of images (N, 3, H, W)"
         )
     return images.detach().cpu()
 
 
-def _sound(audio: object, pipe: Any, *, clips: int) -> Sound | None:
+def _audio(audio: object, pipe: Any, *, videos: int) -> Audio | None:
     if audio is None:
         return None
-    if not isinstance(audio, torch.Tensor) or audio.ndim != 3 or len(audio) != clips or 0 in audio.shape:
+    if not isinstance(audio, torch.Tensor) or audio.ndim != 3 or len(audio) != videos or 0 in audio.shape:
         raise CaseFaultError(
-            f"the test returned audio as a {_named(audio)} beside {clips} clips; allowed: what mxq_pipeline(...) "
-            "returned, a tensor (clips, channels, samples)"
+            f"the test returned audio as a {_named(audio)} beside {videos} videos; allowed: what mxq_pipeline(...) "
+            "returned, a tensor (videos, channels, samples)"
         )
     rate = getattr(getattr(getattr(pipe, "vocoder", None), "config", None), "output_sampling_rate", None)
     if not isinstance(rate, int):
@@ -130,7 +130,7 @@ def _sound(audio: object, pipe: Any, *, clips: int) -> Sound | None:
             f"the test returned audio, but {type(pipe).__name__} has no vocoder whose output_sampling_rate says how "
             "fast it plays; return the frames alone"
         )
-    return Sound(waves=audio.detach().float().cpu(), rate=rate)
+    return Audio(waves=audio.detach().float().cpu(), rate=rate)
 
 
 def _frame_rate(pipe: Any, call: Mapping[str, Any]) -> float:
@@ -147,9 +147,9 @@ def _named(value: object) -> str:
     return f"{type(value).__name__} (the call went around mxq_pipeline)"
 
 
-def _sound_format(part: Returned) -> str:
-    sound = part.film.sound if part.film is not None else None
-    return "none" if sound is None else f"{sound.waves.shape[1]}x{sound.waves.shape[2]} at {sound.rate}"
+def _audio_format(part: Returned) -> str:
+    audio = part.video.audio if part.video is not None else None
+    return "none" if audio is None else f"{audio.waves.shape[1]}x{audio.waves.shape[2]} at {audio.rate}"
 
 
 def _check_equal(parts: Sequence[Returned], noun: str, what: str, facts: Callable[[Returned], str]) -> None:

@@ -1,4 +1,4 @@
-"""Prompt embeddings of picture gates: computed once, kept on the CPU, while the text encoders are off the GPU."""
+"""Prompt embeddings of image gates: computed once, kept on the CPU, while the text encoders are off the GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Chunk = tuple[str, ...]  # the prompts of one call
 class PromptEmbeddings:
     """What `encode_prompt` of one base model returned, for its BF16 arm and for every quantized one.
 
-    The arms share the text encoders, so that an embedding serves them all. It is equal to the bit to what the encoders
+    The arms share the text encoders, so that an embedding serves them all. It is bit-identical to what the encoders
     would return again: it is looked up by all arguments of the call, and so by the composition of the batch.
     Embeddings stay in the CPU's memory until the base is freed, and are not written to disk. One prompt of FLUX.1-dev
     takes 4 MiB, one of LTX-2 367 MiB and its negative one as much once; a gate for which the CPU has no room ends as
@@ -29,23 +29,23 @@ class PromptEmbeddings:
     with them elsewhere would find them on the CPU.
     """
 
-    def __init__(self, pipe: Any, *, device: str, make_room: Callable[[], None]) -> None:
+    def __init__(self, pipe: Any, *, device: str, free_memory: Callable[[], None]) -> None:
         """Take a pipeline whose components are on the device.
 
         Args:
             pipe: the base pipeline.
             device: where the pipeline runs; on "cpu" the encoders have nowhere to go.
-            make_room: called if the device is too full for the encoders, which are then brought once more.
+            free_memory: called if the device is too full for the encoders, which are then brought once more.
         """
         modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
         self._encoders = [module for name, module in modules.items() if name.startswith("text_encoder")]
         self._device = device
-        self._make_room = make_room
+        self._free_memory = free_memory
         self._known: dict[str, Any] = {}
         self._last: Any = None  # of the known ones
 
     def bring_encoders(self) -> None:
-        """Have the text encoders on the device, as a call that is timed or weighed needs them."""
+        """Have the text encoders on the device, as a call that is timed or measured needs them."""
         for encoder in self._encoders:
             encoder.to(self._device)
 
@@ -76,7 +76,7 @@ class PromptEmbeddings:
 
     def _serve(self, encode: Callable[..., Any], foreseen: list[Chunk], *args: Any, **kwargs: Any) -> Any:
         call = inspect.signature(encode).bind(*args, **kwargs)
-        if not _is_plain(call.arguments):  # a tensor or a picture among them: nothing that a key can stand for
+        if not _is_plain(call.arguments):  # a tensor or an image among them: nothing that a key can stand for
             with self._at_hand():
                 return encode(*call.args, **call.kwargs)
         if _key(call) not in self._known:
@@ -90,7 +90,7 @@ class PromptEmbeddings:
         except torch.OutOfMemoryError:  # tried again outside: the traceback in here holds tensors
             is_full = True
         if is_full:
-            self._make_room()
+            self._free_memory()
             self._embed(encode, calls)
 
     def _embed(self, encode: Callable[..., Any], calls: Sequence[inspect.BoundArguments]) -> None:
@@ -167,7 +167,7 @@ def _bytes(value: Any) -> int:
 
 
 def _sharing(value: Any, other: Any) -> Any:
-    """A result with the other's tensors in the places where they are equal to the bit."""
+    """A result with the other's tensors in the places where they are bit-identical."""
     if isinstance(value, torch.Tensor):
         is_same = isinstance(other, torch.Tensor) and value.dtype == other.dtype and torch.equal(value, other)
         return other if is_same else value

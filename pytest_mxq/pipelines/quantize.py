@@ -41,7 +41,7 @@ def choose_layers(denoiser: torch.nn.Module, rule: SelectionRule, number_format:
     """Apply a selection rule to a denoiser; also works on the meta device."""
     linears = {name: module for name, module in denoiser.named_modules() if isinstance(module, torch.nn.Linear)}
     wanted = {
-        name: layer for name, layer in linears.items() if not rule.keeps(name, layer.in_features, layer.out_features)
+        name: layer for name, layer in linears.items() if not rule.skips(name, layer.in_features, layer.out_features)
     }
     fitting = {name for name, layer in wanted.items() if number_format.fits(layer.in_features, layer.out_features)}
     return Chosen(

@@ -1,6 +1,6 @@
 """A pipeline at full size with random weights: speed and memory where the trained ones cannot be had.
 
-Its pictures mean nothing, so picture gates have no use for it.
+Its images mean nothing, so image gates have no use for it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from accelerate import init_empty_weights
 
-from pytest_mxq.environment.third_party_warnings import known_noise_silenced
+from pytest_mxq.environment.third_party_warnings import silence_third_party_warnings
 from pytest_mxq.errors import MxqError
 from pytest_mxq.models import Recipe
 from pytest_mxq.pipelines.load import LoadedPipeline
@@ -34,7 +34,10 @@ def load_random(recipe: Recipe, *, device: str, seed: int = 0) -> LoadedPipeline
             f"model {recipe.name!r} cannot be built with random weights: its recipe has no random=; "
             "add a builder to the recipe, or gate on the model's trained weights"
         )
-    with known_noise_silenced(), init_empty_weights(include_buffers=False):  # buffers (rotary tables) hold values
+    with (
+        silence_third_party_warnings(),
+        init_empty_weights(include_buffers=False),
+    ):  # buffers (rotary tables) hold values
         pipe = recipe.random()
     generator = torch.Generator(device).manual_seed(seed)
     for _, component in sorted(pipe.components.items()):

@@ -25,7 +25,7 @@ class Case:
     """One test's workload on one model with its settings.
 
     Attributes:
-        prompts: the prompts in the order in which they are drawn; empty until a named set has been fetched.
+        prompts: the prompts in the order in which they are generated; empty until a named set has been fetched.
         random_weights: whether it runs on random weights (speed and memory alone).
         is_timed: whether the test has a gate of speed or memory.
     """
@@ -53,8 +53,8 @@ class Case:
         return self.recipe.name, self.name
 
     @cached_property
-    def sentinel_chunks(self) -> tuple[int, ...]:
-        """Chunks that are drawn again in BF16 to see whether BF16 moved: two pictures where there are two."""
+    def drift_check_chunks(self) -> tuple[int, ...]:
+        """Chunks that are regenerated in BF16 to see whether BF16 moved: two images where there are two."""
         last = (len(self.prompts) - 1) // self.settings.batch_size
         return (0,) if self.settings.batch_size > 1 or last == 0 else (0, last)
 
@@ -70,7 +70,7 @@ class Plan:
 
     Attributes:
         kind, number_format, bound: None at refresh.
-        sentinel_limit: how far BF16 may have moved: min(0.02, bound / 4) of the test's LPIPS bound.
+        drift_limit: how far BF16 may have moved: min(0.02, bound / 4) of the test's LPIPS bound.
         fault: what is wrong with the test; raised in its setup.
         skip: why it cannot run here.
     """
@@ -81,7 +81,7 @@ class Plan:
     number_format: Format | None = None
     bound: AnyBound | None = None
     emulated: bool = False
-    sentinel_limit: float = 0.02
+    drift_limit: float = 0.02
     fault: str = ""
     skip: str = ""
 
@@ -98,12 +98,12 @@ class Plan:
 
     @property
     def order(self) -> tuple[str, ...]:
-        """Items in this order build every arm once: model, weights, format, pictures before speed, case, gate.
+        """Items in this order build every arm once: model, weights, format, images before speed, case, gate.
 
-        An arm for pictures is another one than that for speed and memory, and their text encoders are elsewhere.
+        An arm for images is another one than that for speed and memory, and their text encoders are elsewhere.
         """
         revision = (self.case.settings.revision or "") if self.case else ""
-        family = "accuracy" if self.kind is None or self.kind.family == "pictures" else "performance"
+        family = "accuracy" if self.kind is None or self.kind.family == "images" else "performance"
         return self.cell.model, revision, self.cell.format, family, self.cell.case, self.cell.gate
 
 

@@ -17,7 +17,7 @@ from pytest_mxq.fixtures import NO_FORMATS
 from pytest_mxq.gates.bounds import GATES, AnyBound, GateKind, check_mapping_keys, read_any_bound, read_bound
 from pytest_mxq.gates.verdict import Cell
 from pytest_mxq.planning.case import Case, Plan, refusal, refusal_of_emulation, runs_natively, stated_prompts
-from pytest_mxq.planning.requirements import Use, refusal_of_room
+from pytest_mxq.planning.requirements import Use, insufficient_memory
 from pytest_mxq.planning.settings import Settings, read_case_settings
 from pytest_mxq.registry import check_name
 
@@ -123,7 +123,7 @@ class Planner:
             number_format=number_format,
             bound=_bound(item, kind, slot.format, emulated=emulated),
             emulated=emulated,
-            sentinel_limit=_sentinel_limit(item, slot.format, emulated=emulated) if kind.family == "pictures" else 0.02,
+            drift_limit=_drift_limit(item, slot.format, emulated=emulated) if kind.family == "images" else 0.02,
             skip=skip,
         )
 
@@ -131,13 +131,13 @@ class Planner:
         """Why a gate does not run here; empty: it does."""
         if case.random_weights and case.recipe.random is None:
             return f"--mxq-weights=random: model {case.recipe.name!r} cannot be built with random weights"
-        if kind.family == "pictures" and case.random_weights:
-            return "--mxq-weights=random: what random weights draw means nothing; speed and memory gates alone run"
-        if kind.family == "pictures":
+        if kind.family == "images" and case.random_weights:
+            return "--mxq-weights=random: what random weights generate means nothing; speed and memory gates alone run"
+        if kind.family == "images":
             incapable = refusal(number_format, self.device, emulate=self.settings.emulate) if emulated else ""
         else:
             incapable = refusal_of_emulation(number_format, self.device) if emulated else ""
-        return incapable or refusal_of_room(case, self.device, Use.of(kind, emulated=emulated))
+        return incapable or insufficient_memory(case, self.device, Use.of(kind, emulated=emulated))
 
     def _case(self, item: pytest.Function, slot: Slot) -> Case:
         marker = _marker(item, "mxq")
@@ -161,7 +161,7 @@ class Planner:
             settings=settings,
             prompts=stated_prompts(settings, recipe),
             random_weights=random,
-            is_timed=any(_marker(item, k.marker) for k in GATES.values() if k.family != "pictures"),
+            is_timed=any(_marker(item, k.marker) for k in GATES.values() if k.family != "images"),
         )
 
 
@@ -171,9 +171,9 @@ def _refresh_skip(case: Case, device: Device) -> str:
         return f"--mxq-weights=random: model {case.recipe.name!r} cannot be built with random weights"
     if case.random_weights and not case.is_timed:
         return "--mxq-weights=random: the test has no gate of speed or memory"
-    if case.recipe.makes_clips and not case.random_weights and find_spec("av") is None:
-        return f"model {case.recipe.name!r} makes clips, which PyAV stores: pip install 'pytest-mxq[video]'"
-    return refusal_of_room(case, device, Use.BF16)
+    if case.recipe.generates_video and not case.random_weights and find_spec("av") is None:
+        return f"model {case.recipe.name!r} makes videos, which PyAV stores: pip install 'pytest-mxq[video]'"
+    return insufficient_memory(case, device, Use.BF16)
 
 
 def find_double_cases(plans: Iterable[Plan]) -> dict[str, str]:
@@ -254,9 +254,11 @@ def _check_markers(item: pytest.Function, formats: tuple[str, ...]) -> None:
 
 def _check_test(item: pytest.Function) -> None:
     if inspect.iscoroutinefunction(item.obj):
-        raise CaseFaultError("an async test cannot be a workload: the plugin calls the body and needs its pictures")
+        raise CaseFaultError("an async test cannot be a workload: the plugin calls the body and needs its images")
     if PROMPT not in item.fixturenames:
-        raise CaseFaultError(f"the test does not use the fixture {PROMPT}: it would draw none of the case's prompts")
+        raise CaseFaultError(
+            f"the test does not use the fixture {PROMPT}: it would generate none of the case's prompts"
+        )
 
 
 def _check_seen(item: pytest.Function, slot: Slot) -> None:
@@ -276,7 +278,7 @@ def _bound(item: pytest.Function, kind: GateKind, format_name: str, *, emulated:
     return read_any_bound(kind, marker.args, marker.kwargs, format_name=format_name, emulated=emulated)
 
 
-def _sentinel_limit(item: pytest.Function, format_name: str, *, emulated: bool) -> float:
+def _drift_limit(item: pytest.Function, format_name: str, *, emulated: bool) -> float:
     """min(0.02, bound / 4): beyond it BF16 itself has moved too far to judge a format by."""
     marker = _marker(item, "mxq_lpips")
     if marker is None:

@@ -18,10 +18,10 @@ _OVERHEAD = 1.5
 
 
 class Use(Enum):
-    """What memory is needed for; the value is what messages call it, of a model that draws pictures."""
+    """What memory is needed for; the value is what messages call it, of a model that generates images."""
 
-    PICTURES = "the pictures"
-    EMULATED_PICTURES = "the emulated pictures"  # whose weights take no less than BF16's
+    IMAGES = "the images"
+    EMULATED_IMAGES = "the emulated images"  # whose weights take no less than BF16's
     BOTH_ARMS = "both arms"
     BF16 = "the BF16 calls"
 
@@ -30,16 +30,16 @@ class Use(Enum):
         """What a gate needs memory for; None: a refresh."""
         if kind is None:
             return cls.BF16
-        if kind.family != "pictures":
+        if kind.family != "images":
             return cls.BOTH_ARMS
-        return cls.EMULATED_PICTURES if emulated else cls.PICTURES
+        return cls.EMULATED_IMAGES if emulated else cls.IMAGES
 
 
-def refusal_of_room(case: Case, device: Device, use: Use) -> str:
+def insufficient_memory(case: Case, device: Device, use: Use) -> str:
     """Why a case does not run for want of memory, with the numbers and with what would fit; empty: it fits.
 
-    A test may draw several pictures of a prompt; that is known only once it calls, so one is counted. A model that says
-    nothing of its memory is not checked, and neither is a CUDA device that does not tell its own.
+    A test may generate several images of a prompt; that is known only once it calls, so one is counted. A model that
+    says nothing of its memory is not checked, and neither is a CUDA device that does not tell its own.
 
     Args:
         case: the case.
@@ -62,7 +62,7 @@ def refusal_of_room(case: Case, device: Device, use: Use) -> str:
     return f"{what}, found {found:.0f} on {device.name}; {fits}"
 
 
-def lack_of_room(case: Case, device: Device, use: Use, *, free: float, others: Sequence[str]) -> str:
+def memory_in_use(case: Case, device: Device, use: Use, *, free: float, others: Sequence[str]) -> str:
     """Why a case that would fit on the device cannot be loaded now, with the numbers; empty: it can.
 
     Args:
@@ -87,8 +87,8 @@ def lack_of_room(case: Case, device: Device, use: Use, *, free: float, others: S
 
 
 def _what(case: Case, use: Use, need: float) -> str:
-    drawn = use.value.replace("pictures", "clips") if case.recipe.makes_clips else use.value
-    return f"{drawn} of {case.recipe.name} at batch size {case.settings.batch_size} need about {ceil(need)} GiB"
+    generated = use.value.replace("images", "videos") if case.recipe.generates_video else use.value
+    return f"{generated} of {case.recipe.name} at batch size {case.settings.batch_size} need about {ceil(need)} GiB"
 
 
 def _need(memory: MemoryNeed, use: Use, batch_size: int, *, random: bool) -> float:
@@ -96,4 +96,4 @@ def _need(memory: MemoryNeed, use: Use, batch_size: int, *, random: bool) -> flo
         return memory.both_arms(batch_size, random=random)
     if use is Use.BF16:
         return memory.one_arm(batch_size, random=random)
-    return memory.pictures(batch_size, emulated=use is Use.EMULATED_PICTURES)
+    return memory.images(batch_size, emulated=use is Use.EMULATED_IMAGES)

@@ -15,7 +15,7 @@ from pytest_mxq.registry import check_name
 
 
 class Reference(StrEnum):
-    """Where the BF16 pictures of a gate come from."""
+    """Where the BF16 images of a gate come from."""
 
     AUTO = "auto"
     STORED = "stored"
@@ -44,7 +44,7 @@ class Settings:
         models: names of models to keep; empty: all.
         gates: names of gates to keep; empty: all.
         baselines: root of the stored baselines.
-        media: another root for their pictures, or None.
+        media: another root for their images, or None.
         report: directory of the report.
         random_weights: run speed and memory gates on random weights.
         alpha: level of each one-sided bound of a speedup.
@@ -86,9 +86,9 @@ class CaseSettings:
     Attributes:
         model: a registered name, a Hub id, or a local folder.
         case: name of the case; None: derived from the test.
-        batch_size: pictures are drawn in chunks of this many prompts.
+        batch_size: images are generated in chunks of this many prompts.
         prompts: the prompts, how many of the model's own set, or the name of a set; None: all of the model's own.
-        seed: seed of the first picture; each further picture counts one up.
+        seed: seed of the first image; each further image counts one up.
         revision: revision on the Hub; None: the recipe's.
         min_share: smallest share of the Linear weights that must be quantized; None: the recipe's.
         selection: name of the recipe's rule that chooses the layers.

@@ -77,7 +77,7 @@ def measure_peak(run: Callable[[], object], device: torch.device) -> Peak:
 def weight_bytes(module: nn.Module) -> WeightBytes:
     """Weigh a module by the inner tensors of its weights, for a quantized weight itself reports BF16's dtype and size.
 
-    What is weighed is what is there: an emulated weight holds wider values than its native format would.
+    What is measured is what is there: an emulated weight holds wider values than its native format would.
     """
     weights = list({id(weight): weight for weight in chain(module.parameters(), module.buffers())}.values())
     quantized = [weight for weight in weights if isinstance(weight, TorchAOBaseTensor)]

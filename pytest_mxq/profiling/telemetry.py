@@ -89,7 +89,7 @@ class Telemetry:
         """
         self._start = self._last = self._read()
         self._rounds.clear()
-        return "; ".join([*self._changed_modes(), *self._strangers()])
+        return "; ".join([*self._changed_modes(), *self._other_processes()])
 
     def inspect(self) -> str:
         """Look at the round that has just ended: why it must not count, or "".
@@ -100,7 +100,7 @@ class Telemetry:
         before, self._last = self._last, self._read()
         slow = _slowdowns(before, self._last)
         self._rounds.append((self._last, bool(slow)))
-        return "; ".join([*slow, *self._changed_modes(), *self._strangers()])
+        return "; ".join([*slow, *self._changed_modes(), *self._other_processes()])
 
     def summary(self) -> TelemetrySummary:
         """What was seen since `before_start`."""
@@ -140,7 +140,7 @@ class Telemetry:
             if value != self._modes[name]:
                 yield f"the GPU's {name} changed from {self._modes[name]} to {value}"
 
-    def _strangers(self) -> Iterator[str]:
+    def _other_processes(self) -> Iterator[str]:
         """Other processes that compute on the GPU.
 
         In a container the driver may list this process under its number outside; then one of those listed is ours.

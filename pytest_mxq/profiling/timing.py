@@ -105,7 +105,7 @@ class PairedSamples:
 
     Attributes:
         rounds: all of them, in order, the voided ones too.
-        start_seed: what drew the arm that ran first.
+        start_seed: what generated the arm that ran first.
         elapsed_seconds: from before the first round to after the last.
     """
 
@@ -197,7 +197,7 @@ def time_pairs(
         quantized: calls the quantized arm.
         clock: of the device.
         sampling: how long.
-        seed: draws which arm starts.
+        seed: generates which arm starts.
         inspect: judges each round by the machine.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Reports tell: terminal, files, pictures."""
+"""Reports tell: terminal, files, images."""

@@ -1,4 +1,4 @@
-"""The picture that goes with an accuracy verdict: reference, quantized and four times their difference in one PNG."""
+"""The image that goes with an accuracy verdict: reference, quantized and four times their difference in one PNG."""
 
 import math
 import os
@@ -18,13 +18,13 @@ GAIN = 4
 """What the difference is multiplied by: quantization noise becomes visible, and stays in proportion up to 63 levels."""
 
 MIN_TILE = 256
-"""Narrower pictures are enlarged to at least this many pixels, so that the labels fit over them."""
+"""Narrower images are enlarged to at least this many pixels, so that the labels fit over them."""
 
 _PAPER, _INK, _MUTED = "#ffffff", "#1f2328", "#59636e"
 
 
 class ComparisonError(MxqError):
-    """Two pictures that cannot be laid side by side."""
+    """Two images that cannot be laid side by side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,24 +51,24 @@ class _Layout:
 def write_comparison(path: Path, *, reference: "Image", quantized: "Image", label: str, caption: str) -> None:
     """Write ``reference | quantized | 4 x difference`` with labels above and a caption below as one PNG.
 
-    The difference is ``min(255, 4 |a - b|)`` by channel, on black. Pictures narrower than 256 pixels are enlarged by a
+    The difference is ``min(255, 4 |a - b|)`` by channel, on black. Images narrower than 256 pixels are enlarged by a
     whole factor without smoothing, and the labels say so; all others are shown pixel by pixel. The file appears whole
     or not at all.
 
     Args:
         path: the PNG to write; missing folders are made.
-        reference: the BF16 picture.
-        quantized: the picture of the quantized arm, of the same size.
+        reference: the BF16 image.
+        quantized: the image of the quantized arm, of the same size.
         label: what stands above it: the format, and whether it was emulated.
         caption: what stands below: the prompt and its distance. Line breaks are kept. Pillow's own font knows little
-            more than ASCII: other letters are drawn as boxes.
+            more than ASCII: other letters are generated as boxes.
 
     Raises:
-        ComparisonError: the two pictures differ in size.
+        ComparisonError: the two images differ in size.
     """
     if reference.size != quantized.size:
         raise ComparisonError(
-            f"the reference picture is {reference.width}x{reference.height} pixels and the quantized one "
+            f"the reference image is {reference.width}x{reference.height} pixels and the quantized one "
             f"{quantized.width}x{quantized.height}; nothing is resized. Refresh the baseline or mend the workload."
         )
     _save(_compose(reference.convert("RGB"), quantized.convert("RGB"), label, caption), path)
@@ -88,8 +88,8 @@ def _compose(reference: "Image", quantized: "Image", label: str, caption: str) -
 
     sheet = Image.new("RGB", (layout.width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for column, picture in enumerate((reference, quantized, _difference(reference, quantized))):
-        sheet.paste(picture.resize(layout.tile, Image.Resampling.NEAREST), (layout.left(column), top))
+    for column, image in enumerate((reference, quantized, _difference(reference, quantized))):
+        sheet.paste(image.resize(layout.tile, Image.Resampling.NEAREST), (layout.left(column), top))
         _write(draw, layout, (layout.left(column), layout.margin), headers[column], _INK)
     _write(draw, layout, (layout.margin, top + layout.tile[1] + layout.margin), below, _MUTED)
     return sheet

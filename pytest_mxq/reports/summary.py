@@ -39,7 +39,7 @@ def shown_path(path: str | Path) -> str:
 
 
 def failure_text(verdict: Verdict) -> str:
-    """Why a gate failed: subject, observed and bound, worst prompt, reference, evidence, pictures, next command."""
+    """Why a gate failed: subject, observed and bound, worst prompt, reference, evidence, images, next command."""
     cell = verdict.cell
     emulated = " (emulated)" if verdict.emulated else ""
     word = STATUS.get(verdict.outcome.value, verdict.outcome.value.upper())
@@ -68,7 +68,7 @@ def _details(verdict: Verdict) -> Iterator[str]:
             yield f"  noise     BF16 against BF16: LPIPS repeated {reference.noise_repeat:.4f}{tail}"
     if verdict.evidence is not None:
         yield f"  evidence  {verdict.evidence.sentence}"
-    for path in verdict.pictures:
+    for path in verdict.images:
         yield f"  look at   {shown_path(path)}"
     if verdict.next_command:
         yield f"  next      {verdict.next_command}"
@@ -131,7 +131,7 @@ def reference_line(settings: Settings, load: Callable[[], Manifest], fingerprint
     differences = hard_differences(manifest.fingerprint, fingerprint())
     if differences:
         return f"reference {live}: the baseline is of other hardware or software: {'; '.join(differences)}"
-    return f"reference stored {manifest.created[:10]}, {manifest.drawn}, same hardware and software"
+    return f"reference stored {manifest.created[:10]}, {manifest.generated}, same hardware and software"
 
 
 def summary_lines(
@@ -230,7 +230,7 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _observed(record: dict[str, Any]) -> tuple[str, str]:
-    """The number that was compared, and the worst picture or the interval beside it."""
+    """The number that was compared, and the worst image or the interval beside it."""
     kind = GATES.get(record["cell"]["gate"])
     if kind is None:
         return "-", "-"

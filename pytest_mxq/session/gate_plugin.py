@@ -22,24 +22,24 @@ from pytest_mxq.planning.options import check_directories, read_options
 from pytest_mxq.planning.planner import PIPELINE, PROMPT, Planner, Slot, find_double_cases, is_gate_test, stray_marker
 from pytest_mxq.planning.settings import Settings
 from pytest_mxq.session.rerun import Rerun
-from pytest_mxq.session.runtime import TIMING_ONLY, Workbench
+from pytest_mxq.session.runtime import TIMING_ONLY, Runtime
 
 PLAN = pytest.StashKey[Plan]()  # what a gate item is to do, from its collection to its run
 VERDICT = pytest.StashKey[Verdict]()  # what it came to, from its run to its report
 RECORD = "mxq"  # the attribute of a report that carries the record across xdist
 
 
-def start_session(config: pytest.Config) -> MxqSession:
+def start_session(config: pytest.Config) -> GatePlugin:
     """Read the options, and make the active object.
 
     Raises:
         pytest.UsageError: an option's value is not allowed; lists the choices.
     """
     settings, formats, models = read_options(config)
-    return MxqSession(config, settings, formats, models)
+    return GatePlugin(config, settings, formats, models)
 
 
-class MxqSession:
+class GatePlugin:
     """One run with gates.
 
     Attributes:
@@ -58,7 +58,7 @@ class MxqSession:
         self.formats = formats
         self.models = models
         self.device = find_device()
-        self.bench = Workbench(config, settings, self.device, list(formats))
+        self.bench = Runtime(config, settings, self.device, list(formats))
         self.planner = Planner(
             settings=settings, formats=formats, models=models, device=self.device, beside=config.rootpath
         )
@@ -115,8 +115,8 @@ class MxqSession:
                 plan = item.stash[PLAN]
                 plan = item.stash[PLAN] = replace(plan, fault=plan.fault or faults.get(item.nodeid, ""))
                 self.planned[item.nodeid] = plan.cell
-                draws = plan.kind is not None and plan.kind.family == "pictures"
-                if draws and not plan.fault and not plan.skip:
+                generates = plan.kind is not None and plan.kind.family == "images"
+                if generates and not plan.fault and not plan.skip:
                     self.cases[plan.cell.model, plan.cell.case] = plan
 
     # ------------------------------------------------------------------ run
@@ -159,7 +159,7 @@ class MxqSession:
 
     def _run(self, plan: Plan, item: pytest.Function) -> Verdict:
         workload = _workload(item)
-        lack = self.bench.lack_of_room(plan)
+        lack = self.bench.memory_in_use(plan)
         if lack:
             return Verdict(cell=plan.cell, outcome=Outcome.ENVIRONMENT, sentence=lack, emulated=plan.emulated)
         if self.settings.refresh:
@@ -176,7 +176,7 @@ class MxqSession:
         timed = case is not None and case.is_timed and self.device.kind == "cuda"
         if case is None or not further or not timed or verdict.outcome is not Outcome.REFRESHED:
             return verdict
-        self.bench.engines.arms.release()
+        self.bench.backend.arms.release()
         for number in range(further):
             fault = self._add_session(item, case)
             if fault:
@@ -201,7 +201,7 @@ class MxqSession:
             return subprocess.run(
                 [sys.executable, "-m", "pytest", "-q", rerun.place(item), *options, f"--mxq-report={report}"],
                 cwd=rerun.started_in,
-                env={**os.environ, TIMING_ONLY: self.bench.stopwatch.process_number() or "unknown"},
+                env={**os.environ, TIMING_ONLY: self.bench.benchmark.process_number() or "unknown"},
                 capture_output=True,
                 text=True,
                 check=False,

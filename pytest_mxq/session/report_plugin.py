@@ -14,10 +14,10 @@ from pytest_mxq.gates.verdict import Cell, Outcome, Verdict, to_record
 from pytest_mxq.planning.planner import RANDOM_SUFFIX
 from pytest_mxq.reports.json_report import Journal, RunHeader
 from pytest_mxq.reports.summary import STATUS, reference_line, shown_path, summary_lines
-from pytest_mxq.session.gate_plugin import RECORD, MxqSession
+from pytest_mxq.session.gate_plugin import RECORD, GatePlugin
 
 
-class Controller:
+class ReportPlugin:
     """Registered where files are written: in a plain run, and on xdist's controller (a worker has no terminal).
 
     Attributes:
@@ -27,7 +27,7 @@ class Controller:
         cautions: those of xdist's workers, which have no terminal to say them at collection.
     """
 
-    def __init__(self, session: MxqSession) -> None:
+    def __init__(self, session: GatePlugin) -> None:
         self.session = session
         self.settings = session.settings
         self.planned: dict[str, Cell] = {}
@@ -91,7 +91,7 @@ class Controller:
         self.cautions.update(dict.fromkeys(output.get("mxq_cautions", ())))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep a verdict and write it down at once."""
+        """SkipPattern a verdict and write it down at once."""
         record = report.__dict__.get(RECORD)
         if record is not None and report.nodeid not in self.records:
             self.records[report.nodeid] = record
@@ -186,7 +186,7 @@ class SkipsSaidOnce:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, None, None]:
-        """Keep all but the first skip of each reason from the sections that are written meanwhile."""
+        """SkipPattern all but the first skip of each reason from the sections that are written meanwhile."""
         stats = terminalreporter.stats
         whole = {category: stats[category] for category in ("error", "failed") if category in stats}
         stats.update({category: _first_of_each_reason(reports) for category, reports in whole.items()})
@@ -213,7 +213,7 @@ def _refuse_shared_gpu(ids: list[str], workers: int) -> None:
     Raises:
         pytest.UsageError: a gate of speed or memory was collected.
     """
-    ends = ("-refresh]", *(f"-{kind.name}]" for kind in GATES.values() if kind.family != "pictures"))
+    ends = ("-refresh]", *(f"-{kind.name}]" for kind in GATES.values() if kind.family != "images"))
     timed = [nodeid for nodeid in ids if nodeid.endswith(ends)]
     if timed:
         raise pytest.UsageError(

@@ -1,4 +1,4 @@
-"""What a session works with, made when it is first needed: engines, stopwatch, workflow, refresher."""
+"""What a session works with, made when it is first needed: backend, benchmark, workflow, refresher."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from pytest_mxq.baselines.paths import case_file_name, model_folder_name
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.environment.fingerprint import take_fingerprint
-from pytest_mxq.environment.third_party_warnings import known_noise_silenced
+from pytest_mxq.environment.third_party_warnings import silence_third_party_warnings
 from pytest_mxq.errors import MxqError, PromptsUnavailableError
-from pytest_mxq.planning.requirements import Use, lack_of_room
+from pytest_mxq.planning.requirements import Use, memory_in_use
 from pytest_mxq.planning.settings import PromptSet
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from pytest_mxq.planning.case import Plan
     from pytest_mxq.planning.settings import Settings
 
-# Set for the child processes of a refresh, which add a session and draw nothing, to the number under which the GPU's
-# driver lists their parent: it holds the GPU, and waits.
+# Set for the child processes of a refresh, which add a session and generate nothing, to the number under which the
+# GPU's driver lists their parent: it holds the GPU, and waits.
 TIMING_ONLY = "PYTEST_MXQ_TIMING_ONLY"
 
 
-class Workbench:
+class Runtime:
     """Made once a session; torch and diffusers are imported when the first gate runs.
 
     Attributes:
@@ -50,11 +50,11 @@ class Workbench:
         self.store = BaselineStore(settings.baselines, media=settings.media, device=device.slug)
 
     @cached_property
-    def engines(self) -> Any:
+    def backend(self) -> Any:
         """Arms and probes."""
         try:
-            with known_noise_silenced():
-                from pytest_mxq.backend.generation import TorchEngines
+            with silence_third_party_warnings():
+                from pytest_mxq.backend.generation import TorchBackend
         except ModuleNotFoundError as error:
             pytest.fail(
                 f"{error.name} is not installed, and a gate needs it: pip install pytest-mxq brings torch, torchao and "
@@ -63,16 +63,16 @@ class Workbench:
             )
         from pytest_mxq.reports.summary import make_progress
 
-        engines = TorchEngines(self._device.kind, make_progress(self._config))
-        engines.check_device(self._device)
-        return engines
+        backend = TorchBackend(self._device.kind, make_progress(self._config))
+        backend.check_device(self._device)
+        return backend
 
     @cached_property
-    def stopwatch(self) -> Any:
-        """What times and weighs the engines' arms."""
-        from pytest_mxq.backend.benchmark import TorchStopwatch
+    def benchmark(self) -> Any:
+        """What times and weighs the backend' arms."""
+        from pytest_mxq.backend.benchmark import TorchBenchmark
 
-        return TorchStopwatch(self.engines, self._device, self._settings.compile_cache, known=_waiting_parent())
+        return TorchBenchmark(self.backend, self._device, self._settings.compile_cache, known=_waiting_parent())
 
     @cached_property
     def workflow(self) -> Workflow[Any]:
@@ -80,7 +80,7 @@ class Workbench:
         from pytest_mxq.evaluation.accuracy import Workflow
 
         return Workflow(
-            engines=self.engines,
+            backend=self.backend,
             store=self.store,
             fingerprint=self.fingerprint,
             reference=self._settings.reference,
@@ -95,7 +95,7 @@ class Workbench:
         from pytest_mxq.evaluation.performance import Performance
 
         return Performance(
-            stopwatch=self.stopwatch,
+            benchmark=self.benchmark,
             fingerprint=self.fingerprint,
             reference=self._settings.reference,
             strict=self._settings.strict,
@@ -108,30 +108,30 @@ class Workbench:
         from pytest_mxq.evaluation.refresh import Refresher
 
         return Refresher(
-            engines=self.engines,
+            backend=self.backend,
             store=self.store,
             device=self._device.slug,
             fingerprint=self.fingerprint,
             formats=self._formats,
-            stopwatch=(lambda: self.stopwatch) if self._device.kind == "cuda" else None,
+            benchmark=(lambda: self.benchmark) if self._device.kind == "cuda" else None,
             timing_only=bool(os.environ.get(TIMING_ONLY)),
         )
 
-    def lack_of_room(self, plan: Plan) -> str:
+    def memory_in_use(self, plan: Plan) -> str:
         """Why a plan's model cannot be loaded now: others hold too much of the device; empty: it can, or it is loaded.
 
         Found out before it is loaded: to run out of memory takes as long as loading.
         """
         if plan.case is None or plan.case.recipe.memory is None or self._device.kind != "cuda":
             return ""
-        free = self.engines.free_gib(plan.case)
+        free = self.backend.free_gib(plan.case)
         if free is None:
             return ""
         from pytest_mxq.profiling.telemetry import open_telemetry
 
         with open_telemetry(self._device, known=_waiting_parent()) as telemetry:
             others = telemetry.others()
-        return lack_of_room(
+        return memory_in_use(
             plan.case, self._device, Use.of(plan.kind, emulated=plan.emulated), free=free, others=others
         )
 

@@ -19,7 +19,7 @@ THREADS = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest with as many threads as the committed baseline was drawn with, whatever this process has."""
+    """Run pytest with as many threads as the committed baseline was generated with, whatever this process has."""
     kept = {name: value for name, value in os.environ.items() if name not in {"CI", "PYTEST_ADDOPTS"}}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
@@ -47,11 +47,11 @@ def test_the_main_job_ends_in_a_verdict_for_every_format_and_gate(tmp_path: Path
     for record in demo:
         assert len(record["scores"]["values"]) >= 8
         assert record["evidence"]["weight_share"] > 0.5
-        assert Path(record["pictures"][0]).exists()
+        assert Path(record["images"][0]).exists()
     assert "Captured" not in done.stdout
 
 
-def test_a_wrong_bound_turns_the_main_job_red_with_pictures(tmp_path: Path) -> None:
+def test_a_wrong_bound_turns_the_main_job_red_with_images(tmp_path: Path) -> None:
     source = (ROOT / "tests" / "gates" / "test_demo.py").read_text()
     assert '"nvfp4": 0.015' in source
     test = tmp_path / "test_tight.py"
@@ -79,7 +79,7 @@ def test_the_committed_baseline_is_what_a_refresh_makes(tmp_path: Path) -> None:
     for name in ("identity", "identity_sha256", "selections", "lpips", "case", "model"):
         assert fresh[name] == committed[name], name
     same_machine = fresh["fingerprint"]["hard"] == committed["fingerprint"]["hard"]
-    if same_machine:  # on other hardware or software BF16 draws other bits; that case is judged live
+    if same_machine:  # on other hardware or software BF16 generates other bits; that case is judged live
         assert [p["sha256"] for p in fresh["pictures"]] == [p["sha256"] for p in committed["pictures"]]
     assert fresh["noise_floor"]["repeat"] == 0.0
     compiled = fresh["noise_floor"]["eager_vs_compiled"]

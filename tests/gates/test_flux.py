@@ -1,14 +1,14 @@
 """FLUX.1-dev, gated against its published results on an NVIDIA B200 (PyTorch blog, 8 April 2026).
 
 Margins: a speedup may fall 5 % short of the published one, and peak memory may be 5 % above it as a share of BF16's,
-both rounded to the second digit. The mean LPIPS may be 30 % above the published one, rounded up, and the worst picture's
-3.5 times that one, at most 0.80: 24 prompts of our own are drawn, not the published 200, and the mean of 24 has a
+both rounded to the second digit. The mean LPIPS may be 30 % above the published one, rounded up, and the worst image's
+3.5 times that one, at most 0.80: 24 prompts of our own are generated, not the published 200, and the mean of 24 has a
 standard error of 10 to 16 % on the demo model; prompts="drawbench" gates by the published set. The published LPIPS of
 NVFP4 is partly that of other noise (half of its prompts; see benchmarks/generator_composition.py), so a first refresh on
 a B200 should give a tighter bound. Nothing is published for float8: its bounds are MXFP8's, and its speedups 5 % below
 what an H100 gave at batch 1 and 4 (benchmarks/results/gpu-three-models-2026-11-22.md).
 
-The published script embeds one prompt and draws N pictures of it (num_images_per_prompt=N); here N prompts are embedded,
+The published script embeds one prompt and generates N images of it (num_images_per_prompt=N); here N prompts are embedded,
 which adds little to a call.
 """
 

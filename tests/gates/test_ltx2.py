@@ -1,15 +1,15 @@
-"""LTX-2, video and sound, gated against its published results on an NVIDIA B200 (PyTorch blog, 8 April 2026).
+"""LTX-2, video and audio, gated against its published results on an NVIDIA B200 (PyTorch blog, 8 April 2026).
 
 Margins: a speedup may fall 5 % short of the published one, and peak memory may be 5 % above it as a share of BF16's,
-both rounded to the second digit. No LPIPS of LTX-2 is published, and none of its flicker or sound: these bounds say
-"broken" and no more, until a refresh on the machine that gates gives better ones. Of sound: two noises of one spectrum
+both rounded to the second digit. No LPIPS of LTX-2 is published, and none of its flicker or audio: these bounds say
+"broken" and no more, until a refresh on the machine that gates gives better ones. Of audio: two noises of one spectrum
 are 8 dB apart and the same voice 50 ms later 11 to 13 dB, both healthy; a voice clipped tenfold 13 to 16, silence in its
 place 18 and white noise 27 and more.
-Four prompts, since a clip takes 63 MB. Nothing is published for float8: its bounds of memory are MXFP8's, and its
+Four prompts, since a video takes 63 MB. Nothing is published for float8: its bounds of memory are MXFP8's, and its
 speedup is 11 % below the 1.30 that an H100 gave at batch 1, in 3 steps with random weights
 (benchmarks/results/gpu-three-models-2026-11-22.md); larger batches were not timed.
 
-The published script embeds one prompt and makes N clips of it (num_videos_per_prompt=N); here N prompts are embedded,
+The published script embeds one prompt and makes N videos of it (num_videos_per_prompt=N); here N prompts are embedded,
 which adds little to a call.
 """
 

@@ -2,13 +2,13 @@
 
 Margins: a speedup may fall 5 % short of the published one, and peak memory may be 5 % above it as a share of BF16's,
 both rounded to the second digit. Only a third of the weights is quantized, so memory falls little. The mean LPIPS may be
-30 % above the published one, rounded up, and the worst picture's 3.5 times that one, at most 0.80: 24 prompts of our own
-are drawn, not the published 200, and the mean of 24 has a standard error of 10 to 16 % on the demo model;
+30 % above the published one, rounded up, and the worst image's 3.5 times that one, at most 0.80: 24 prompts of our own
+are generated, not the published 200, and the mean of 24 has a standard error of 10 to 16 % on the demo model;
 prompts="drawbench" gates by the published set. Nothing is published for float8: its bounds of memory and LPIPS are
 MXFP8's, and its speedup is 8 % below the 1.25 that an H100 gave at batch 1, in 4 steps with random weights
 (benchmarks/results/gpu-three-models-2026-11-22.md); larger batches were not timed.
 
-The published script embeds one prompt and draws N pictures of it (num_images_per_prompt=N); here N prompts are embedded,
+The published script embeds one prompt and generates N images of it (num_images_per_prompt=N); here N prompts are embedded,
 which adds little to a call.
 """
 

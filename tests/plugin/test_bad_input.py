@@ -12,7 +12,7 @@ def test_faulty(mxq_pipeline, mxq_prompt):
 
 @pytest.mark.mxq("demo", prompts=2)
 @pytest.mark.mxq_lpips(max=0.02)
-def test_sound(mxq_pipeline, mxq_prompt):
+def test_audio(mxq_pipeline, mxq_prompt):
     return mxq_pipeline(mxq_prompt)
 """
 MODEL = '@pytest.mark.mxq("demo", prompts=2)\n'
@@ -72,7 +72,7 @@ def test_a_faulty_marker_fails_its_test_alone_before_anything_is_built(
     assert counts.pop("passed") == 1
     assert set(counts) <= {"error", "errors", "warnings"}
     assert said in result.stdout.str()
-    assert not [line for line in gates.engine_log() if "test_faulty" in line]
+    assert not [line for line in gates.backend_log() if "test_faulty" in line]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_faulty_marker_fails_its_test_alone_before_anything_is_built(
         ("return 3", "int"),
     ],
 )
-def test_a_workload_that_returns_no_pictures_is_an_error(gates: GateDirectory, body: str, said: str) -> None:
+def test_a_workload_that_returns_no_images_is_an_error(gates: GateDirectory, body: str, said: str) -> None:
     gates.write(TEMPLATE.format(markers=MODEL + GATE, body=body))
     result = gates.run("--mxq-formats=mxfp8", "--mxq-emulate")
     result.assert_outcomes(failed=1, passed=1)
@@ -102,7 +102,7 @@ def test_two_tests_with_one_case_name_both_fail_and_name_each_other(gates: GateD
     result = gates.run("--mxq-formats=mxfp8", "--mxq-emulate")
     result.assert_outcomes(errors=4)
     result.stdout.fnmatch_lines(["*two tests share the case 'test_gate'*test_it.py*and test_other.py*mxq(case=...)*"])
-    assert gates.engine_log() == []
+    assert gates.backend_log() == []
 
 
 def test_a_gate_marker_without_the_pipeline_gates_nothing_and_fails(gates: GateDirectory) -> None:
@@ -178,7 +178,7 @@ def test_a_workload_that_does_something_else_on_the_quantized_arm_is_no_pass(gat
     assert "num_inference_steps 2 -> 8; it must do the same on every arm" in record["sentence"]
 
 
-def test_a_call_that_changed_where_the_sentinel_does_not_look_is_stale(gates: GateDirectory) -> None:
+def test_a_call_that_changed_where_the_drift_check_does_not_look_is_stale(gates: GateDirectory) -> None:
     body = "return mxq_pipeline(mxq_prompt, num_inference_steps={} if 'star' in mxq_prompt else 2)"
     gates.write(TEMPLATE.format(markers=MODEL.replace("2", "3") + GATE, body=body.format(2)))
     gates.run("--mxq-refresh").assert_outcomes(passed=2)

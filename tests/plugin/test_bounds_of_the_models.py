@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from shipped_gates import marks_by_batch_size, marks_of_pictures, read_marker
+from shipped_gates import marks_by_batch_size, marks_of_images, read_marker
 from torch import Tensor
 
 from pytest_mxq.gates.bounds import GATES, AnyBound, Bound, MemoryBound, SpeedBound, read_any_bound
@@ -52,8 +52,8 @@ def noise(seed: int) -> Tensor:
     return 0.1 * torch.randn((1, 2, 2 * RATE), generator=torch.Generator().manual_seed(seed))
 
 
-def bound_of_sound(name: str) -> Bound:
-    bound = bound_of("audio", marks_of_pictures("test_ltx2.py", "test_ltx2"), name)
+def bound_of_audio(name: str) -> Bound:
+    bound = bound_of("audio", marks_of_images("test_ltx2.py", "test_ltx2"), name)
     assert isinstance(bound, Bound)
     return bound
 
@@ -64,17 +64,17 @@ def bound_of_sound(name: str) -> Bound:
     [(voice(), voice().roll(RATE // 20, -1)), (noise(0), noise(1))],
     ids=["50 ms later", "noise"],
 )
-def test_healthy_sound_of_other_moments_passes(name: str, reference: Tensor, other: Tensor) -> None:
+def test_healthy_audio_of_other_moments_passes(name: str, reference: Tensor, other: Tensor) -> None:
     (distance,) = log_spectral_distance(reference, other)
     assert distance > 7
-    assert distance < bound_of_sound(name).mean
+    assert distance < bound_of_audio(name).mean
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("other", [torch.zeros(1, 2, 2 * RATE), noise(0)], ids=["silence", "white noise"])
 def test_silence_and_white_noise_in_place_of_a_voice_fail_as_a_mean_and_as_the_worst(name: str, other: Tensor) -> None:
     (distance,) = log_spectral_distance(voice(), other)
-    bound = bound_of_sound(name)
+    bound = bound_of_audio(name)
     assert bound.worst is not None
     assert distance > bound.worst > bound.mean
 
@@ -127,7 +127,7 @@ def test_lpips_may_be_30_percent_above_the_published_mean_and_the_worst_3_and_a_
     def rounded_up(value: float) -> float:
         return math.ceil(round(100 * value, 6)) / 100
 
-    bound = bound_of("lpips", marks_of_pictures(f"test_{model}.py", f"test_{model}"), published.format)
+    bound = bound_of("lpips", marks_of_images(f"test_{model}.py", f"test_{model}"), published.format)
     expected = rounded_up(1.3 * published.selective), min(rounded_up(3.5 * published.selective), GATES["lpips"].largest)
     assert isinstance(bound, Bound)
     assert (bound.mean, bound.worst) == expected

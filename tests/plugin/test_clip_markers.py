@@ -1,4 +1,4 @@
-"""The markers of clips and sound, as a user writes them."""
+"""The markers of videos and audio, as a user writes them."""
 
 from gate_project import GateDirectory
 
@@ -9,7 +9,7 @@ import pytest
 @pytest.mark.mxq_lpips(max=0.10)
 @pytest.mark.mxq_flicker(max={"mxfp8": 0.05, "nvfp4": 0.2})
 @pytest.mark.mxq_audio(max=12.0, worst=15.0)
-def test_clip(mxq_pipeline, mxq_prompt):
+def test_video(mxq_pipeline, mxq_prompt):
     return mxq_pipeline(mxq_prompt)
 """
 

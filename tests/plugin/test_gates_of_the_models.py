@@ -42,11 +42,11 @@ def test_without_a_gpu_every_gate_is_skipped_with_one_of_few_reasons(gates: Gate
         record["sentence"].split(" at batch size")[0].split(", found")[0] for record in gates.report()["verdicts"]
     }
     assert reasons == {
-        *(f"the emulated pictures of {model}" for model in ("flux.1-dev", "qwen-image")),
-        "the emulated clips of ltx-2",
+        *(f"the emulated images of {model}" for model in ("flux.1-dev", "qwen-image")),
+        "the emulated videos of ltx-2",
         *(f"{name} needs compute capability 10.0" for name in ("mxfp8", "nvfp4")),
     }
-    assert gates.engine_log() == []
+    assert gates.backend_log() == []
 
 
 def test_on_a_b200_every_gate_is_judged(b200: GateDirectory) -> None:
@@ -68,7 +68,7 @@ def test_on_an_h100_with_random_weights_speed_and_memory_run_where_they_fit(b200
     assert {model for model, _ in ran} == {"flux.1-dev", "qwen-image", "ltx-2"}
     skipped = {r["sentence"].split(" at batch")[0] for r in records if r["outcome"] == "skipped"}
     assert skipped == {
-        "--mxq-weights=random: what random weights draw means nothing; speed and memory gates alone run",
+        "--mxq-weights=random: what random weights generate means nothing; speed and memory gates alone run",
         "both arms of ltx-2",
     }
 
@@ -80,7 +80,7 @@ def test_every_gate_has_a_bound_for_the_published_formats_and_float8(gates: Gate
     result.assert_outcomes(skipped=len(gates.report()["verdicts"]))
 
 
-def test_a_refresh_of_clips_needs_pyav_and_says_so_before_anything_is_drawn(b200: GateDirectory) -> None:
+def test_a_refresh_of_videos_needs_pyav_and_says_so_before_anything_is_generated(b200: GateDirectory) -> None:
     conftest = b200.path / "conftest.py"
     conftest.write_text(
         conftest.read_text()
@@ -91,6 +91,6 @@ def test_a_refresh_of_clips_needs_pyav_and_says_so_before_anything_is_drawn(b200
     result = b200.run_apart("--mxq-refresh", "--mxq-models=ltx-2")
     result.assert_outcomes(skipped=4, deselected=8)
     result.stdout.fnmatch_lines(
-        ["*4 skipped: model 'ltx-2' makes clips, which PyAV stores: pip install 'pytest-mxq[[]video[]]'"]
+        ["*4 skipped: model 'ltx-2' makes videos, which PyAV stores: pip install 'pytest-mxq[[]video[]]'"]
     )
-    assert b200.engine_log() == []
+    assert b200.backend_log() == []

@@ -7,7 +7,7 @@ import pytest
 from gate_project import GateDirectory
 
 from pytest_mxq.doctor import command as consultation
-from pytest_mxq.doctor.checks import examine_trunk
+from pytest_mxq.doctor.checks import examine_lpips_weights
 from pytest_mxq.doctor.packages import Installed
 from pytest_mxq.doctor.screen import WIDTH
 from pytest_mxq.environment.device import Device
@@ -143,7 +143,7 @@ def test_what_does_not_fit_into_memory_is_shown_with_what_would(doctor: Doctor) 
     assert "fits   44 GiB fits   52 GiB no" in doctor.ask("--mxq-weights=random")[1]
 
 
-def test_pictures_alone_are_judged_by_what_pictures_need(doctor: Doctor) -> None:
+def test_images_alone_are_judged_by_what_images_need(doctor: Doctor) -> None:
     doctor.on(replace(H100, total_memory_gib=79.6))
     options = ("--mxq-formats=float8", "--mxq-models=ltx-2")
     code, text = doctor.ask(*options)
@@ -153,15 +153,15 @@ def test_pictures_alone_are_judged_by_what_pictures_need(doctor: Doctor) -> None
     assert doctor.ask(*options, "--mxq-gates=lpips,memory")[0] == 1
     code, text = doctor.ask(*options, "--mxq-gates=lpips,flicker")
     assert code == 0
-    assert "memory of the pictures at batch sizes 1, 4, 8" in text
+    assert "memory of the images at batch sizes 1, 4, 8" in text
     assert "ltx-2            63 GiB fits   77 GiB fits   96 GiB no" in text
     _, text = doctor.ask("--mxq-formats=mxfp8", "--mxq-models=ltx-2", "--mxq-gates=lpips", "--mxq-emulate")
-    assert "memory of the emulated pictures at batch sizes 1, 4, 8" in text
+    assert "memory of the emulated images at batch sizes 1, 4, 8" in text
     assert "ltx-2            80 GiB no     94 GiB no    112 GiB no" in text
     doctor.on(replace(H100, total_memory_gib=60.0))
     code, text = doctor.ask(*options, "--mxq-gates=lpips")
     assert code == 1
-    assert text.splitlines()[-1].endswith("float8; no room for picture gates of ltx-2")
+    assert text.splitlines()[-1].endswith("float8; no room for image gates of ltx-2")
 
 
 def test_without_a_gpu_every_format_is_emulated_only_and_nothing_is_imported_or_collected(gates: GateDirectory) -> None:
@@ -236,19 +236,19 @@ def test_broken_software_is_a_finding_with_its_fix(
 
 
 @pytest.mark.parametrize("version", [None, "14.4.0"])
-def test_what_stores_clips_is_named_with_what_cannot_be_done_without_it(doctor: Doctor, version: str | None) -> None:
+def test_what_stores_videos_is_named_with_what_cannot_be_done_without_it(doctor: Doctor, version: str | None) -> None:
     assert "ok     av             17.0.0         needs >=15" in doctor.ask()[1]
     del doctor.software["av"]
     doctor.software |= {"av": version} if version else {}
     code, text = doctor.ask()
-    assert code == 0  # clips are gated without it, against BF16 of the same run
+    assert code == 0  # videos are gated without it, against BF16 of the same run
     assert f"note   av             {version or 'not installed':<14} needs >=15" in text
     words = " ".join(text.split())
     assert "-> pip install 'pytest-mxq[video]'; without it no --mxq-refresh and no stored baseline of ltx-2" in words
-    assert " av  " not in doctor.ask("--mxq-models=flux.1-dev")[1]  # draws no clips
+    assert " av  " not in doctor.ask("--mxq-models=flux.1-dev")[1]  # generates no videos
 
 
-def test_pictures_that_cannot_be_measured_do_not_matter_to_a_run_without_picture_gates(doctor: Doctor) -> None:
+def test_images_that_cannot_be_measured_do_not_matter_to_a_run_without_image_gates(doctor: Doctor) -> None:
     del doctor.software["lpips"]
     assert doctor.ask("--mxq-formats=mxfp8")[0] == 1
     assert doctor.ask("--mxq-formats=mxfp8", "--mxq-gates=speedup,memory")[0] == 0
@@ -338,13 +338,13 @@ def test_an_examination_that_breaks_is_a_finding_and_quotes_nothing(
     assert TOKEN not in text
 
 
-def test_the_trunk_counts_for_pictures(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    altered = tmp_path / "trunk.safetensors"
+def test_the_trunk_counts_for_images(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    altered = tmp_path / "weights.safetensors"
     altered.write_bytes(b"x")
-    monkeypatch.setattr(consultation, "examine_trunk", lambda: examine_trunk(altered))
+    monkeypatch.setattr(consultation, "examine_lpips_weights", lambda: examine_lpips_weights(altered))
     code, text = doctor.ask("--mxq-formats=mxfp8")
     assert code == 1
-    assert "fault  LPIPS trunk" in text
+    assert "fault  LPIPS weights" in text
     assert doctor.ask("--mxq-formats=mxfp8", "--mxq-gates=memory")[0] == 0
 
 

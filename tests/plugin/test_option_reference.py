@@ -32,12 +32,12 @@ def modes(gates: GateDirectory) -> set[str]:
     return {record["reference"]["mode"] for record in gates.report()["verdicts"] if record["reference"]}
 
 
-def test_auto_uses_the_stored_pictures_where_hardware_software_and_sentinel_agree(stored: GateDirectory) -> None:
+def test_auto_uses_the_stored_images_where_hardware_software_and_drift_check_agree(stored: GateDirectory) -> None:
     stored.emulated().assert_outcomes(passed=4)
     assert modes(stored) == {"stored"}
-    assert stored.engine_log().count("draw demo test_gate bf16") == 0
-    assert stored.engine_log().count("draw demo test_gate bf16 sentinel") == 1
-    assert stored.report()["verdicts"][0]["reference"]["sentinel"] == 0.0
+    assert stored.backend_log().count("generate demo test_gate bf16") == 0
+    assert stored.backend_log().count("generate demo test_gate bf16 drift check") == 1
+    assert stored.report()["verdicts"][0]["reference"]["drift_check"] == 0.0
     assert stored.report()["verdicts"][0]["reference"]["noise_compiled"] == 0.001
 
 
@@ -53,7 +53,7 @@ def test_auto_goes_live_where_the_software_differs_and_the_header_names_it(store
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(["*reference live: the baseline is of other hardware or software: torch 1.0 -> *"])
     assert modes(stored) == {"live"}
-    assert stored.engine_log().count("draw demo test_gate bf16") == 1
+    assert stored.backend_log().count("generate demo test_gate bf16") == 1
 
 
 def test_stored_calls_a_baseline_of_other_software_stale_never_a_regression(stored: GateDirectory) -> None:
@@ -64,32 +64,32 @@ def test_stored_calls_a_baseline_of_other_software_stale_never_a_regression(stor
 
 
 def test_a_moved_bf16_is_live_in_auto_and_stale_in_stored(stored: GateDirectory) -> None:
-    for picture in manifest(stored).parent.rglob("*.png"):
-        picture.unlink()
+    for image in manifest(stored).parent.rglob("*.png"):
+        image.unlink()
     stored.behave(shift={"mxfp8": 10, "nvfp4": 10})
     document = json.loads(manifest(stored).read_text())
-    store_shifted_pictures(stored, document)
+    store_shifted_images(stored, document)
     stored.emulated("--mxq-reference=stored").assert_outcomes(failed=4)
     assert set(stored.outcomes().values()) == {"stale"}
-    assert "differs from the stored pictures by LPIPS 0.0300 > 0.0050" in stored.report()["verdicts"][0]["sentence"]
+    assert "differs from the stored images by LPIPS 0.0300 > 0.0050" in stored.report()["verdicts"][0]["sentence"]
     stored.emulated().assert_outcomes(passed=4)
     assert modes(stored) == {"live"}
 
 
-def store_shifted_pictures(gates: GateDirectory, document: dict[str, Any]) -> None:
-    """Write pictures 30 steps of red away from what BF16 draws now, as a valid baseline."""
+def store_shifted_images(gates: GateDirectory, document: dict[str, Any]) -> None:
+    """Write images 30 steps of red away from what BF16 generates now, as a valid baseline."""
     import hashlib
 
-    from mxq_fakes import _picture
+    from mxq_fakes import _image
 
     for entry in document["pictures"]:
         path = manifest(gates).parent / "test_gate" / entry["file"]
-        _picture(entry["prompt"], 30).save(path)
+        _image(entry["prompt"], 30).save(path)
         entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     manifest(gates).write_text(json.dumps(document))
 
 
-def test_live_draws_bf16_in_this_run_and_does_not_look_at_the_baseline(stored: GateDirectory) -> None:
+def test_live_generates_bf16_in_this_run_and_does_not_look_at_the_baseline(stored: GateDirectory) -> None:
     manifest(stored).write_text("{ not json")
     stored.emulated("--mxq-reference=live").assert_outcomes(passed=4)
     assert modes(stored) == {"live"}
@@ -99,7 +99,7 @@ def test_a_missing_baseline_fails_in_stored_and_says_how_to_make_it(gates: GateD
     result = gates.emulated("--mxq-reference=stored")
     result.assert_outcomes(failed=4)
     result.stdout.fnmatch_lines(["*MISSING*--mxq-refresh*"])
-    assert gates.engine_log() == []
+    assert gates.backend_log() == []
 
 
 def test_a_case_that_changed_since_its_refresh_is_stale_in_every_mode_and_the_field_is_named(
@@ -130,27 +130,27 @@ def test_an_unknown_reference_is_refused(gates: GateDirectory) -> None:
         ("size", "*"),
         ("newer", "*schema_version 2*upgrade*"),
         ("nan", "*noise_floor.repeat is nan*finite*"),
-        ("missing picture", "*.png*"),
+        ("missing image", "*.png*"),
     ],
 )
 def test_a_damaged_baseline_is_an_error_by_name_and_stays_as_it_is(
     stored: GateDirectory, damage: str, said: str
 ) -> None:
-    picture = next(manifest(stored).parent.rglob("*.png"))
+    image = next(manifest(stored).parent.rglob("*.png"))
     text = manifest(stored).read_text()
     match damage:
         case "truncate":
             manifest(stored).write_text(text[: len(text) // 2])
         case "hash":
-            picture.write_bytes(picture.read_bytes()[:-1] + b"x")
+            image.write_bytes(image.read_bytes()[:-1] + b"x")
         case "size":
-            alter(stored, pictures=[{**entry, "width": 17} for entry in json.loads(text)["pictures"]])
+            alter(stored, images=[{**entry, "width": 17} for entry in json.loads(text)["pictures"]])
         case "newer":
             alter(stored, schema_version=2)
         case "nan":
             alter(stored, noise_floor__repeat=float("nan"))
-        case "missing picture":
-            picture.unlink()
+        case "missing image":
+            image.unlink()
     before = sorted((path, path.read_bytes()) for path in manifest(stored).parent.rglob("*.*") if path.is_file())
     result = stored.emulated()
     result.assert_outcomes(failed=4)

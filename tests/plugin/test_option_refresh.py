@@ -13,13 +13,11 @@ def test_refresh_collects_one_item_a_case_and_deselects_every_other_test(gates: 
     gates.write(GATE_TEST + "\ndef test_ordinary():\n    assert False\n")
     result = gates.run("--mxq-refresh", "-v")
     result.assert_outcomes(passed=1, deselected=1)
-    result.stdout.fnmatch_lines(
-        ["*test_gate?bf16-refresh? PASSED*", "*demo/test_gate: 3 pictures -> *", "new baseline"]
-    )
+    result.stdout.fnmatch_lines(["*test_gate?bf16-refresh? PASSED*", "*demo/test_gate: 3 images -> *", "new baseline"])
     assert gates.outcomes() == {"bf16-refresh": "refreshed"}
 
 
-def test_the_manifest_is_sorted_json_with_pictures_noise_floor_and_selections(gates: GateDirectory) -> None:
+def test_the_manifest_is_sorted_json_with_images_noise_floor_and_selections(gates: GateDirectory) -> None:
     gates.run("--mxq-refresh", "--mxq-formats=nvfp4")  # every format is recorded, whichever are chosen
     text = manifest(gates).read_text()
     document = json.loads(text)
@@ -33,7 +31,7 @@ def test_the_manifest_is_sorted_json_with_pictures_noise_floor_and_selections(ga
 
 def test_refresh_says_what_changed_old_to_new(gates: GateDirectory) -> None:
     gates.run("--mxq-refresh")
-    gates.run("--mxq-refresh").stdout.fnmatch_lines(["pictures: equal to the old ones to the bit"])
+    gates.run("--mxq-refresh").stdout.fnmatch_lines(["images: equal to the old ones to the bit"])
     gates.write(GATE_TEST.replace("mxq_pipeline(mxq_prompt)", "mxq_pipeline(mxq_prompt, num_inference_steps=4)"))
     gates.run("--mxq-refresh").stdout.fnmatch_lines(["*num_inference_steps 8 -> 4*"])
 
@@ -54,10 +52,10 @@ def test_a_gate_never_writes_a_baseline(gates: GateDirectory) -> None:
 
 
 def test_a_degenerate_bf16_arm_is_not_stored(gates: GateDirectory) -> None:
-    gates.behave(faults={"bf16": ["picture 0: constant"]})
+    gates.behave(faults={"bf16": ["image 0: constant"]})
     result = gates.run("--mxq-refresh")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*DEGENERATE*nothing was stored*picture 0: constant*"])
+    result.stdout.fnmatch_lines(["*DEGENERATE*nothing was stored*image 0: constant*"])
     assert not manifest(gates).exists()
 
 
@@ -66,7 +64,7 @@ def test_an_unwritable_baseline_directory_is_refused_before_anything_is_built(ga
     result = gates.run("--mxq-refresh")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert str(gates.path / "baselines") in result.stderr.str()
-    assert gates.engine_log() == []
+    assert gates.backend_log() == []
 
 
 def test_baselines_go_where_the_option_says(gates: GateDirectory) -> None:
@@ -78,10 +76,10 @@ def test_baselines_go_where_the_option_says(gates: GateDirectory) -> None:
 
 
 def test_media_go_where_the_option_says_and_are_read_from_there(gates: GateDirectory) -> None:
-    gates.run("--mxq-refresh", "--mxq-media=pictures").assert_outcomes(passed=1)
-    assert len(list((gates.path / "pictures").rglob("*.png"))) == 3
+    gates.run("--mxq-refresh", "--mxq-media=images").assert_outcomes(passed=1)
+    assert len(list((gates.path / "images").rglob("*.png"))) == 3
     assert not list((gates.path / "baselines").rglob("*.png"))
-    gates.emulated("--mxq-media=pictures", "--mxq-strict").assert_outcomes(passed=4)
+    gates.emulated("--mxq-media=images", "--mxq-strict").assert_outcomes(passed=4)
     result = gates.emulated("--mxq-strict")
     result.assert_outcomes(failed=4)
 

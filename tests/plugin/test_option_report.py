@@ -18,8 +18,8 @@ def test_a_failed_bound_shows_as_regression_with_everything_that_one_needs(gates
             "*test_gate?nvfp4-lpips? REGRESSION*",
             "REGRESSION  demo nvfp4 (emulated) lpips   mean 0.0500 > 0.0200, worst 0.0500 > 0.0400",
             "  worst     0.0500  'a *'",
-            "  pictures  3: mean 0.0500*",
-            "  baseline  stored: *test_gate.json (same hardware and software; BF16 drawn again is equal to the bit)",
+            "  images    3: mean 0.0500*",
+            "  baseline  stored: *test_gate.json (same hardware and software; regenerated BF16 is bit-identical)",
             "  noise     BF16 against BF16: LPIPS repeated 0.0000, eager against compiled 0.0010",
             "  evidence  4 of 5 Linear layers quantized, 80.0% of their weights, 0.500 of the bytes",
             "  look at   mxq-report/demo/test_gate/nvfp4-lpips-0?.png",
@@ -29,7 +29,7 @@ def test_a_failed_bound_shows_as_regression_with_everything_that_one_needs(gates
     )
 
 
-def test_a_bound_of_the_worst_picture_alone_can_fail(gates: GateDirectory) -> None:
+def test_a_bound_of_the_worst_image_alone_can_fail(gates: GateDirectory) -> None:
     gates.behave(shift={"nvfp4": [1, 1, 45]})
     result = gates.emulated()
     result.assert_outcomes(failed=1, passed=3)
@@ -54,7 +54,7 @@ def test_the_next_command_collects_exactly_the_one_item(
     again.stdout.fnmatch_lines(["*test_gate?nvfp4-lpips?", "1 test collected*"])
 
 
-def test_pictures_are_written_before_the_assertion_and_show_three_tiles(gates: GateDirectory) -> None:
+def test_images_are_written_before_the_assertion_and_show_three_tiles(gates: GateDirectory) -> None:
     gates.behave(shift={"nvfp4": 50})
     gates.emulated("-x")
     path = next((gates.path / "mxq-report").rglob("nvfp4-lpips-*.png"))
@@ -128,7 +128,7 @@ def test_verdicts_of_their_own_kinds(gates: GateDirectory) -> None:
     gates.behave(quantized=1)
     gates.emulated().assert_outcomes(failed=4)
     assert "only 20.0%" in gates.report()["verdicts"][0]["sentence"]
-    gates.behave(faults={"nvfp4": ["picture 1: constant"]})
+    gates.behave(faults={"nvfp4": ["image 1: constant"]})
     gates.emulated().assert_outcomes(failed=2, passed=2)
     assert gates.outcomes()["nvfp4-ssim"] == "degenerate"
     gates.behave(nan=True)
@@ -146,12 +146,12 @@ def test_fewer_layers_than_the_baseline_recorded_is_not_quantized(gates: GateDir
     assert set(gates.outcomes().values()) == {"stale"}
 
 
-def test_a_degenerate_picture_is_shown_and_its_prompt_named(gates: GateDirectory) -> None:
+def test_a_degenerate_image_is_shown_and_its_prompt_named(gates: GateDirectory) -> None:
     gates.behave(faults={"nvfp4": ["constant: std 0.001"]})
     gates.emulated("--mxq-gates=lpips")
     record = gates.report()["verdicts"][1]
     assert record["outcome"] == "degenerate"
-    assert record["sentence"].startswith("constant: std 0.001 (picture 0: 'a large striped red circle")
+    assert record["sentence"].startswith("constant: std 0.001 (image 0: 'a large striped red circle")
     assert len(list((gates.path / "mxq-report").rglob("nvfp4-lpips-*.png"))) == 1
 
 

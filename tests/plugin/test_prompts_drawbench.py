@@ -37,7 +37,7 @@ def times_fetched(gates: GateDirectory) -> int:
     return len(path.read_text()) if path.exists() else 0
 
 
-def test_all_200_are_drawn_and_fetched_once_for_all_gates(gates: GateDirectory) -> None:
+def test_all_200_are_generated_and_fetched_once_for_all_gates(gates: GateDirectory) -> None:
     prepare(gates, PROMPTS)
     gates.emulated().assert_outcomes(passed=4)
     assert {len(record["scores"]["values"]) for record in gates.report()["verdicts"]} == {200}
@@ -50,7 +50,7 @@ def test_a_refresh_stores_them_and_a_gate_finds_its_baseline(gates: GateDirector
     gates.emulated("--mxq-reference=stored").assert_outcomes(passed=4)
 
 
-def test_nothing_is_fetched_where_nothing_is_drawn(gates: GateDirectory) -> None:
+def test_nothing_is_fetched_where_nothing_is_generated(gates: GateDirectory) -> None:
     prepare(gates, "raise AssertionError('fetched')")
     assert gates.emulated("--collect-only").ret == 0
     gates.run("--mxq-formats=mxfp8").assert_outcomes(skipped=2)  # no GPU
@@ -64,7 +64,7 @@ def test_a_hub_out_of_reach_is_asked_once_and_every_gate_skips_with_its_sentence
     result.assert_outcomes(skipped=4)
     result.stdout.fnmatch_lines(["4 skipped: DrawBench cannot be had here", "SKIPPED*DrawBench cannot be had here"])
     assert times_fetched(gates) == 1
-    assert gates.engine_log() == []
+    assert gates.backend_log() == []
     gates.emulated("--mxq-strict").assert_outcomes(errors=4)
 
 

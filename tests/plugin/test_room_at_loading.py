@@ -28,7 +28,7 @@ def test_a_gate_whose_model_no_longer_fits_ends_as_environment_and_nothing_is_lo
         "speedup": both,
         "memory": both,
     }
-    assert not [line for line in b200.engine_log() if line.startswith(("live", "weigh"))]
+    assert not [line for line in b200.backend_log() if line.startswith(("live", "measure_memory"))]
 
 
 def test_a_refresh_is_not_tried_either(b200: GateDirectory) -> None:
@@ -36,7 +36,7 @@ def test_a_refresh_is_not_tried_either(b200: GateDirectory) -> None:
     b200.run("--mxq-refresh").assert_outcomes(failed=1)
     (said,) = sentences(b200).values()
     assert said.startswith("environment: the BF16 calls of flux.1-dev at batch size 1 need about 36 GiB, 20.0 of 180")
-    assert b200.engine_log() == []
+    assert b200.backend_log() == []
     assert not list((b200.path / "baselines").rglob("*.json"))
 
 

@@ -121,7 +121,7 @@ def test_stored_holds_one_session_against_three_and_says_how_to_get_them(b200: G
     result = run(b200, "--mxq-gates=speedup", "--mxq-reference=stored")
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["*MISSING*2 of 2 stored timing sessions*--mxq-refresh-sessions=1*"])
-    assert not [line for line in b200.engine_log() if line.startswith(("arm", "stored"))]
+    assert not [line for line in b200.backend_log() if line.startswith(("arm", "stored"))]
     refresh(b200, 1)
     run(b200, "--mxq-gates=speedup", "--mxq-reference=stored").assert_outcomes(passed=2)
     assert b200.report()["verdicts"][0]["speed"]["mode"] == "stored"
@@ -181,7 +181,7 @@ def test_another_driver_is_named_as_what_the_stored_sessions_lack(b200: GateDire
     assert b200.report()["verdicts"][0]["sentence"] == f"{said}: pytest --mxq-refresh"
 
 
-def test_further_sessions_run_in_processes_of_their_own_and_draw_nothing(
+def test_further_sessions_run_in_processes_of_their_own_and_generate_nothing(
     b200: GateDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (b200.path / "sub").mkdir()
@@ -193,7 +193,7 @@ def test_further_sessions_run_in_processes_of_their_own_and_draw_nothing(
     assert len(manifest(b200)["sessions"]) == 3
     log = (b200.path / "sub" / "engine.log").read_text().splitlines()
     assert log.count("session") == 3
-    assert log.count("draw demo test_speed bf16") == 1
+    assert log.count("generate demo test_speed bf16") == 1
 
 
 IN_A_CHILD = 'import os, signal, pytest\nif os.environ.get("PYTEST_MXQ_TIMING_ONLY"):\n    '
@@ -204,7 +204,7 @@ IN_A_CHILD = 'import os, signal, pytest\nif os.environ.get("PYTEST_MXQ_TIMING_ON
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", ["with signal 9"]),
         (
-            "Workbench.with_prompts = lambda *_: pytest.skip('no weights')",
+            "Runtime.with_prompts = lambda *_: pytest.skip('no weights')",
             ["with exit code 0", "stdout:", "1 skipped: no weights"],
         ),
         ("raise RuntimeError('no such board')", ["with exit code 4", "stderr:", "no such board"]),
@@ -243,11 +243,11 @@ def test_a_session_of_another_call_is_not_added(b200: GateDirectory, monkeypatch
 def test_a_refresh_on_an_unfit_machine_stores_nothing_and_starts_no_children(b200: GateDirectory) -> None:
     b200.behave(seconds=FAST, environment="thermal slowdown")
     b200.run("--mxq-refresh", "--mxq-refresh-sessions=3").assert_outcomes(failed=1)
-    assert b200.engine_log().count("session") == 1
+    assert b200.backend_log().count("session") == 1
     assert not (b200.path / "baselines/nvidia-b200-sm100/demo/test_speed.json").exists()
 
 
-def test_sessions_outlive_a_damaged_picture(b200: GateDirectory) -> None:
+def test_sessions_outlive_a_damaged_image(b200: GateDirectory) -> None:
     refresh(b200, 3)
     next((b200.path / "baselines").rglob("*.png")).unlink()
     refresh(b200, 1)
@@ -325,7 +325,7 @@ def test_too_few_quantized_layers_are_named_before_anything_is_timed(b200: GateD
     b200.behave(seconds=FAST, quantized=1)
     run(b200).assert_outcomes(failed=4)
     assert set(b200.outcomes().values()) == {"not-quantized"}
-    assert not [line for line in b200.engine_log() if line.startswith("live")]
+    assert not [line for line in b200.backend_log() if line.startswith("live")]
 
 
 @pytest.mark.parametrize(
@@ -384,12 +384,12 @@ def test_speed_is_never_emulated(gates: GateDirectory) -> None:
     result.stdout.fnmatch_lines(["*found no CUDA device (cpu); speed and memory are never emulated*"])
 
 
-def test_random_weights_skip_pictures_and_have_a_baseline_of_their_own(b200: GateDirectory) -> None:
+def test_random_weights_skip_images_and_have_a_baseline_of_their_own(b200: GateDirectory) -> None:
     both = SPEED_TEST.replace('"demo"', '"flux.1-dev"') + GATE_TEST.replace('"demo"', '"flux.1-dev"')
     b200.write(both)
     result = run(b200, "--mxq-weights=random", "-rs")
     result.assert_outcomes(passed=4, skipped=4)
-    result.stdout.fnmatch_lines(["*what random weights draw means nothing*"])
+    result.stdout.fnmatch_lines(["*what random weights generate means nothing*"])
     b200.write(SPEED_TEST.replace('"demo"', '"flux.1-dev"'))
     b200.run("--mxq-refresh", "--mxq-weights=random").assert_outcomes(passed=1)
     path = b200.path / "baselines/nvidia-b200-sm100/flux.1-dev/test_speed-random-weights.json"
@@ -470,7 +470,7 @@ def test_several_workers_on_one_gpu_are_a_usage_error(b200: GateDirectory) -> No
     assert b200.run_apart("--mxq-refresh", "-n2").ret == pytest.ExitCode.USAGE_ERROR
 
 
-def test_several_workers_without_a_gpu_skip_speed_and_run_pictures(gates: GateDirectory) -> None:
+def test_several_workers_without_a_gpu_skip_speed_and_run_images(gates: GateDirectory) -> None:
     gates.write(SPEED_TEST + GATE_TEST)
     result = gates.run_apart("--mxq-formats=mxfp8,nvfp4", "--mxq-emulate", "-n2")
     result.assert_outcomes(passed=4, skipped=4)
@@ -490,22 +490,22 @@ def test_too_little_memory_skips_before_anything_is_loaded(b200: GateDirectory) 
         said
         == "both arms of flux.1-dev at batch size 1 need about 48 GiB, found 40 on NVIDIA B200; no batch size fits on less than 48 GiB"
     )
-    assert b200.engine_log() == []
+    assert b200.backend_log() == []
     run(b200, "--mxq-strict").assert_outcomes(errors=4)
 
 
-def test_too_little_memory_for_pictures_skips_before_anything_is_loaded(b200: GateDirectory) -> None:
+def test_too_little_memory_for_images_skips_before_anything_is_loaded(b200: GateDirectory) -> None:
     with_memory(b200, 36.0)
     b200.write(GATE_TEST.replace('"demo", prompts=3', '"flux.1-dev", prompts=3, batch_size=3'))
     run(b200).assert_outcomes(skipped=4)
     said = b200.report()["verdicts"][0]["sentence"]
-    assert said.startswith("the pictures of flux.1-dev at batch size 3 need about 43 GiB, found 36 on NVIDIA B200")
+    assert said.startswith("the images of flux.1-dev at batch size 3 need about 43 GiB, found 36 on NVIDIA B200")
     b200.run("--mxq-refresh").assert_outcomes(skipped=1)
     assert "the BF16 calls of flux.1-dev at batch size 3 need about 40 GiB" in b200.report()["verdicts"][0]["sentence"]
-    assert b200.engine_log() == []
+    assert b200.backend_log() == []
 
 
 def test_rounds_and_seconds_can_be_limited(b200: GateDirectory) -> None:
     b200.write(SPEED_TEST.replace('"nvfp4": 1.40}', '"nvfp4": 1.40}, max_rounds=8, max_seconds=60'))
     run(b200, "--mxq-gates=speedup").assert_outcomes(passed=2)
-    assert "limits 8 60.0" in b200.engine_log()
+    assert "limits 8 60.0" in b200.backend_log()

@@ -43,8 +43,8 @@ def test_a_crashed_worker_leaves_a_not_run_verdict(gates: GateDirectory) -> None
 def test_the_order_holds_under_random_order(gates: GateDirectory) -> None:
     result = gates.run_apart("--mxq-formats=mxfp8,nvfp4", "--mxq-emulate", "-p", "randomly", "-p", "randomly")
     assert result.ret == 0
-    arms = [line for line in gates.engine_log() if line.startswith("draw") and "bf16" not in line]
-    assert arms == ["draw demo test_gate mxfp8", "draw demo test_gate nvfp4"]
+    arms = [line for line in gates.backend_log() if line.startswith("generate") and "bf16" not in line]
+    assert arms == ["generate demo test_gate mxfp8", "generate demo test_gate nvfp4"]
 
 
 THREADS = """

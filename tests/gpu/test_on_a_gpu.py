@@ -1,0 +1,187 @@
+"""What only a CUDA device can show: native float8, graphs, and memory told without moving anything.
+
+All of it stands in this file: of several workers one may hold the GPU, for a second process on it spoils what is timed.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_mxq.backend.benchmark import TorchBenchmark
+from pytest_mxq.backend.generation import TorchBackend
+from pytest_mxq.environment.device import find_device
+from pytest_mxq.formats import built_in_formats
+from pytest_mxq.metrics.images import to_uint8
+from pytest_mxq.models import ModelSource
+from pytest_mxq.models.demo import DEMO
+from pytest_mxq.pipelines.cache import ArmStore, How
+from pytest_mxq.pipelines.compile import CompileMode, compiling_fast
+from pytest_mxq.planning.case import Case
+from pytest_mxq.planning.settings import CaseSettings
+from pytest_mxq.profiling.memory import measure_peak
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="no CUDA device: native formats, CUDA Graphs, peak memory"
+    ),
+]
+
+FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
+ONE_STEP = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 1}))
+SOURCE = ModelSource(recipe=ONE_STEP)
+GIB = 2**30
+
+
+@pytest.fixture
+def backend() -> Iterator[TorchBackend]:
+    backend = TorchBackend("cuda", lambda _label, _done, _total: None)
+    yield backend
+    backend.arms.release()
+
+
+@pytest.fixture
+def leave_free() -> Iterator[Callable[[int], None]]:
+    """Fills the GPU with a tensor but for some bytes; emptied also where a failure's traceback holds the tensor."""
+    fillers: list[torch.Tensor] = []
+
+    def leave(free: int) -> None:
+        gc.collect()
+        torch.cuda.empty_cache()
+        fillers.append(torch.empty(torch.cuda.mem_get_info()[0] - free, dtype=torch.uint8, device="cuda"))
+
+    yield leave
+    for filler in fillers:
+        filler.untyped_storage().resize_(0)
+    torch.cuda.empty_cache()
+
+
+def ballast(gib: int, device: str) -> torch.Tensor:
+    return torch.zeros(gib * GIB, dtype=torch.uint8, device=device)
+
+
+def case(batch_size: int = 1) -> Case:
+    return Case(
+        recipe=ONE_STEP,
+        name="case",
+        settings=CaseSettings(model="demo", batch_size=batch_size),
+        prompts=DEMO.prompts[:batch_size],
+    )
+
+
+def generate(pipeline: Any, prompt: Any) -> Any:
+    return pipeline(prompt)
+
+
+def images(arms: ArmStore, name: str | None, *, emulated: bool = False, how: How | None = None) -> torch.Tensor:
+    arm = arms.arm(SOURCE, FORMATS[name] if name else None, emulated=emulated, how=how or How())
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in range(2)]
+    with torch.no_grad():
+        images = arm.pipe(list(DEMO.prompts[:2]), **ONE_STEP.call, generator=generators, output_type="pt").images
+    assert isinstance(images, torch.Tensor)
+    return images.float().cpu()
+
+
+def test_native_float8_generates_nearly_what_bf16_generates_and_not_the_same(backend: TorchBackend) -> None:
+    bf16, float8 = images(backend.arms, None), images(backend.arms, "float8")
+    assert not torch.equal(bf16, float8)
+    assert (bf16 - float8).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize("name", ["mxfp8", "nvfp4", "mxfp4"])
+def test_an_emulated_format_generates_on_a_gpu_what_it_generates_on_a_cpu(backend: TorchBackend, name: str) -> None:
+    """Up to what BF16 itself differs by: the emulation adds nothing to it."""
+    cpu = ArmStore("cpu")
+    moved = (images(backend.arms, None) - images(cpu, None)).abs().mean()
+    change = (images(backend.arms, name, emulated=True) - images(cpu, name, emulated=True)).abs().mean()
+    damage = (images(cpu, name, emulated=True) - images(cpu, None)).abs().mean()
+    assert change < max(4 * moved, 0.5 * damage)
+    assert change < 0.02
+
+
+def test_cuda_graphs_change_no_bit_of_the_images(backend: TorchBackend) -> None:
+    with compiling_fast():
+        default = images(backend.arms, "float8", how=How(compiled=CompileMode.DEFAULT, for_time=True))
+        graphs = How(compiled=CompileMode.REDUCE_OVERHEAD, for_time=True)
+        for _ in range(3):  # warm, recorded, replayed
+            replayed = images(backend.arms, "float8", how=graphs)
+    assert torch.equal(default, replayed)
+
+
+def test_the_peak_of_a_known_allocation() -> None:
+    device = torch.device("cuda")
+
+    def run() -> None:
+        torch.empty(2**28, dtype=torch.uint8, device=device)
+
+    peak = measure_peak(run, device)
+    assert peak.allocated_gib - peak.resident_gib == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4], ids=["graphs", "no-graphs"])
+def test_the_peak_is_the_one_of_the_arm_alone_on_the_device(backend: TorchBackend, batch_size: int) -> None:
+    benchmark = TorchBenchmark(backend, find_device(), None)
+    told, _ = benchmark.measure_memory(case(batch_size), generate, FORMATS["float8"])
+    arm = benchmark._arm(case(batch_size), FORMATS["float8"])
+    with benchmark._watching() as (clock, _):
+        warm = benchmark._warm(case(batch_size), generate, FORMATS["float8"], clock)
+        used = {p.data_ptr() for p in arm.pipe.transformer.parameters() if type(p) is torch.nn.Parameter}
+        idle = [p for p in backend.arms.base(SOURCE).pipe.transformer.parameters() if p.data_ptr() not in used]
+        moved = sum(p.nbytes for p in idle) / 2**30
+        for parameter in idle:
+            parameter.data = parameter.data.cpu()
+        alone = measure_peak(warm.run, torch.device("cuda"))
+    assert moved > 0.003  # there was something to move
+    assert told.allocated_gib == pytest.approx(alone.allocated_gib, abs=0.0005)
+    assert told.reserved_gib == pytest.approx(alone.reserved_gib, abs=0.05)
+
+
+def test_speed_and_memory_of_the_demo_are_measured_to_the_end(backend: TorchBackend) -> None:
+    benchmark = TorchBenchmark(backend, find_device(), None)
+    timed = benchmark.time_bf16(case(), generate)
+    assert len(timed.seconds) >= 8
+    assert timed.execution == "compiled blocks, reduce-overhead"
+    assert timed.peak_gib is not None
+    assert timed.peak_gib > 0
+
+
+def test_text_encoders_leave_the_gpu_for_images_and_come_back_for_speed(backend: TorchBackend) -> None:
+    several = case(2)
+    plain = images(backend.arms, None)
+    outputs = backend.generate(several, generate, label="bf16")
+    backend.evidence(several, FORMATS["float8"], emulated=False)
+    encoder = backend.arms.base(several.source).pipe.text_encoder
+    assert next(encoder.parameters()).device.type == "cpu"
+    assert torch.equal(outputs.images, to_uint8(plain))
+    quantized = backend.generate_quantized(several, generate, FORMATS["float8"], emulated=False)
+    assert not torch.equal(quantized.images, outputs.images)
+    assert next(encoder.parameters()).device.type == "cpu"
+    TorchBenchmark(backend, find_device(), None).time_bf16(several, generate)
+    assert next(encoder.parameters()).device.type == "cuda"
+
+
+def test_on_a_full_gpu_the_idle_arm_makes_room_for_the_encoders(
+    backend: TorchBackend, leave_free: Callable[[int], None]
+) -> None:
+    several = case(2)
+    plain = images(backend.arms, None)  # and its kernels are loaded
+    backend.evidence(several, FORMATS["float8"], emulated=False)
+    encoder = backend.arms.base(several.source).pipe.text_encoder  # on the CPU by now
+    encoder.register_buffer("ballast", ballast(1, "cpu"))
+    backend.arms._arms["quantized"][1].pipe.transformer.register_buffer("ballast", ballast(2, "cuda"))
+    leave_free(GIB // 2)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        ballast(1, "cuda")
+    outputs = backend.generate(several, generate, label="bf16")
+    assert "quantized" not in backend.arms._arms
+    assert torch.equal(outputs.images, to_uint8(plain))
+    assert encoder.ballast.device.type == next(encoder.parameters()).device.type == "cpu"
+    backend.evidence(several, FORMATS["float8"], emulated=False)
+    assert backend.arms.builds["demo", "float8"] == 2

@@ -1,0 +1,132 @@
+"""One store and one workflow over real backend on the CPU, for whole gates with the packaged model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from pytest_mxq.backend.generation import TorchBackend
+from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.environment.device import Device
+from pytest_mxq.environment.fingerprint import take_fingerprint
+from pytest_mxq.evaluation.accuracy import Workflow
+from pytest_mxq.evaluation.refresh import Refresher
+from pytest_mxq.formats import Format, built_in_formats
+from pytest_mxq.gates.bounds import GATES, Bound
+from pytest_mxq.gates.verdict import Cell, Verdict
+from pytest_mxq.models.demo import DEMO
+from pytest_mxq.planning.case import Case, Plan
+from pytest_mxq.planning.settings import CaseSettings, Reference
+from pytest_mxq.reports.comparison_images import write_comparison
+
+CPU = Device(kind="cpu", name="cpu", capability=None, slug="cpu-test", total_memory_gib=None, facts={})
+FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
+QUICK = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 3}))
+
+
+def generate(pipeline: Any, prompt: Any) -> Any:
+    return pipeline(prompt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A comparison that was written: of two images of this size (width, height)."""
+
+    path: Path
+    size: tuple[int, int]
+    caption: str
+
+
+class Bench:
+    """One store and one workflow over the module's backend."""
+
+    def __init__(self, backend: TorchBackend, root: Path) -> None:
+        self.backend = backend
+        self.root = root
+        self.store = BaselineStore(root / "baselines", media=None, device=CPU.slug)
+        self.fingerprint = take_fingerprint(CPU)
+        self.compared: list[Compared] = []
+
+    def case(self, recipe: Any = QUICK, prompts: int = 3, batch_size: int = 1, **settings: Any) -> Case:
+        chosen = CaseSettings(model=recipe.name, batch_size=batch_size, **settings)
+        return Case(recipe=recipe, name="case", settings=chosen, prompts=DEMO.prompts[:prompts])
+
+    def refresh(self, case: Case | None = None, workload: Callable[..., Any] = generate) -> Verdict:
+        refresher = Refresher(
+            backend=self.backend,
+            store=self.store,
+            device=CPU.slug,
+            fingerprint=self.fingerprint,
+            formats=list(FORMATS.values()),
+        )
+        cell = Cell(nodeid="t::x[bf16-refresh]", model="demo", case="case", format="bf16", gate="refresh")
+        return refresher.refresh(Plan(cell=cell, case=case or self.case()), workload)
+
+    def judge(
+        self,
+        name: str = "mxfp8",
+        gate: str = "lpips",
+        bound: float = 0.05,
+        *,
+        case: Case | None = None,
+        reference: Reference = Reference.AUTO,
+        workload: Callable[..., Any] = generate,
+        formats: dict[str, Format] | None = None,
+        workflow: Workflow[Any] | None = None,
+    ) -> Verdict:
+        case = case or self.case()
+        cell = Cell(nodeid=f"t::x[{name}-{gate}]", model=case.recipe.name, case="case", format=name, gate=gate)
+        plan = Plan(
+            cell=cell,
+            case=case,
+            kind=GATES[gate],
+            number_format={**FORMATS, **(formats or {})}[name],
+            bound=Bound(mean=bound, worst=None),
+            emulated=True,
+            drift_limit=min(0.02, bound / 4),
+        )
+        return (workflow or self.workflow(reference)).judge(plan, workload, next_command="pytest t")
+
+    def workflow(self, reference: Reference = Reference.AUTO) -> Workflow[Any]:
+        return Workflow(
+            backend=self.backend,
+            store=self.store,
+            fingerprint=self.fingerprint,
+            reference=reference,
+            strict=False,
+            write_comparison=self._write,
+            performance=_no_performance,
+        )
+
+    def _write(self, _plan: Plan, index: int, reference: Any, quantized: Any, caption: str) -> Path:
+        path = self.root / f"{index}.png"
+        write_comparison(path, reference=reference, quantized=quantized, label="quantized", caption=caption)
+        self.compared.append(Compared(path=path, size=reference.size, caption=caption))
+        return path
+
+    @property
+    def manifest(self) -> Path:
+        return self.store.manifest_path("demo", "case")
+
+
+@contextmanager
+def one_thread() -> Iterator[TorchBackend]:
+    """Backend on one thread: two on a busy two-core machine are slower, and generate the same images."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield TorchBackend("cpu", lambda _label, _done, _total: None)
+    torch.set_num_threads(threads)
+
+
+def _no_performance() -> Any:
+    raise AssertionError("a gate of images needs no benchmark")
+
+
+def no_compiler(*_args: Any, **_kwargs: Any) -> Any:
+    raise RuntimeError("no compiler")

@@ -1,0 +1,475 @@
+"""Warm-up, rounds and sessions on a fake clock, and torch.compile's real counters and profiles."""
+
+import gc
+import itertools
+import math
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_mxq.gates.speed_statistics import MAX_ROUNDS, MAX_SECONDS, RoundOrder, SamplesError, Sampling, enough
+from pytest_mxq.profiling.compilation import SilentEagerError, check_compiled, count_compilations, eager_blocks
+from pytest_mxq.profiling.timing import (
+    MAX_WARM_UP,
+    Clock,
+    PairedSamples,
+    Run,
+    TimingError,
+    cpu_clock,
+    cuda_clock,
+    time_pairs,
+    time_session,
+    warm_up,
+)
+
+BF16_FIRST, QUANTIZED_FIRST = RoundOrder.BF16_FIRST, RoundOrder.QUANTIZED_FIRST
+
+
+class FakeDevice:
+    """A clock that moves when a workload has run and was waited for, and a log of what happened."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+        self.pending = 0.0
+        self.log: list[str] = []
+        self.clock = Clock(now=self.now, synchronize=self.synchronize)
+
+    def now(self) -> float:
+        self.log.append("now")
+        return self.time
+
+    def synchronize(self) -> None:
+        self.log.append("synchronize")
+        self.time += self.pending
+        self.pending = 0.0
+
+    def workload(self, name: str, seconds: Sequence[float]) -> Run:
+        source = itertools.cycle(seconds)
+
+        def run() -> None:
+            self.log.append(name)
+            self.pending += next(source)
+
+        return run
+
+
+def fine() -> str:
+    return ""
+
+
+def reasons(*texts: str) -> Callable[[], str]:
+    """Gives each text once, then nothing more to complain of."""
+    source = iter(texts)
+    return lambda: next(source, "")
+
+
+def pairs(
+    device: FakeDevice,
+    *,
+    inspect: Callable[[], str] = fine,
+    noise: float = 0.0,
+    seed: int = 0,
+    quantized: float = 1.0,
+) -> PairedSamples:
+    bf16 = device.workload("bf16", [2.0, 2.0 * (1 + noise), 2.0 * (1 - noise)])
+    other = device.workload("quantized", [quantized])
+    return time_pairs(bf16, other, device.clock, sampling=Sampling(alpha=0.05), seed=seed, inspect=inspect)
+
+
+@pytest.fixture
+def _fresh_dynamo() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def test_the_device_is_waited_for_on_both_sides_of_the_clock() -> None:
+    device = FakeDevice()
+    session = time_session(device.workload("run", [1.5]), device.clock, inspect=fine, rounds=1)
+    assert session.seconds == (1.5,)
+    assert device.log == ["synchronize", "now", "run", "synchronize", "now"]
+
+
+def test_the_device_clocks_tell_the_same_time_and_only_cuda_waits() -> None:
+    assert cuda_clock().synchronize is torch.cuda.synchronize
+    assert cpu_clock().now is cuda_clock().now
+    started = cpu_clock().now()
+    cpu_clock().synchronize()
+    assert cpu_clock().now() > started
+
+
+@pytest.mark.parametrize("seconds", [math.nan, 0.0, -1.0, math.inf])
+def test_a_broken_clock_is_an_error(seconds: float) -> None:
+    device = FakeDevice()
+    with pytest.raises(TimingError, match=f"took {seconds} s by the clock"):
+        time_session(device.workload("run", [seconds]), device.clock, inspect=fine)
+    with pytest.raises(TimingError):
+        warm_up(device.workload("run", [seconds]), device.clock)
+    with pytest.raises(TimingError):
+        pairs(device, quantized=seconds)
+
+
+def test_the_collector_is_off_in_the_timed_region_and_restored_after_it() -> None:
+    device, seen = FakeDevice(), []
+
+    def run() -> None:
+        seen.append((gc.isenabled(), gc.get_freeze_count() > 0))
+        device.pending += 1.0
+
+    time_session(run, device.clock, inspect=fine, rounds=2)
+    assert seen == [(False, True)] * 2
+    assert (gc.isenabled(), gc.get_freeze_count()) == (True, 0)
+
+
+def test_the_collector_is_restored_after_a_workload_that_raises_and_stays_off_if_it_was() -> None:
+    def run() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        warm_up(run, FakeDevice().clock)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        time_session(FakeDevice().workload("run", [1.0]), cpu_clock(), inspect=fine, rounds=1)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_what_a_call_returned_is_gone_before_the_next_even_in_a_cycle() -> None:
+    class StoredOutput:
+        def __init__(self) -> None:
+            self.me = self
+
+    device, results, alive = FakeDevice(), list[weakref.ref[StoredOutput]](), list[int]()
+
+    def run() -> StoredOutput:
+        alive.append(sum(reference() is not None for reference in results))
+        image = StoredOutput()
+        results.append(weakref.ref(image))
+        device.pending += 1.0
+        return image
+
+    time_session(run, device.clock, inspect=fine, rounds=3)
+    assert alive == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "calls", "settled"),
+    [
+        ([1.0], 2, True),
+        ([9.0, 1.0, 1.01], 3, True),
+        ([1.0, 1.019], 2, True),
+        ([1.0, 1.03], MAX_WARM_UP, True),
+        ([9.0, 1.0, 1.1, 1.2, 1.1, 1.2], MAX_WARM_UP, True),
+        ([6.0, 5.0, 4.0, 3.0, 2.0, 1.99], 6, True),
+        ([1.0, 1.1, 1.2, 1.3, 1.4, 1.5], MAX_WARM_UP, False),
+        ([1.0, 9.0, 8.0, 7.0, 6.0, 5.0], MAX_WARM_UP, False),
+    ],
+)
+def test_warm_up_ends_when_two_calls_agree_or_after_six(seconds: list[float], calls: int, settled: bool) -> None:
+    device = FakeDevice()
+    warm = warm_up(device.workload("run", seconds), device.clock)
+    assert (len(warm.seconds), warm.settled, warm.graphs) == (calls, settled, 0)
+    assert warm.seconds == pytest.approx((seconds * 3)[:calls])
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+def test_warm_up_goes_on_while_something_is_compiled() -> None:
+    device, compiled = FakeDevice(), torch.compile(torch.neg, backend="eager", dynamic=False)
+    sizes = iter([1, 2, 3, 3, 3, 3])
+
+    def run() -> Tensor:
+        device.pending += 1.0
+        return compiled(torch.zeros(next(sizes)))
+
+    warm = warm_up(run, device.clock)
+    assert (len(warm.seconds), warm.graphs, warm.settled) == (4, 3, True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rounds_alternate_from_the_seeded_start_and_stop_on_the_width(seed: int) -> None:
+    device = FakeDevice()
+    samples = pairs(device, seed=seed)
+    orders = [round_.order for round_ in samples.rounds]
+    assert orders in ([BF16_FIRST, QUANTIZED_FIRST] * 3, [QUANTIZED_FIRST, BF16_FIRST] * 3)
+    assert (samples.start_seed, samples.voided_share, samples.disturbed) == (seed, 0.0, False)
+    assert samples.bf16 == pytest.approx([2.0] * 6)
+    assert samples.quantized == pytest.approx([1.0] * 6)
+    assert samples.elapsed_seconds == pytest.approx(18.0)
+    ran = [entry for entry in device.log if entry in ("bf16", "quantized")]
+    expected = [arm for order in orders for arm in order.value.removesuffix("-first").split()]
+    assert ran[::2] == expected
+    assert ran[1::2] == ["quantized" if arm == "bf16" else "bf16" for arm in expected]
+
+
+def test_both_starts_are_generated() -> None:
+    assert {pairs(FakeDevice(), seed=seed).rounds[0].order for seed in range(8)} == {BF16_FIRST, QUANTIZED_FIRST}
+
+
+def test_rounds_that_agree_after_seven_still_end_with_a_whole_block() -> None:
+    seconds = [2.01, 2.08, 2.03, 2.03, 2.02, 2.01, 2.02, 2.0]
+    assert [n for n in (6, 7, 8) if enough(seconds[:n], [1.0] * n, Sampling(alpha=0.05), elapsed_seconds=0.0)] == [7, 8]
+    device = FakeDevice()
+    bf16, quantized = device.workload("bf16", seconds), device.workload("quantized", [1.0])
+    samples = time_pairs(bf16, quantized, device.clock, sampling=Sampling(alpha=0.05), seed=0, inspect=fine)
+    assert len(samples.rounds) == 8
+
+
+def test_noisy_rounds_end_at_the_limit_and_are_even() -> None:
+    assert len(pairs(FakeDevice(), noise=0.2).rounds) == MAX_ROUNDS
+
+
+def test_noisy_rounds_end_when_the_time_is_up() -> None:
+    device = FakeDevice()
+    slow = device.workload("bf16", [50.0, 70.0, 30.0])
+    samples = time_pairs(
+        slow, device.workload("quantized", [20.0]), device.clock, sampling=Sampling(alpha=0.05), seed=0, inspect=fine
+    )
+    assert len(samples.rounds) == 6
+    assert samples.elapsed_seconds > MAX_SECONDS
+
+
+def test_a_voided_round_does_not_count_and_is_repeated_in_its_order() -> None:
+    samples = pairs(FakeDevice(), inspect=reasons("", "hot"))
+    assert [round_.voided for round_ in samples.rounds] == ["", "hot", "", "", "", "", ""]
+    assert samples.voided == ("hot",)
+    assert (len(samples.bf16), len(samples.quantized)) == (6, 6)
+    assert samples.rounds[1].order is samples.rounds[2].order
+    counting = [round_.order for round_ in samples.rounds if not round_.voided]
+    assert all(one is not another for one, another in itertools.pairwise(counting))
+
+
+def test_two_voided_rounds_of_eight_are_borne() -> None:
+    samples = pairs(FakeDevice(), inspect=reasons("", "", "", "hot", "", "", "hot"))
+    assert (samples.voided_share, samples.disturbed, len(samples.bf16)) == (0.25, False, 6)
+
+
+def test_more_than_a_quarter_voided_ends_it() -> None:
+    samples = pairs(FakeDevice(), inspect=reasons("", "hot", "", "hot", "", "", "hot"))
+    assert (len(samples.rounds), len(samples.bf16), samples.disturbed) == (7, 4, True)
+
+
+def test_if_every_round_is_voided_the_third_ends_it() -> None:
+    samples = pairs(FakeDevice(), inspect=lambda: "hot")
+    assert (len(samples.rounds), samples.bf16, samples.voided_share) == (3, (), 1.0)
+
+
+def test_more_than_a_quarter_voided_late_ends_it_too() -> None:
+    samples = pairs(FakeDevice(), inspect=reasons(*[""] * 10, *["hot"] * 4), noise=0.2)
+    assert (len(samples.bf16), len(samples.voided), samples.disturbed) == (10, 4, True)
+
+
+def test_an_alpha_without_interval_is_refused_before_anything_runs() -> None:
+    device = FakeDevice()
+    run = device.workload("run", [1.0])
+    with pytest.raises(SamplesError, match=r"alpha is 0\.7"):
+        time_pairs(run, run, device.clock, sampling=Sampling(alpha=0.7), seed=0, inspect=fine)
+    assert "run" not in device.log
+
+
+def test_inspection_is_off_the_clock_and_once_a_round() -> None:
+    device = FakeDevice()
+
+    def inspect() -> str:
+        device.log.append("inspect")
+        device.time += 1000.0
+        return ""
+
+    samples = pairs(device, inspect=inspect)
+    assert device.log.count("inspect") == len(samples.rounds) == 6
+    assert samples.bf16 == pytest.approx([2.0] * 6)
+    assert samples.quantized == pytest.approx([1.0] * 6)
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+def test_a_recompile_in_a_round_voids_it() -> None:
+    device, compiled = FakeDevice(), torch.compile(torch.neg, backend="eager", dynamic=False)
+    compiled(torch.zeros(1))
+    sizes = itertools.chain([1, 1, 2], itertools.repeat(1))
+
+    def bf16() -> Tensor:
+        device.pending += 2.0
+        return compiled(torch.zeros(next(sizes)))
+
+    samples = time_pairs(
+        bf16,
+        device.workload("q", [1.0]),
+        device.clock,
+        sampling=Sampling(alpha=0.05),
+        seed=0,
+        inspect=reasons("", "", "hot"),
+    )
+    assert samples.voided == ("torch.compile compiled 1 graphs and gave up 0 frames; hot",)
+    assert samples.rounds[2].voided
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+def test_a_fall_back_to_eager_at_the_recompile_limit_voids_the_round() -> None:
+    device, compiled = FakeDevice(), torch.compile(torch.neg, backend="eager", dynamic=False)
+    sizes = itertools.chain([1, 2, 3], itertools.repeat(3))
+
+    def run() -> Tensor:
+        device.pending += 1.0
+        return compiled(torch.zeros(next(sizes)))
+
+    with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=False):
+        run(), run()
+        before = count_compilations()
+        session = time_session(run, device.clock, inspect=fine)
+    assert session.voided == ("torch.compile compiled 0 graphs and gave up 1 frames",)
+    assert count_compilations().failures == before.failures + 1
+
+
+def test_a_session_takes_eight_rounds_that_count() -> None:
+    device = FakeDevice()
+    session = time_session(device.workload("run", [1.0]), device.clock, inspect=reasons("hot", "", "hot"))
+    assert session.seconds == pytest.approx([1.0] * 8)
+    assert session.voided == ("hot", "hot")
+    assert (session.voided_share, session.disturbed) == (0.2, False)
+
+
+def test_a_session_with_more_than_a_quarter_voided_ends() -> None:
+    device = FakeDevice()
+    session = time_session(device.workload("run", [1.0]), device.clock, inspect=reasons("", "hot", "hot", "hot"))
+    assert (len(session.seconds), len(session.voided), session.disturbed) == (1, 3, True)
+
+
+class Block(nn.Module):
+    """One Linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply."""
+        y: Tensor = self.linear(x)
+        return y.relu()
+
+
+class Denoiser(nn.Module):
+    """Three repeated blocks after an embedder, as diffusers' transformers are built."""
+
+    _repeated_blocks = ("Block",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedder = nn.Linear(4, 4)
+        self.blocks = nn.ModuleList(Block() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the blocks."""
+        x = self.embedder(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def compile_blocks(self, count: int = 3, *, fullgraph: bool = True) -> "Denoiser":
+        """Compile the first blocks, as `compile_repeated_blocks` does."""
+        for block in list(self.blocks)[:count]:
+            block.compile(backend="eager", fullgraph=fullgraph, dynamic=False)
+        return self
+
+    def steps(self) -> Run:
+        """A workload of two steps."""
+        return torch.no_grad()(lambda: [self(torch.zeros(2, 4)) for _ in range(2)])
+
+
+def test_blocks_left_eager_are_named() -> None:
+    denoiser = Denoiser()
+    assert eager_blocks(denoiser) == ("blocks.0", "blocks.1", "blocks.2")
+    assert eager_blocks(denoiser.compile_blocks(2)) == ("blocks.2",)
+    assert eager_blocks(denoiser.compile_blocks()) == ()
+
+
+def test_a_block_inside_a_compiled_module_is_compiled() -> None:
+    wrapped = Denoiser()
+    wrapped.blocks[1] = torch.compile(wrapped.blocks[1], backend="eager")  # type: ignore[assignment]
+    assert eager_blocks(wrapped) == ("blocks.0", "blocks.2")
+    whole = Denoiser()
+    whole.compile(backend="eager")
+    assert eager_blocks(whole) == ()
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+def test_a_compiled_arm_enters_a_graph_a_block() -> None:
+    denoiser = Denoiser().compile_blocks()
+    run = denoiser.steps()
+    run()
+    assert check_compiled(denoiser, run) == 3
+    assert not denoiser._forward_hooks
+    assert not denoiser._forward_pre_hooks
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+def test_a_second_arm_that_compiles_nothing_of_its_own_is_still_seen_to_run_compiled() -> None:
+    Denoiser().compile_blocks().steps()()
+    second, before = Denoiser().compile_blocks(), count_compilations()
+    second.steps()()
+    assert count_compilations() == before
+    assert check_compiled(second, second.steps()) == 3
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+def test_one_block_left_eager_is_an_error_before_anything_runs() -> None:
+    denoiser = Denoiser().compile_blocks(2)
+    with pytest.raises(SilentEagerError, match=r"1 of 3 repeated blocks are not compiled: blocks\.2"):
+        check_compiled(denoiser, lambda: pytest.fail("ran"))
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+def test_compiled_blocks_that_run_eagerly_all_the_same_are_an_error() -> None:
+    denoiser = Denoiser().compile_blocks()
+    run = denoiser.steps()
+    run()
+    with (
+        torch.compiler.set_stance("force_eager"),
+        pytest.raises(SilentEagerError, match="entered 0 compiled regions for 3"),
+    ):
+        check_compiled(denoiser, run)
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+def test_compiling_while_dynamo_is_disabled_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    denoiser = Denoiser().compile_blocks()
+    run = denoiser.steps()
+    run()
+    with pytest.raises(SilentEagerError, match="entered 0 compiled regions for 3"):
+        check_compiled(denoiser, run)
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+def test_blocks_beyond_the_recompile_limit_are_an_error() -> None:
+    denoiser = Denoiser().compile_blocks(fullgraph=False)
+    with (
+        torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=False),
+        torch.no_grad(),
+    ):
+        denoiser(torch.zeros(1, 4))
+        denoiser(torch.zeros(2, 4))
+        with pytest.raises(SilentEagerError, match="entered 0 compiled regions for 3"):
+            check_compiled(denoiser, denoiser.steps())
+
+
+def test_a_workload_that_never_calls_the_denoiser_proves_nothing() -> None:
+    with pytest.raises(SilentEagerError, match="the workload never called it"):
+        check_compiled(Denoiser().compile_blocks(), lambda: None)
+
+
+def test_a_denoiser_without_repeated_blocks_cannot_be_checked() -> None:
+    with pytest.raises(SilentEagerError, match="Linear: no repeated blocks"):
+        check_compiled(nn.Linear(4, 4), lambda: None)
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+def test_a_forward_pass_that_raises_leaves_neither_hooks_nor_profile_behind() -> None:
+    denoiser = Denoiser().compile_blocks()
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        check_compiled(denoiser, lambda: denoiser(torch.zeros(2, 5)))
+    assert not denoiser._forward_pre_hooks
+    assert not torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
