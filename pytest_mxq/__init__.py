@@ -1,1 +1,50 @@
-"""pytest-mxq: a pytest plugin that gates the quantization of diffusion models on accuracy and speed."""
+"""pytest-mxq: a pytest plugin that gates the quantization of diffusion models on accuracy and speed.
+
+What a project of its own needs is here: what the hooks return, and what tests annotate with. Everything else is
+private, but for `pytest_mxq.testing`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_mxq.fixtures import MxqPipeline
+    from pytest_mxq.formats import Format
+    from pytest_mxq.gates.base import AccuracyGate, Gate, Scale
+    from pytest_mxq.gates.memory import MemoryGate
+    from pytest_mxq.gates.speedup import SpeedGate
+    from pytest_mxq.models import MemoryNeed, Recipe, SelectionRule, SkipPattern
+
+    __version__: str
+
+__all__ = [
+    "AccuracyGate",
+    "Format",
+    "Gate",
+    "MemoryGate",
+    "MemoryNeed",
+    "MxqPipeline",
+    "Recipe",
+    "Scale",
+    "SelectionRule",
+    "SkipPattern",
+    "SpeedGate",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: pytest imports this package in every run of every project."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pytest-mxq")
+    if name not in __all__:
+        raise AttributeError(f"module 'pytest_mxq' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    from pytest_mxq import fixtures, formats, models
+    from pytest_mxq.gates import base, memory, speedup
+
+    return next(
+        getattr(module, name) for module in (fixtures, formats, models, base, memory, speedup) if hasattr(module, name)
+    )

@@ -27,3 +27,7 @@ class BaselineMissingError(MxqError):
 
 class BaselineInvalidError(MxqError):
     """A stored baseline that cannot be used: truncated, altered, newer schema, impossible number."""
+
+
+class ReportInvalidError(MxqError):
+    """A report that cannot be read: not JSON, of another schema version, or altered."""

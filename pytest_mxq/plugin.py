@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 
 from pytest_mxq.fixtures import mxq_pipeline, mxq_prompt
@@ -32,16 +35,9 @@ _OPTIONS = (
     ("sources", "list", "local folders of registered models: flux.1-dev=/models/flux,ltx-2=/models/ltx"),
     ("doctor", "flag", "say what this machine can gate, and exit with 0 if all formats (of --mxq-formats) natively"),
 )
-_MARKERS = (
+_MARKER = (
     "mxq(model, case=, batch_size=, prompts=, seed=, execution=, revision=, min_share=, selection=): the model that "
-    "the test's workload runs on, and the settings of its case",
-    "mxq_lpips(max=, worst=): bound of the mean LPIPS against BF16, of the worst image; number or {format: number}",
-    "mxq_ssim(min=, worst=): bound of the mean SSIM against BF16",
-    "mxq_psnr(min=, worst=): bound of the mean PSNR against BF16, dB",
-    "mxq_flicker(max=, worst=): bound of the mean deviation of a video's frame-to-frame change, relative to BF16's",
-    "mxq_audio(max=, worst=): bound of the mean log-spectral distance of the audio to BF16's, dB",
-    "mxq_speedup(min=, rule=, max_rounds=, max_seconds=): bound of the speedup over BF16; rule not-below or proven",
-    "mxq_memory(max_ratio=, max_gib=, max_weight_ratio=): bounds of peak memory against BF16, in GiB, of weights",
+    "the test's workload runs on, and the settings of its case"
 )
 
 
@@ -63,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare the hooks by which other plugins register formats and models."""
+    """Declare the hooks by which other plugins register formats, models and gates."""
     from pytest_mxq import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
@@ -72,10 +68,24 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers, and register the active plugin object if it was asked for."""
-    for line in _MARKERS:
+    config.addinivalue_line("markers", _MARKER)
+    is_active = _is_asked_for(config) and not config.option.help
+    for line in _gate_markers(config, is_active=is_active):
         config.addinivalue_line("markers", line)
-    if _is_asked_for(config) and not config.option.help:
+    if is_active:
         _activate(config)
+
+
+def _gate_markers(config: pytest.Config, *, is_active: bool) -> Iterable[str]:
+    """Return the gates' marker lines; of an idle run bare names, which cost no import."""
+    hook: Any = config.hook.pytest_mxq_gates
+    if is_active or config.option.markers or hook.get_hookimpls():
+        from pytest_mxq.planning.options import gate_markers
+
+        return gate_markers(config)
+    from pytest_mxq.gates import MARKERS
+
+    return MARKERS
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,12 @@ from pytest_mxq.backend.generation import compile_mode, observed_identity
 from pytest_mxq.baselines.identity import check_same_calls
 from pytest_mxq.baselines.manifest import Identity
 from pytest_mxq.errors import MxqError
-from pytest_mxq.gates.speed_statistics import Sampling, SpeedMode
-from pytest_mxq.gates.verdict import Evidence, Outcome, PeakMemory, SpeedSamples, Stop
+from pytest_mxq.gates.evidence import Evidence
+from pytest_mxq.gates.memory import PeakMemory
+from pytest_mxq.gates.outcome import Outcome, Stop
+from pytest_mxq.gates.sampling import Sampling
+from pytest_mxq.gates.speed_statistics import SpeedMode
+from pytest_mxq.gates.speedup import SpeedSamples
 from pytest_mxq.pipelines.cache import Arm, How
 from pytest_mxq.pipelines.compile import compile_cache, compiling_fast, inductor_settings, same_inductor_settings
 from pytest_mxq.pipelines.generate import Generated, Series, TimedCall, timed_call
@@ -220,11 +224,16 @@ class TorchBenchmark:
         text = "\n".join(f"{name}={value}" for name, value in sorted(inductor_settings().items()))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def process_number(self) -> str:
-        """The number under which the GPU's driver lists this process; "": it does not tell."""
+    def process_number(self) -> str | None:
+        """Return the number under which the GPU's driver lists this process; None: it does not tell."""
         with open_telemetry(self._device) as telemetry:
             number = telemetry.own_number()
-        return "" if number is None else str(number)
+        return None if number is None else str(number)
+
+    def other_processes(self) -> Sequence[str]:
+        """Return the processes that the GPU's driver lists beside this one and those that are known to wait for it."""
+        with open_telemetry(self._device, known=self._known) as telemetry:
+            return telemetry.others()
 
     def execution(self, case: Case) -> str:
         """How the arms of a case run while they are timed, as a stored session records it."""
@@ -244,7 +253,7 @@ class TorchBenchmark:
         if peak.resident_gib > 1.1 * own + idle + 0.5:  # beside the weights, workspaces and the pools of CUDA Graphs
             raise Stop(
                 Outcome.ENVIRONMENT,
-                f"{peak.resident_gib:.1f} GiB are resident where the arms weigh {own + idle:.1f}: something else in "
+                f"{peak.resident_gib:.1f} GiB are resident where the arms hold {own + idle:.1f}: something else in "
                 "this process holds GPU memory (the traceback of an earlier failure keeps its tensors); "
                 "run this gate alone",
             )

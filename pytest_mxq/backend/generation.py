@@ -1,38 +1,38 @@
-"""The backend of a session: arms and probes, joined behind the workflow's protocol. Imported only when a gate runs."""
+"""The backend of a session: arms that generate, gates that score. Imported only when a gate runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_mxq.backend.output_set import GeneratedOutputs, differences, from_media, preview_of, to_media
-from pytest_mxq.baselines.manifest import Identity, LpipsInfo, Manifest, Selection
+from pytest_mxq.backend.output_set import GeneratedOutputs
+from pytest_mxq.baselines.manifest import Identity, Selection
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.verdict import OutputFault
-from pytest_mxq.metrics import audio as audio_metrics
-from pytest_mxq.metrics import degenerate
-from pytest_mxq.metrics import flicker as video_metrics
-from pytest_mxq.metrics import images as pixels
+from pytest_mxq.metrics.audio import find_silent
+from pytest_mxq.metrics.degenerate import find_degenerate
+from pytest_mxq.metrics.images import to_uint8
 from pytest_mxq.pipelines.cache import Arm, ArmStore, How
 from pytest_mxq.pipelines.compile import CompileMode, compiling_faithfully
 from pytest_mxq.pipelines.generate import Generated, Series, generate
 from pytest_mxq.planning.settings import Execution
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from collections.abc import Callable
 
     from pytest_mxq.environment.device import Device
     from pytest_mxq.formats import Format
-    from pytest_mxq.gates.verdict import Evidence
-    from pytest_mxq.metrics.lpips import Lpips
+    from pytest_mxq.gates.base import AccuracyGate
+    from pytest_mxq.gates.evidence import Evidence
+    from pytest_mxq.planning.arms import ArmSpec
     from pytest_mxq.planning.case import Case
 
-# Told (label, chunks done, chunks in all) while images are generated.
-Progress = Callable[[str, int, int], None]
-Workload = Callable[..., object]
+    # Told (label, chunks done, chunks in all) while outputs are generated.
+    Progress = Callable[[str, int, int], None]
+    Workload = Callable[..., object]
 
 
 class TorchBackend:
@@ -51,7 +51,6 @@ class TorchBackend:
         self.device = device
         self.arms = ArmStore(device)
         self._progress = progress
-        self._lpips: Lpips | None = None
 
     def check_device(self, device: Device) -> None:
         """Make sure that torch's first GPU is the one that NVML was asked about.
@@ -81,92 +80,52 @@ class TorchBackend:
         return float(free + torch.cuda.memory_reserved()) / 2**30
 
     def generate(
-        self, case: Case, workload: Workload, *, label: str, chunks: Sequence[int] | None = None
+        self, case: Case, workload: Workload, arm: ArmSpec, *, label: str, chunks: Sequence[int] | None = None
     ) -> GeneratedOutputs:
-        """Generate a case, or some chunks of it, with the BF16 arm in the case's execution mode."""
-        arm = self._arm(case, None, emulated=False, execution=case.settings.execution)
-        return self._generate(case, workload, arm, label, chunks)
+        """Generate a case, or some chunks of its prompts, with an arm."""
+        return self._generate(case, workload, self._arm(case, arm), label, chunks)
 
-    def generate_other_execution(self, case: Case, workload: Workload, *, chunks: Sequence[int]) -> GeneratedOutputs:
-        """Generate some chunks with the BF16 arm in the other execution mode than the case's."""
-        other = Execution.AS_SPEED if case.settings.execution is Execution.EAGER else Execution.EAGER
-        arm = self._arm(case, None, emulated=False, execution=other)
-        return self._generate(case, workload, arm, f"bf16 {other}", chunks)
+    def evidence(self, case: Case, arm: ArmSpec) -> Evidence:
+        """Build a quantized arm and return the proof that it is quantized.
 
-    def generate_quantized(
-        self, case: Case, workload: Workload, number_format: Format, *, emulated: bool
-    ) -> GeneratedOutputs:
-        """Generate a case with a quantized arm."""
-        arm = self._arm(case, number_format, emulated=emulated, execution=case.settings.execution)
-        return self._generate(case, workload, arm, number_format.name, None)
-
-    def evidence(self, case: Case, number_format: Format, *, emulated: bool) -> Evidence:
-        """Build a quantized arm and prove that it is quantized."""
-        arm = self._arm(case, number_format, emulated=emulated, execution=case.settings.execution)
-        if arm.evidence is None:
-            raise MxqError(f"the arm of format {number_format.name!r} carries no evidence")
-        return arm.evidence
+        Raises:
+            MxqError: the arm is BF16's.
+        """
+        evidence = self._arm(case, arm).evidence
+        if evidence is None:
+            raise MxqError(f"the arm of format {arm.name!r} carries no evidence")
+        return evidence
 
     def selection(self, case: Case, number_format: Format) -> Selection | None:
-        """The layers that a format would quantize; None if there are none."""
+        """Return the layers that a format would quantize; None if there are none."""
         chosen = self.arms.choose(case.source, number_format, case.rule)
         share = chosen.weights / chosen.all_weights if chosen.all_weights else 0.0
         return Selection.of(chosen.names, total=chosen.total, weight_share=share) if chosen.names else None
 
-    def stored(self, manifest: Manifest, media: Sequence[Any]) -> GeneratedOutputs:
-        """The images or videos of a stored baseline."""
-        return from_media(media, manifest.identity)
+    def load(self, media: Sequence[Any], identity: Identity) -> GeneratedOutputs:
+        """Return the outputs that a store kept."""
+        return GeneratedOutputs.from_media(media, identity)
 
-    def media(self, outputs: GeneratedOutputs) -> list[Any]:
-        """What a store keeps: PIL images, or Videos."""
-        return to_media(outputs)
-
-    def subset(self, outputs: GeneratedOutputs, positions: Sequence[int]) -> GeneratedOutputs:
-        """The images or videos at some positions."""
-        return outputs.subset(positions)
-
-    def differences(self, reference: GeneratedOutputs, other: GeneratedOutputs) -> tuple[str, ...]:
-        """In what the videos of two outputs cannot be compared, such as ``frame count 121 -> 97``."""
-        return differences(reference, other)
-
-    def score(self, gate: str, reference: GeneratedOutputs, other: GeneratedOutputs) -> list[float]:
-        """A metric's values: image by image, frame by frame, or (flicker, audio) video by video.
+    def score(self, gate: AccuracyGate, reference: GeneratedOutputs, other: GeneratedOutputs) -> list[float]:
+        """Return a gate's values: image by image, frame by frame, or video by video.
 
         Raises:
-            MxqError: the gate is of videos or audio, and the model generates none.
+            MxqError: the gate cannot score such outputs.
         """
-        if gate == "lpips":
-            return self._lpips_probe().distances(reference.images, other.images)
-        if gate == "audio":
-            return audio_metrics.log_spectral_distance(_waves(reference), _waves(other))
-        if gate == "flicker":
-            _need_videos(reference)
-            return video_metrics.flicker(reference.images, other.images, frames=reference.frames)
-        return {"ssim": pixels.ssim, "psnr": pixels.psnr}[gate](reference.images, other.images)
+        return [float(value) for value in gate.score(reference, other)]
 
-    def are_identical(self, reference: GeneratedOutputs, other: GeneratedOutputs) -> bool:
-        """Whether all images, and all audio, are bit-identical."""
-        return reference.equals(other)
+    def preview(self, gate: AccuracyGate, outputs: GeneratedOutputs, index: int, frame: int | None) -> Any:
+        """Return the PIL image of what a gate looked at: an image, a frame, a spectrogram."""
+        return gate.preview(outputs, index, frame)
 
-    def image(self, gate: str, outputs: GeneratedOutputs, index: int, frame: int | None) -> Image:
-        """What a gate looked at, as PIL image: an image, a frame, a spectrogram."""
-        return preview_of(gate, outputs, index, frame)
+    def release(self) -> None:
+        """Free every arm."""
+        self.arms.release()
 
-    def lpips_info(self) -> LpipsInfo:
-        """What LPIPS was computed with."""
-        described = self._lpips_probe().describe()
-        return LpipsInfo(net=described.net, version=described.version, trunk_sha256=described.trunk_sha256)
-
-    def _lpips_probe(self) -> Lpips:
-        if self._lpips is None:
-            from pytest_mxq.metrics.lpips import Lpips
-
-            self._lpips = Lpips()
-        return self._lpips
-
-    def _arm(self, case: Case, number_format: Format | None, *, emulated: bool, execution: Execution) -> Arm:
-        compiled = None if execution is Execution.EAGER else compile_mode(case, self.device)
-        return self.arms.arm(case.source, number_format, emulated=emulated, rule=case.rule, how=How(compiled=compiled))
+    def _arm(self, case: Case, arm: ArmSpec) -> Arm:
+        compiled = None if arm.execution is Execution.EAGER else compile_mode(case, self.device)
+        how = How(compiled=compiled)
+        return self.arms.arm(case.source, arm.number_format, emulated=arm.emulated, rule=case.rule, how=how)
 
     def _generate(
         self, case: Case, workload: Workload, arm: Arm, label: str, chunks: Sequence[int] | None
@@ -201,31 +160,15 @@ def _outputs(case: Case, arm: Arm, generated: Generated) -> GeneratedOutputs:
     asked = generated.calls[0].get("height"), generated.calls[0].get("width")
     size = (asked[0], asked[1]) if isinstance(asked[0], int) and isinstance(asked[1], int) else None
     audio = generated.video.audio if generated.video is not None else None
-    found = degenerate.find_degenerate(
-        generated.images, size=size, frames=generated.video.frames if generated.video else 1
-    )
-    found += audio_metrics.find_silent(audio.waves) if audio is not None else []
+    found = find_degenerate(generated.images, size=size, frames=generated.video.frames if generated.video else 1)
+    found += find_silent(audio.waves) if audio is not None else []
     return GeneratedOutputs(
-        images=pixels.to_uint8(generated.images),
+        images=to_uint8(generated.images),
         video=generated.video,
         positions=tuple(seed - case.settings.seed for seed in generated.seeds),
         faults=tuple(OutputFault(fault.index, f"{fault.kind.value}: {fault.detail}") for fault in found),
         identity=observed_identity(case, arm.weights, generated, execution=case.settings.execution.value),
     )
-
-
-def _need_videos(outputs: GeneratedOutputs) -> None:
-    if outputs.video is None:
-        raise MxqError(f"mxq_flicker needs videos, and {outputs.identity.model} generates images: take the marker off")
-
-
-def _waves(outputs: GeneratedOutputs) -> torch.Tensor:
-    if outputs.audio is None:
-        way = "take the marker off"
-        if outputs.video is not None:
-            way = f"return the pipeline's whole output, or {way}"
-        raise MxqError(f"mxq_audio needs audio, and the test returned none from {outputs.identity.model}: {way}")
-    return outputs.audio.waves
 
 
 def observed_identity(case: Case, weights: str, generated: Generated, *, execution: str) -> Identity:

@@ -1,22 +1,24 @@
-"""What an arm generated, as the probes take it: images or videos, from a store and to one."""
+"""What an arm generated, as metrics take it: images or videos, from a store and to one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from PIL import Image
 
 from pytest_mxq.baselines.manifest import Identity
 from pytest_mxq.baselines.strict_json import invalid
 from pytest_mxq.baselines.video import Video
 from pytest_mxq.gates.verdict import OutputFault
-from pytest_mxq.metrics import audio as audio_metrics
-from pytest_mxq.metrics import degenerate
+from pytest_mxq.metrics.degenerate import identical
+from pytest_mxq.metrics.images import to_image
 from pytest_mxq.pipelines.outputs import Audio, VideoInfo
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,25 +41,66 @@ class GeneratedOutputs:
 
     @property
     def noun(self) -> str:
-        """What they are: "image" or "video"."""
+        """Name what they are: "image" or "video"."""
         return "image" if self.video is None else "video"
 
     @property
     def frames(self) -> int:
-        """Images at each position: the frames of a video, or 1."""
+        """Count the images at each position: the frames of a video, or 1."""
         return self.video.frames if self.video is not None else 1
 
     @property
     def audio(self) -> Audio | None:
-        """Of the videos; None where there is none."""
+        """Return the audio of the videos; None where there is none."""
         return self.video.audio if self.video is not None else None
 
     def frames_of(self, index: int) -> torch.Tensor:
-        """The frames of one video, or one image, uint8 (frames, 3, H, W)."""
+        """Return the frames of one video, or one image, uint8 (frames, 3, H, W)."""
         return self.images[index * self.frames : (index + 1) * self.frames]
 
-    def subset(self, positions: Sequence[int]) -> GeneratedOutputs:
-        """The images or videos at some positions; their faults are left out."""
+    @classmethod
+    def from_media(cls, media: Sequence[Image.Image | Video], identity: Identity) -> Self:
+        """Return the outputs that a store kept.
+
+        Args:
+            media: what `to_media` gave: images alone, or videos alone.
+            identity: what was observed when they were generated.
+
+        Raises:
+            BaselineInvalidError: the videos differ in length or rate, as those of one case never do.
+        """
+        arrays = [torch.from_numpy(_array(medium).copy()).permute(0, 3, 1, 2) for medium in media]
+        return cls(
+            images=torch.cat(arrays) if arrays else torch.empty(0, 3, 1, 1, dtype=torch.uint8),
+            video=_video([medium for medium in media if isinstance(medium, Video)]),
+            positions=tuple(range(len(media))),
+            faults=(),
+            identity=identity,
+        )
+
+    def to_media(self) -> list[Any]:
+        """Return what a store keeps: a PIL image of each image, or a `Video`."""
+        video = self.video
+        if video is None:
+            return [to_image(image) for image in self.images]
+        waves = [None] * len(self.positions) if video.audio is None else [wave.numpy() for wave in video.audio.waves]
+        return [
+            Video(
+                frames=self.frames_of(index).permute(0, 2, 3, 1).contiguous().numpy(),
+                frame_rate=video.rate,
+                audio=wave,
+                sample_rate=video.audio.rate if video.audio is not None else None,
+            )
+            for index, wave in enumerate(waves)
+        ]
+
+    def preview(self, index: int, frame: int | None) -> Image.Image:
+        """Return an image, or a frame of a video (None: the middle one), as PIL image."""
+        frames = self.frames_of(index)
+        return to_image(frames[len(frames) // 2 if frame is None else frame])
+
+    def subset(self, positions: Sequence[int]) -> Self:
+        """Return the images or videos at some positions; their faults are left out."""
         rows = [self.positions.index(position) for position in positions]
         images = torch.cat([self.frames_of(row) for row in rows])
         video = self.video
@@ -65,76 +108,20 @@ class GeneratedOutputs:
             video = replace(video, audio=replace(video.audio, waves=video.audio.waves[rows]))
         return replace(self, images=images, video=video, positions=tuple(positions), faults=())
 
-    def equals(self, other: GeneratedOutputs) -> bool:
-        """Whether all images, and all audio, are bit-identical.
+    def equals(self, other: Self) -> bool:
+        """Tell whether all images, and all audio, are bit-identical.
 
         Raises:
             ImageError: the images differ in size or number.
         """
         ours, theirs = (outputs.audio.waves if outputs.audio is not None else None for outputs in (self, other))
         same_audio = ours is theirs if ours is None or theirs is None else torch.equal(ours, theirs)
-        return same_audio and degenerate.identical(self.images, other.images)
+        return same_audio and identical(self.images, other.images)
 
-
-def to_media(outputs: GeneratedOutputs) -> list[Any]:
-    """What a store keeps of some outputs: a PIL image of each image, or a Video."""
-    video = outputs.video
-    if video is None:
-        return [_image(image) for image in outputs.images]
-    waves = [None] * len(outputs.positions) if video.audio is None else [wave.numpy() for wave in video.audio.waves]
-    return [
-        Video(
-            frames=outputs.frames_of(index).permute(0, 2, 3, 1).contiguous().numpy(),
-            frame_rate=video.rate,
-            audio=wave,
-            sample_rate=video.audio.rate if video.audio is not None else None,
-        )
-        for index, wave in enumerate(waves)
-    ]
-
-
-def from_media(media: Sequence[Image.Image | Video], identity: Identity) -> GeneratedOutputs:
-    """The outputs that a store kept; `media` is what `to_media` gave: images alone, or videos alone.
-
-    Raises:
-        BaselineInvalidError: the videos differ in length or rate, as no outputs's do.
-    """
-    arrays = [torch.from_numpy(_array(medium).copy()).permute(0, 3, 1, 2) for medium in media]
-    return GeneratedOutputs(
-        images=torch.cat(arrays) if arrays else torch.empty(0, 3, 1, 1, dtype=torch.uint8),
-        video=_video([medium for medium in media if isinstance(medium, Video)]),
-        positions=tuple(range(len(media))),
-        faults=(),
-        identity=identity,
-    )
-
-
-def differences(reference: GeneratedOutputs, other: GeneratedOutputs) -> tuple[str, ...]:
-    """Name in what the videos of two outputs differ: frame count and rate; audio's length, channels and rate."""
-    before, after = _video_facts(reference), _video_facts(other)
-    return tuple(f"{name} {before[name]} -> {after[name]}" for name in before if before[name] != after[name])
-
-
-def preview_of(gate: str, outputs: GeneratedOutputs, index: int, frame: int | None) -> Image.Image:
-    """What a gate looked at, for people.
-
-    Args:
-        gate: "audio": the audio's spectrogram. "flicker": the middle row of pixels over time, a line for each frame,
-            in which flicker is stripes. Any other: an image.
-        outputs: the images or videos.
-        index: which of them.
-        frame: which frame of a video; None: the middle one.
-    """
-    video, audio = outputs.frames_of(index), outputs.audio
-    if gate == "audio" and audio is not None:
-        return _image(audio_metrics.spectrogram(audio.waves[index]))
-    if gate == "flicker":
-        return _image(video[:, :, video.shape[2] // 2].transpose(0, 1))
-    return _image(video[len(video) // 2 if frame is None else frame])
-
-
-def _image(image: torch.Tensor) -> Image.Image:
-    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    def differences(self, other: Self) -> tuple[str, ...]:
+        """Return in what the videos differ: frame count and rate; the audio's length, channels and rate."""
+        before, after = _video_facts(self), _video_facts(other)
+        return tuple(f"{name} {before[name]} -> {after[name]}" for name in before if before[name] != after[name])
 
 
 def _array(medium: Image.Image | Video) -> Any:

@@ -194,7 +194,7 @@ class Manifest(Draft, frozen=True, kw_only=True, forbid_unknown_fields=True):
     outputs: tuple[StoredOutput, ...] = msgspec.field(name="pictures")  # its key in schema 1
 
     @property
-    def generated(self) -> str:
+    def contents(self) -> str:
         """How many images or videos it holds."""
         return f"{len(self.outputs)} {self.outputs[0].noun if self.outputs else 'image'}s"
 

@@ -15,7 +15,7 @@ from pytest_mxq.doctor.screen import Finding, Mark, Section, laid_out
 from pytest_mxq.environment.device import find_device
 from pytest_mxq.environment.fingerprint import take_fingerprint
 from pytest_mxq.planning.options import read_options
-from pytest_mxq.reports.summary import shown_path
+from pytest_mxq.reports.paths import shown_path
 
 if TYPE_CHECKING:
     import pytest
@@ -34,13 +34,17 @@ def run_doctor(config: pytest.Config) -> int:
         pytest.UsageError: an option's value is not allowed.
     """
     config._do_configure()  # noqa: SLF001  as --markers does: the cache and the terminal exist only then
-    settings, registered, models = read_options(config)
-    formats = [
-        number_format for number_format in registered if number_format.name in (settings.formats or registered.names())
-    ]
-    recipes = _recipes(config, settings, models)
+    settings, kinds = read_options(config)
+    asked = settings.formats or kinds.formats.names()
+    formats = [number_format for number_format in kinds.formats if number_format.name in asked]
+    recipes = _recipes(config, settings, kinds.models)
     lpips_weights = _one("LPIPS weights", examine_lpips_weights)
-    machine = Machine(device=find_device(), lookup=cache(find_installed), lpips_weights=lpips_weights)
+    machine = Machine(
+        device=find_device(),
+        lookup=cache(find_installed),
+        lpips_weights=lpips_weights,
+        gates=tuple(gate for gate in kinds.gates if gate.name in (settings.gates or kinds.gates.names())),
+    )
     found = diagnose(machine, settings, formats, recipes, _around(machine, settings))
     _show(config, found)
     return 0 if found.is_able else 1

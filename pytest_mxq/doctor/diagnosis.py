@@ -17,10 +17,9 @@ from pytest_mxq.doctor.packages import (
 from pytest_mxq.doctor.screen import Finding, Mark, Section
 from pytest_mxq.environment.device import Device
 from pytest_mxq.formats import Format
-from pytest_mxq.gates.bounds import GATES
+from pytest_mxq.gates.base import Gate, MemoryUse
 from pytest_mxq.models import Recipe
-from pytest_mxq.planning.case import kernel_caution, runs_natively
-from pytest_mxq.planning.requirements import Use
+from pytest_mxq.planning.requirements import Use, kernel_caution, runs_natively
 from pytest_mxq.planning.settings import Settings
 
 BATCH_SIZES = (1, 4, 8)  # of the published results
@@ -57,11 +56,13 @@ class Machine:
         device: the device under test.
         lookup: what finds installed packages.
         lpips_weights: the finding on the LPIPS weights.
+        gates: the gates asked for.
     """
 
     device: Device
     lookup: Lookup
     lpips_weights: Finding
+    gates: tuple[Gate, ...]
 
     def dependencies(self) -> tuple[Package, ...]:
         """Every declared dependency, and torchvision."""
@@ -74,7 +75,7 @@ class Machine:
         return cuda_fault(self.lookup, self.device.facts.get("driver", ""), self.device.capability)
 
 
-def answer(number_format: Format, machine: Machine, settings: Settings) -> Answer:
+def answer(number_format: Format, machine: Machine) -> Answer:
     """How a format can be gated here."""
     packages = machine.dependencies()
     broken = [package.fault for package in packages if package.fault and not package.is_for_images]
@@ -92,7 +93,7 @@ def answer(number_format: Format, machine: Machine, settings: Settings) -> Answe
     kernels = [package.fault for package in _kernels(number_format, machine) if package.fault]
     if kernels:  # no emulation: on a device that is able, a format runs natively or fails
         return said(Ability.NONE, kernels[0])
-    if blind and "images" in {GATES[name].family for name in settings.gates or GATES}:
+    if blind and any(gate.needs.trained_weights for gate in machine.gates):
         return said(Ability.NATIVE, f"speed and memory alone: {blind[0]}")
     others = "; its kernels differ" if kernel_caution([number_format], machine.device) else ""
     reason = f"compute capability {_dotted(number_format.capability)} or above is there{others}"
@@ -168,8 +169,8 @@ def diagnose(
         models: those asked for.
         around: further sections, shown before the answers.
     """
-    answers = tuple(answer(number_format, machine, settings) for number_format in formats)
-    use = _use(settings, answers)
+    answers = tuple(answer(number_format, machine) for number_format in formats)
+    use = _use(machine, settings, answers)
     needs = {recipe.name: _needs(recipe, settings, use) for recipe in models}
     memory = tuple(_memory(name, need, machine.device) for name, need in needs.items())
     batches = ", ".join(map(str, BATCH_SIZES))
@@ -190,10 +191,9 @@ def diagnose(
     )
 
 
-def _use(settings: Settings, answers: Sequence[Answer]) -> Use:
+def _use(machine: Machine, settings: Settings, answers: Sequence[Answer]) -> Use:
     """What the gates asked for need the most memory for."""
-    kinds = [GATES[name] for name in settings.gates or GATES]
-    if any(kind.family != "images" for kind in kinds):
+    if any(gate.needs.memory is MemoryUse.BOTH_ARMS for gate in machine.gates):
         return Use.BOTH_ARMS
     emulated = settings.emulate and any(found.ability is Ability.EMULATED for found in answers)
     return Use.EMULATED_IMAGES if emulated else Use.IMAGES
@@ -224,7 +224,7 @@ def _machine(machine: Machine, formats: Sequence[Format]) -> Iterator[Finding]:
     memory = "memory unknown" if device.total_memory_gib is None else f"{device.total_memory_gib:.0f} GiB"
     text = f"{device.name}, compute capability {_dotted(device.capability)}, {memory}"
     caution = kernel_caution(formats, device)
-    yield Finding(mark=Mark.NOTE if caution else Mark.FINE, subject="GPU", text=text, fix=caution)
+    yield Finding(mark=Mark.NOTE if caution else Mark.FINE, subject="GPU", text=text, fix=caution or "")
     fault, fix = machine.cuda()
     driver = device.facts.get("driver", "unknown")
     yield Finding(mark=Mark.FAULT if fault else Mark.FINE, subject="driver", text=fault or driver, fix=fault and fix)

@@ -1,4 +1,4 @@
-"""The path of speed and memory gates, from a plan to its verdict."""
+"""Gates that measure whole calls of the compiled arms: speed and peak memory."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ import msgspec
 
 from pytest_mxq.baselines.identity import check_same_calls
 from pytest_mxq.baselines.manifest import Identity, Manifest, TimingSession, identity_differences
+from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
-from pytest_mxq.errors import MxqError
+from pytest_mxq.errors import BaselineMissingError, MxqError
 from pytest_mxq.evaluation.protocols import Benchmark, Workload
-from pytest_mxq.gates.bounds import MemoryBound, SpeedBound
 from pytest_mxq.gates.evidence import judge_evidence
-from pytest_mxq.gates.performance import decide, decide_memory
-from pytest_mxq.gates.speed_statistics import MIN_SESSIONS, Sampling
-from pytest_mxq.gates.verdict import MemoryFacts, Outcome, ReferenceNote, SpeedSamples, Stop, Verdict
+from pytest_mxq.gates.memory import MemoryBound, MemoryFacts, MemoryGate
+from pytest_mxq.gates.outcome import Outcome, Stop
+from pytest_mxq.gates.sampling import Sampling
+from pytest_mxq.gates.speed_statistics import MIN_SESSIONS
+from pytest_mxq.gates.speedup import SpeedBound, SpeedGate, SpeedSamples
+from pytest_mxq.gates.verdict import ReferenceNote, Verdict
 from pytest_mxq.planning.settings import Reference
 
 if TYPE_CHECKING:
-    from pytest_mxq.formats import Format
-    from pytest_mxq.planning.case import Case, Plan
+    from pytest_mxq.planning.plans import GatePlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What one gate is to be judged on: the case's arms, its workload, and the stored baseline if there is one."""
+    """What one gate is judged on: its plan, its workload, and the stored baseline if there is one."""
 
-    case: Case
-    number_format: Format
+    plan: GatePlan
     workload: Workload
     draft: Verdict
     manifest: Manifest | None
     path: str
 
 
-WHY_LIVE = "no canary is steadier than 1 %, so stored times say nothing of the machine as it is now"
+WHY_LIVE = "no reference workload is stable to better than 1 %, so stored timings cannot rule out machine drift"
 """Why `auto` times a speedup beside BF16, whatever is stored (benchmarks/results/gpu-speed-2026-11-22.md, Canary)."""
 
 
@@ -55,11 +56,11 @@ class Sessions:
     """The stored sessions that are comparable with this run, the newest last.
 
     Attributes:
-        why_not: what sets the newest of the others apart, in brackets; empty where there is none.
+        why_not: what sets the newest of the others apart, in brackets; None where there is none.
     """
 
     usable: tuple[TimingSession, ...]
-    why_not: str
+    why_not: str | None
 
     @property
     def seconds(self) -> tuple[tuple[float, ...], ...]:
@@ -68,72 +69,81 @@ class Sessions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Performance:
+class PerformanceStrategy:
     """Judges speed and memory.
 
     Attributes:
+        benchmark: measures.
+        store: the stored baselines.
+        mode: where BF16's numbers come from.
         alpha: level of each one-sided bound of a speedup.
     """
 
     benchmark: Benchmark
+    store: BaselineStore
     fingerprint: Fingerprint
-    reference: Reference
+    mode: Reference
     strict: bool
     alpha: float
 
-    def judge(self, plan: Plan, workload: Workload, draft: Verdict, manifest: Manifest | None, path: str) -> Verdict:
-        """The verdict of a speed or memory gate.
+    def evaluate(self, plan: GatePlan, workload: Workload, draft: Verdict) -> Verdict:
+        """Return the verdict of a speed or memory gate.
 
-        Args:
-            plan: a plan of such a gate.
-            workload: the test's body.
-            draft: the verdict so far.
-            manifest: the stored baseline, if there is one.
-            path: where it lies.
+        Raises:
+            Stop: there is no proof of quantization, the machine is not fit to be timed on, or the baseline does not
+                serve.
+            MxqError: it could not be done.
         """
-        case, number_format, bound = plan.case, plan.number_format, plan.bound
-        if case is None or number_format is None:
-            raise MxqError(f"{plan.cell.nodeid} has no gate")
+        case = plan.case
         job = Job(
-            case=case,
-            number_format=number_format,
+            plan=plan,
             workload=workload,
             draft=draft,
-            manifest=manifest,
-            path=path,
+            manifest=self._manifest(plan),
+            path=str(self.store.manifest_path(case.recipe.name, case.name)),
         )
-        if isinstance(bound, SpeedBound):
-            return self._judge_speed(job, bound)
-        if isinstance(bound, MemoryBound):
-            return self._judge_memory(job, bound)
-        raise MxqError(f"{plan.cell.nodeid} has no bound of speed or memory")
+        if isinstance(plan.gate, SpeedGate):
+            return self._speed(job, plan.gate, plan.bound)
+        if isinstance(plan.gate, MemoryGate):
+            return self._memory(job, plan.gate, plan.bound)
+        raise TypeError(f"{type(plan.gate).__name__} measures neither speed nor memory")
+
+    def _manifest(self, plan: GatePlan) -> Manifest | None:
+        if self.mode is Reference.LIVE:
+            return None
+        try:
+            return self.store.load(plan.case.recipe.name, plan.case.name)
+        except BaselineMissingError:
+            return None
 
     def _proved(self, job: Job) -> Verdict:
-        """Build the quantized arm, and prove that it is quantized; the draft with its evidence.
+        """Build the quantized arm, and return the draft with the proof that it is quantized.
 
         Raises:
             Stop: it is not.
         """
-        evidence = self.benchmark.evidence(job.case, job.number_format)
-        stored = job.manifest.selections.get(job.number_format.name) if job.manifest is not None else None
-        wrong = judge_evidence(evidence, min_share=job.case.min_share, stored=stored)
+        evidence = self.benchmark.evidence(job.plan.case, job.plan.number_format)
+        stored = job.manifest.selections.get(job.plan.number_format.name) if job.manifest is not None else None
+        wrong = judge_evidence(evidence, min_share=job.plan.case.min_share, stored=stored)
         if wrong is not None:
             raise Stop(*wrong, evidence=evidence)
         return replace(job.draft, evidence=evidence)
 
-    def _judge_speed(self, job: Job, bound: SpeedBound) -> Verdict:
+    def _speed(self, job: Job, gate: SpeedGate, bound: SpeedBound) -> Verdict:
         found = self._find_sessions(job)
-        if self.reference is Reference.STORED:
+        if self.mode is Reference.STORED:
             samples, note, draft = self._time_stored(job, found)
         else:
             draft = self._proved(job)
             seed = SystemRandom().randrange(2**31)
             sampling = Sampling(alpha=self.alpha, max_rounds=bound.max_rounds, max_seconds=bound.max_seconds)
-            live, _ = self.benchmark.time_live(job.case, job.workload, job.number_format, sampling=sampling, seed=seed)
+            live, _ = self.benchmark.time_live(
+                job.plan.case, job.workload, job.plan.number_format, sampling=sampling, seed=seed
+            )
             samples = replace(live, sessions=found.seconds)
-            reason = "--mxq-reference=live" if self.reference is Reference.LIVE else WHY_LIVE
+            reason = "--mxq-reference=live" if self.mode is Reference.LIVE else WHY_LIVE
             note = ReferenceNote(mode="live", reason=reason)
-        outcome, sentence, facts = decide(samples, bound, alpha=self.alpha)
+        outcome, sentence, facts = gate.decide(samples, bound, alpha=self.alpha)
         return replace(
             draft,
             outcome=outcome,
@@ -156,19 +166,21 @@ class Performance:
             raise Stop(
                 Outcome.MISSING,
                 f"{count} of {stored} stored timing sessions are of this hardware, software and execution"
-                f"{found.why_not}, {MIN_SESSIONS} are needed; add some: pytest --mxq-refresh "
+                f"{found.why_not or ''}, {MIN_SESSIONS} are needed; add some: pytest --mxq-refresh "
                 f"--mxq-refresh-sessions={MIN_SESSIONS - count}",
             )
         draft = self._proved(job)
-        samples, identity = self.benchmark.time_quantized(job.case, job.workload, job.number_format, found.seconds)
+        samples, identity = self.benchmark.time_quantized(
+            job.plan.case, job.workload, job.plan.number_format, found.seconds
+        )
         _check_identity(job, found.usable, identity)
         reason = f"{count} sessions, same hardware and software"
         return samples, ReferenceNote(mode="stored", reason=reason, manifest=job.path), draft
 
-    def _judge_memory(self, job: Job, bound: MemoryBound) -> Verdict:
+    def _memory(self, job: Job, gate: MemoryGate, bound: MemoryBound) -> Verdict:
         bf16, note = self._bf16_peak(job, bound)
         draft = self._proved(job)
-        peak, identity = self.benchmark.measure_memory(job.case, job.workload, job.number_format)
+        peak, identity = self.benchmark.measure_memory(job.plan.case, job.workload, job.plan.number_format)
         if bf16 is not None:
             _check_same_run(job, bf16.source, identity)
         evidence = draft.evidence
@@ -180,7 +192,7 @@ class Performance:
             bf16_peak_gib=bf16.gib if bf16 else None,
             weight_ratio=evidence.weight_bytes / evidence.bf16_bytes,
         )
-        outcome, sentence = decide_memory(memory, bound)
+        outcome, sentence = gate.decide(memory, bound)
         return replace(
             draft,
             outcome=outcome,
@@ -205,20 +217,21 @@ class Performance:
                 reason = f"peak of {session.created[:10]}, same hardware and software"
                 note = ReferenceNote(mode="stored", reason=reason, manifest=job.path)
                 return Bf16Peak(gib=session.peak_gib, source=session), note
-        reason = f"no stored peak memory of this hardware and software{found.why_not}"
-        if self.reference is Reference.STORED or (self.strict and self.reference is not Reference.LIVE):
+        reason = f"no stored peak memory of this hardware and software{found.why_not or ''}"
+        if self.mode is Reference.STORED or (self.strict and self.mode is not Reference.LIVE):
             raise Stop(Outcome.MISSING, f"{reason}: pytest --mxq-refresh")
-        peak, identity = self.benchmark.measure_memory(job.case, job.workload, None)
-        reason = "--mxq-reference=live" if self.reference is Reference.LIVE else reason
+        peak, identity = self.benchmark.measure_memory(job.plan.case, job.workload, None)
+        reason = "--mxq-reference=live" if self.mode is Reference.LIVE else reason
         return Bf16Peak(gib=peak.allocated_gib, source=identity), ReferenceNote(mode="live", reason=reason)
 
     def _find_sessions(self, job: Job) -> Sessions:
         """The stored sessions of this hardware, software, Inductor configuration and execution."""
-        if job.manifest is None or self.reference is Reference.LIVE:
-            return Sessions(usable=(), why_not="")
+        if job.manifest is None or self.mode is Reference.LIVE:
+            return Sessions(usable=(), why_not=None)
         here = timing_fingerprint(self.fingerprint, self.benchmark.inductor_digest())
-        execution = self.benchmark.execution(job.case)
-        usable, why_not = [], ""
+        execution = self.benchmark.execution(job.plan.case)
+        usable: list[TimingSession] = []
+        why_not: str | None = None
         for session in job.manifest.sessions:
             differences = _machine_differences(session, here, execution)
             if differences:

@@ -1,23 +1,37 @@
-"""What the paths of gates need of arms and probes: the backend behind these protocols arrive as arguments."""
+"""What evaluations need of a machine: a backend that generates, a benchmark that measures; free of torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 
-from pytest_mxq.baselines.manifest import Identity, LpipsInfo, Manifest, Selection
-from pytest_mxq.gates.speed_statistics import Sampling
-from pytest_mxq.gates.verdict import Evidence, OutputFault, PeakMemory, SpeedSamples
+from pytest_mxq.planning.arms import ArmSpec
 
 if TYPE_CHECKING:
-    from pytest_mxq.formats import Format
-    from pytest_mxq.planning.case import Case
+    from pathlib import Path
 
-Workload = Callable[..., object]
+    from pytest_mxq.baselines.manifest import Identity, Selection
+    from pytest_mxq.environment.device import Device
+    from pytest_mxq.formats import Format
+    from pytest_mxq.gates.base import AccuracyGate
+    from pytest_mxq.gates.evidence import Evidence
+    from pytest_mxq.gates.memory import PeakMemory
+    from pytest_mxq.gates.sampling import Sampling
+    from pytest_mxq.gates.speedup import SpeedSamples
+    from pytest_mxq.gates.verdict import OutputFault, Verdict
+    from pytest_mxq.planning.case import Case
+    from pytest_mxq.planning.plans import RunnablePlan
+
+Workload: TypeAlias = Callable[..., object]
+"""The body of a test, called with a pipeline and a prompt."""
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Told (label, chunks done, chunks in all) while outputs are generated."""
 
 
 class Outputs(Protocol):
-    """The images or videos of one arm (the backend' own type), with what was observed while they were generated."""
+    """The images or videos of one arm (the backend's own type), with what was observed while they were generated."""
 
     @property
     def noun(self) -> str:
@@ -31,7 +45,88 @@ class Outputs(Protocol):
 
     @property
     def faults(self) -> Sequence[OutputFault]:
-        """What is degenerate about the images or videos."""
+        """What is degenerate about them."""
+        ...
+
+    @property
+    def identity(self) -> Identity:
+        """What was observed."""
+        ...
+
+    def subset(self, positions: Sequence[int]) -> Self:
+        """Return the images or videos at some positions."""
+        ...
+
+    def equals(self, other: Self) -> bool:
+        """Tell whether all images, and all audio, are bit-identical."""
+        ...
+
+    def differences(self, other: Self) -> tuple[str, ...]:
+        """Return in what the videos cannot be compared, such as ``frame count 121 -> 97``."""
+        ...
+
+    def to_media(self) -> list[Any]:
+        """Return what a store keeps: PIL images, or `Video` values."""
+        ...
+
+
+O = TypeVar("O", bound=Outputs)  # noqa: E741  the backend's own type of outputs
+
+
+class Backend(Protocol[O]):
+    """Builds arms, generates, and scores; outputs are opaque to an evaluation."""
+
+    def generate(
+        self, case: Case, workload: Workload, arm: ArmSpec, *, label: str, chunks: Sequence[int] | None = None
+    ) -> O:
+        """Generate a case, or some chunks of its prompts, with an arm."""
+        ...
+
+    def evidence(self, case: Case, arm: ArmSpec) -> Evidence:
+        """Build a quantized arm and return the proof that it is quantized."""
+        ...
+
+    def selection(self, case: Case, number_format: Format) -> Selection | None:
+        """Return the layers that a format would quantize; None if there are none."""
+        ...
+
+    def load(self, media: Sequence[Any], identity: Identity) -> O:
+        """Return the outputs that a store kept."""
+        ...
+
+    def score(self, gate: AccuracyGate, reference: O, other: O) -> list[float]:
+        """Return a gate's values in the order of the positions: one at each, or one for each frame there."""
+        ...
+
+    def preview(self, gate: AccuracyGate, outputs: O, index: int, frame: int | None) -> Any:
+        """Return the PIL image of what a gate looked at: an image, a frame (None: the middle one), a spectrogram."""
+        ...
+
+    def free_gib(self, case: Case) -> float | None:
+        """Return what the device has for a case's arms, GiB; None where its model is loaded, and on a CPU."""
+        ...
+
+    def release(self) -> None:
+        """Free every arm."""
+        ...
+
+
+class TimedBf16(Protocol):
+    """BF16 timed for a stored session."""
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """Seconds of each call."""
+        ...
+
+    @property
+    def peak_gib(self) -> float | None:
+        """Peak memory of one call, GiB; None where the device does not tell."""
+        ...
+
+    @property
+    def execution(self) -> str:
+        """How the arm ran."""
         ...
 
     @property
@@ -40,115 +135,87 @@ class Outputs(Protocol):
         ...
 
 
-S = TypeVar("S", bound=Outputs)  # the backend' own type of images
-
-
-class Backend(Protocol[S]):
-    """What the workflow needs of arms and probes; images are opaque to it."""
-
-    def generate(self, case: Case, workload: Workload, *, label: str, chunks: Sequence[int] | None = None) -> S:
-        """Generate a case, or some chunks of it, with the BF16 arm."""
-        ...
-
-    def generate_other_execution(self, case: Case, workload: Workload, *, chunks: Sequence[int]) -> S:
-        """Generate some chunks in BF16, compiled where the case is eager and vice versa (for the noise floor)."""
-        ...
-
-    def generate_quantized(self, case: Case, workload: Workload, number_format: Format, *, emulated: bool) -> S:
-        """Generate a case with a quantized arm."""
-        ...
-
-    def evidence(self, case: Case, number_format: Format, *, emulated: bool) -> Evidence:
-        """Build a quantized arm and prove that it is quantized."""
-        ...
-
-    def selection(self, case: Case, number_format: Format) -> Selection | None:
-        """The layers that a format would quantize; None if there are none."""
-        ...
-
-    def stored(self, manifest: Manifest, media: Sequence[Any]) -> S:
-        """The images or videos of a stored baseline."""
-        ...
-
-    def media(self, outputs: S) -> list[Any]:
-        """What a store keeps: PIL images, or Videos."""
-        ...
-
-    def subset(self, outputs: S, positions: Sequence[int]) -> S:
-        """The images or videos at some positions."""
-        ...
-
-    def differences(self, reference: S, other: S) -> tuple[str, ...]:
-        """In what the videos of two outputs cannot be compared, such as ``frame count 121 -> 97``."""
-        ...
-
-    def score(self, gate: str, reference: S, other: S) -> list[float]:
-        """A metric's values in the order of the positions: equally many, one or one for each frame, at each."""
-        ...
-
-    def are_identical(self, reference: S, other: S) -> bool:
-        """Whether all images, and all audio, are bit-identical."""
-        ...
-
-    def image(self, gate: str, outputs: S, index: int, frame: int | None) -> Any:
-        """What a gate looked at, as PIL image: an image, a video's frame (None: the middle one), a spectrogram."""
-        ...
-
-    def lpips_info(self) -> LpipsInfo:
-        """What LPIPS was computed with."""
-        ...
-
-
-class TimedBf16(Protocol):
-    """BF16 timed for a stored session."""
-
-    @property
-    def seconds(self) -> tuple[float, ...]: ...  # noqa: D102
-    @property
-    def peak_gib(self) -> float | None: ...  # noqa: D102
-    @property
-    def execution(self) -> str: ...  # noqa: D102
-    @property
-    def identity(self) -> Identity: ...  # noqa: D102
-
-
 class Benchmark(Protocol):
-    """What the path needs of the backend."""
+    """Measures time and memory of whole calls."""
 
     def evidence(self, case: Case, number_format: Format) -> Evidence:
-        """Build the quantized arm that is timed, and prove that it is quantized."""
+        """Build the quantized arm that is timed, and return the proof that it is quantized."""
         ...
 
     def time_live(
         self, case: Case, workload: Workload, number_format: Format, *, sampling: Sampling, seed: int
     ) -> tuple[SpeedSamples, Identity]:
-        """Both arms in turn, and what was observed."""
+        """Time both arms in turn; return the samples and what was observed."""
         ...
 
     def time_quantized(
         self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]
     ) -> tuple[SpeedSamples, Identity]:
-        """One session of the quantized arm, and what was observed."""
+        """Time one session of the quantized arm; return the samples and what was observed."""
         ...
 
     def measure_memory(
         self, case: Case, workload: Workload, number_format: Format | None
     ) -> tuple[PeakMemory, Identity]:
-        """Peak memory of one call of an arm (None: BF16) alone on the device, and what was observed."""
-        ...
-
-    def execution(self, case: Case) -> str:
-        """How the arms of a case run while they are timed."""
-        ...
-
-    def inductor_digest(self) -> str:
-        """Names Inductor's configuration: part of what timings must have in common."""
+        """Measure peak memory of one call of an arm (None: BF16) alone on the device."""
         ...
 
     def time_bf16(self, case: Case, workload: Workload) -> TimedBf16:
-        """One session of BF16, and its peak memory, to be stored.
+        """Time one session of BF16, with its peak memory, to be stored.
 
         Raises:
             Stop: the machine is not fit to be timed on.
+        """
+        ...
+
+    def execution(self, case: Case) -> str:
+        """Return how the arms of a case run while they are timed."""
+        ...
+
+    def inductor_digest(self) -> str:
+        """Return a name of Inductor's configuration: part of what timings must have in common."""
+        ...
+
+    def process_number(self) -> str | None:
+        """Return the number under which the GPU's driver lists this process; None: it does not tell."""
+        ...
+
+    def other_processes(self) -> Sequence[str]:
+        """Return the processes that the GPU's driver lists beside this one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What a session runs on: the device, and how to make the backend and the benchmark when they are first needed.
+
+    Attributes:
+        device: the device.
+        backend: makes the backend; told how to show progress.
+        benchmark: makes the benchmark over that backend; told the directory of compiled code (None: torch's own).
+    """
+
+    device: Device
+    backend: Callable[[Progress], Backend[Any]]
+    benchmark: Callable[[Any, Path | None], Benchmark]
+
+
+P_contra = TypeVar("P_contra", bound="RunnablePlan", contravariant=True)
+
+
+class Strategy(Protocol[P_contra]):
+    """One way from a plan to a verdict."""
+
+    def evaluate(self, plan: P_contra, workload: Workload, draft: Verdict) -> Verdict:
+        """Return the verdict of a plan.
+
+        Args:
+            plan: the plan.
+            workload: the test's body.
+            draft: the verdict so far: cell, scale, emulation, command, fingerprint.
+
+        Raises:
+            Stop: the evaluation ended before its comparison, with an outcome of its own.
+            MxqError: it could not be done.
         """
         ...

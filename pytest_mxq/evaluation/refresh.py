@@ -1,4 +1,4 @@
-"""Refreshing a baseline: the BF16 arm of a case is measured again and stored."""
+"""Refresh a baseline: measure the BF16 arm of a case again, and store it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import median
-from time import perf_counter
 from typing import TYPE_CHECKING, Generic
 
 import msgspec
@@ -22,15 +21,19 @@ from pytest_mxq.baselines.manifest import (
 )
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
-from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError, WeightsUnavailableError
-from pytest_mxq.evaluation.accuracy import largest_lpips
+from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
 from pytest_mxq.evaluation.performance import session_differences, timing_fingerprint
-from pytest_mxq.evaluation.protocols import Backend, Benchmark, S, TimedBf16, Workload
-from pytest_mxq.gates.verdict import Outcome, Stop, Verdict
+from pytest_mxq.evaluation.protocols import Backend, Benchmark, O, TimedBf16, Workload
+from pytest_mxq.evaluation.reference import largest_lpips, lpips_info
+from pytest_mxq.gates.lpips import LPIPS
+from pytest_mxq.gates.outcome import Outcome, Stop
+from pytest_mxq.planning.arms import ArmSpec
 
 if TYPE_CHECKING:
     from pytest_mxq.formats import Format
-    from pytest_mxq.planning.case import Case, Plan
+    from pytest_mxq.gates.verdict import Verdict
+    from pytest_mxq.planning.case import Case
+    from pytest_mxq.planning.plans import RefreshPlan
 
 
 def _utc_now() -> datetime:
@@ -38,17 +41,17 @@ def _utc_now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refresher(Generic[S]):
+class RefreshStrategy(Generic[O]):
     """Measures and stores the baselines of a session.
 
     Attributes:
         device: slug of the device.
         formats: formats whose selection of layers is recorded.
-        benchmark: gives what times BF16; None on a device whose timings are not stored.
+        benchmark: makes what times BF16; None on a device whose timings are not stored.
         timing_only: add a timing session to what is stored and generate nothing.
     """
 
-    backend: Backend[S]
+    backend: Backend[O]
     store: BaselineStore
     device: str
     fingerprint: Fingerprint
@@ -57,45 +60,32 @@ class Refresher(Generic[S]):
     timing_only: bool = False
     now: Callable[[], datetime] = _utc_now
 
-    def refresh(self, plan: Plan, workload: Workload) -> Verdict:
-        """Measure the BF16 arm of a case and store it; the sentence says what changed, old -> new.
+    def evaluate(self, plan: RefreshPlan, workload: Workload, draft: Verdict) -> Verdict:
+        """Measure the BF16 arm of a case and store it; the verdict's sentence says what changed, old -> new.
 
-        Args:
-            plan: a refresh plan without fault.
-            workload: the test's body.
+        Raises:
+            Stop: BF16 is degenerate, or the machine is not fit to be timed on; nothing was stored.
+            MxqError: it could not be done.
         """
-        start = perf_counter()
-        draft = Verdict(cell=plan.cell, outcome=Outcome.ERROR, sentence="", fingerprint=dict(self.fingerprint.hard))
-        try:
-            sentence = self._refresh(plan, workload)
-        except Stop as stop:
-            return replace(draft, outcome=stop.outcome, sentence=str(stop), seconds=perf_counter() - start)
-        except WeightsUnavailableError as error:
-            return replace(draft, outcome=Outcome.SKIPPED, sentence=str(error), seconds=perf_counter() - start)
-        except MxqError as error:
-            return replace(draft, sentence=str(error), seconds=perf_counter() - start)
-        return replace(draft, outcome=Outcome.REFRESHED, sentence=sentence, seconds=perf_counter() - start)
+        return replace(draft, outcome=Outcome.REFRESHED, sentence=self._refresh(plan.case, workload))
 
-    def _refresh(self, plan: Plan, workload: Workload) -> str:
-        case = plan.case
-        if case is None:
-            raise MxqError(f"{plan.cell.nodeid} has no case")
+    def _refresh(self, case: Case, workload: Workload) -> str:
         self.store.check_writable()
         if self.timing_only:
             return self._add_session(case, workload)
         old = self._old_baseline(case)
         if case.random_weights:
-            return self._refresh_without_images(case, workload)
-        outputs = self.backend.generate(case, workload, label="bf16")
+            return self._refresh_without_outputs(case, workload)
+        outputs = self.backend.generate(case, workload, ArmSpec.bf16(case), label="bf16")
         if outputs.faults:
             text = "; ".join(fault.sentence for fault in outputs.faults)
             raise Stop(Outcome.DEGENERATE, f"nothing was stored: BF16 generates degenerate {outputs.noun}s: {text}")
         noise = self._noise_floor(case, workload, outputs)
         draft = self._draft(case, outputs.identity, noise, self._sessions(case, workload, outputs.identity))
-        manifest = self.store.save(draft, self.backend.media(outputs))
+        manifest = self.store.save(draft, outputs.to_media())
         return "\n".join(self._changes(case, old, manifest, outputs))
 
-    def _refresh_without_images(self, case: Case, workload: Workload) -> str:
+    def _refresh_without_outputs(self, case: Case, workload: Workload) -> str:
         """Random weights: timing sessions alone."""
         if self.benchmark is None:
             raise MxqError("random weights serve timings alone, and timings are stored on a CUDA device alone")
@@ -166,7 +156,7 @@ class Refresher(Generic[S]):
             identity=identity,
             selections=self._selections(case),
             noise_floor=noise,
-            lpips=self.backend.lpips_info() if noise is not None else None,
+            lpips=lpips_info() if noise is not None else None,
             fingerprint=self.fingerprint,
             sessions=sessions,
         )
@@ -183,34 +173,36 @@ class Refresher(Generic[S]):
         except (BaselineMissingError, BaselineInvalidError):
             return None
 
-    def _old_baseline(self, case: Case) -> tuple[Manifest, S] | str:
+    def _old_baseline(self, case: Case) -> tuple[Manifest, O] | str:
         """What is stored now, or why it cannot be compared with."""
         try:
             manifest = self.store.load(case.recipe.name, case.name)
             images = self.store.read_outputs(manifest) if manifest.outputs else []
-            return manifest, self.backend.stored(manifest, images)
+            return manifest, self.backend.load(images, manifest.identity)
         except BaselineMissingError:
             return "new baseline"
         except BaselineInvalidError as error:
             return f"replaces an unusable baseline ({error})"
 
-    def _noise_floor(self, case: Case, workload: Workload, outputs: S) -> NoiseFloor:
+    def _noise_floor(self, case: Case, workload: Workload, outputs: O) -> NoiseFloor:
         """LPIPS of BF16 against BF16, of the drift check's images: regenerated, and compiled."""
         chunks = case.drift_check_chunks
-        again = self.backend.generate(case, workload, label="bf16 again", chunks=chunks)
-        same = self.backend.subset(outputs, again.positions)
+        again = self.backend.generate(case, workload, ArmSpec.bf16(case), label="bf16 again", chunks=chunks)
+        same = outputs.subset(again.positions)
         repeat = largest_lpips(self.backend, same, again)
         try:
-            other = self.backend.generate_other_execution(case, workload, chunks=chunks)
+            other = self.backend.generate(
+                case, workload, ArmSpec.bf16_otherwise(case), label="bf16 otherwise", chunks=chunks
+            )
         except Exception as error:  # noqa: BLE001  a machine without a compiler still refreshes; the note says why
             reason = next(iter(str(error).strip().splitlines()), "")[:200]
             note = f"not compiled: {type(error).__name__}: {reason}"
             return NoiseFloor(repeat=repeat, eager_vs_compiled=None, note=note)
         return NoiseFloor(repeat=repeat, eager_vs_compiled=largest_lpips(self.backend, same, other), note="")
 
-    def _changes(self, case: Case, old: tuple[Manifest, S] | str, new: Manifest, outputs: S) -> list[str]:
+    def _changes(self, case: Case, old: tuple[Manifest, O] | str, new: Manifest, outputs: O) -> list[str]:
         path = self.store.manifest_path(case.recipe.name, case.name)
-        lines = [f"{case.recipe.name}/{case.name}: {new.generated} -> {path}", _noise_line(new)]
+        lines = [f"{case.recipe.name}/{case.name}: {new.contents} -> {path}", _noise_line(new)]
         if new.sessions:
             lines.append(f"BF16, {len(new.sessions)} sessions, newest: {_shown(new.sessions[-1].seconds)}")
         if isinstance(old, str):
@@ -218,14 +210,14 @@ class Refresher(Generic[S]):
         manifest, images = old
         lines += [f"software or hardware: {text}" for text in hard_differences(manifest.fingerprint, new.fingerprint)]
         lines += [f"selection of {text}" for text in _selection_changes(manifest, new)]
-        changed = identity_differences(manifest.identity, new.identity) or self.backend.differences(images, outputs)
+        changed = identity_differences(manifest.identity, new.identity) or images.differences(outputs)
         lines += [f"case: {text}" for text in changed]
         return [*lines, *([] if changed else [self._image_change(images, outputs)])]
 
-    def _image_change(self, old: S, new: S) -> str:
-        if self.backend.are_identical(old, new):
-            return f"{new.noun}s: equal to the old ones to the bit"
-        values = self.backend.score("lpips", old, new)
+    def _image_change(self, old: O, new: O) -> str:
+        if old.equals(new):
+            return f"{new.noun}s: bit-identical to the old ones"
+        values = self.backend.score(LPIPS, old, new)
         changed = sum(value > 0 for value in values)
         mean = sum(values) / len(values)
         frames = " frames" if len(values) > len(new.positions) else ""

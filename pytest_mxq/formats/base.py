@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pytest_mxq.errors import MxqError
-from pytest_mxq.registry import check_name
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._]*")
 
@@ -97,40 +96,6 @@ class Format:
     def fits(self, in_features: int, out_features: int) -> bool:
         """Whether a Linear of this shape can be quantized."""
         return in_features % self.in_multiple == 0 and out_features % self.out_multiple == 0
-
-
-class FormatRegistry:
-    """The registered formats, in the order of registration."""
-
-    def __init__(self) -> None:
-        self._formats: dict[str, Format] = {}
-
-    def register(self, number_format: Format) -> None:
-        """Add a format.
-
-        Raises:
-            MxqError: the name is taken.
-        """
-        name = number_format.name
-        if name in self._formats:
-            raise MxqError(f"format {name!r} is registered twice; formats: {', '.join(self._formats)}")
-        self._formats[name] = number_format
-
-    def get(self, name: str) -> Format:
-        """The format of this name.
-
-        Raises:
-            UnknownNameError: no such format; lists the choices and the closest one.
-        """
-        check_name("format", name, self._formats)
-        return self._formats[name]
-
-    def names(self) -> tuple[str, ...]:
-        """Registered names."""
-        return tuple(self._formats)
-
-    def __iter__(self) -> Iterator[Format]:
-        return iter(self._formats.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,1 +1,27 @@
-"""Gates decide: pure functions from (measurement, baseline, bound) to a verdict."""
+"""Gates: one file each, from a marker's bound to a verdict.
+
+Importing this package imports no gate: an idle run declares their markers, and pays for nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_mxq.gates.base import Gate
+
+MARKERS = ("mxq_lpips", "mxq_ssim", "mxq_psnr", "mxq_flicker", "mxq_audio", "mxq_speedup", "mxq_memory")
+"""Markers of the built-in gates, in their order; a test holds them against `built_in_gates`."""
+
+
+def built_in_gates() -> tuple[Gate, ...]:
+    """Return the gates that come with the package."""
+    from pytest_mxq.gates.audio import AUDIO
+    from pytest_mxq.gates.flicker import FLICKER
+    from pytest_mxq.gates.lpips import LPIPS
+    from pytest_mxq.gates.memory import MEMORY
+    from pytest_mxq.gates.psnr import PSNR
+    from pytest_mxq.gates.speedup import SPEEDUP
+    from pytest_mxq.gates.ssim import SSIM
+
+    return (LPIPS, SSIM, PSNR, FLICKER, AUDIO, SPEEDUP, MEMORY)

@@ -1,8 +1,48 @@
 """Judging the evidence that quantization happened: a filter that matches nothing raises nothing by itself."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from typing import Protocol
 
-from pytest_mxq.gates.verdict import Evidence, Outcome
+from pytest_mxq.gates.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Proof that quantization took place in an arm.
+
+    Attributes:
+        quantized: number of Linear layers whose weight is a torchao tensor.
+        chosen: number of Linear layers that the model's rule chose and the format's shapes fit.
+        total: number of all Linear layers of the denoiser.
+        weight_share: share of the Linear weights that are quantized, 0 to 1.
+        weight_bytes: bytes that the quantized weights occupy in the native format.
+        bf16_bytes: bytes of the same weights in BF16.
+        layers_sha256: digest of the sorted names of the quantized layers.
+        layers: names of the quantized layers with every number written as ``*``, and how many there are of each.
+        unfit: names of layers that the rule chose and whose shape the format does not take.
+    """
+
+    quantized: int
+    chosen: int
+    total: int
+    weight_share: float
+    weight_bytes: int
+    bf16_bytes: int
+    layers_sha256: str
+    layers: dict[str, int]
+    unfit: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """One line for people."""
+        ratio = self.weight_bytes / self.bf16_bytes if self.bf16_bytes else 1.0
+        text = (
+            f"{self.quantized} of {self.total} Linear layers quantized, {self.weight_share:.1%} of their weights, "
+            f"{ratio:.3f} of the bytes"
+        )
+        return f"{text}; {len(self.unfit)} of unfit shape stay in BF16" if self.unfit else text
 
 
 class StoredSelection(Protocol):

@@ -6,7 +6,6 @@ Bounds are one-sided, each at level `alpha`. How often every rule is right and w
 """
 
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -60,28 +59,6 @@ class SpeedDecision(Enum):
     MARGINAL = "marginal"
     REGRESSION = "regression"
     INCONCLUSIVE = "inconclusive"
-
-
-class RoundOrder(Enum):
-    """Which arm runs first in a paired round."""
-
-    BF16_FIRST = "bf16-first"
-    QUANTIZED_FIRST = "quantized-first"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How long paired rounds are sampled.
-
-    Attributes:
-        alpha: One-sided level of the bounds that the samples are for.
-        max_rounds: Rounds after which sampling ends, however wide the interval still is; even, for whole ABBA blocks.
-        max_seconds: Seconds after which it ends, once there are enough rounds for an interval at all.
-    """
-
-    alpha: float
-    max_rounds: int = MAX_ROUNDS
-    max_seconds: float = MAX_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,41 +165,8 @@ def target_half_width(alpha: float) -> float:
     >>> [round(target_half_width(alpha), 4) for alpha in (0.05, 0.01, 0.001)]
     [0.01, 0.0065, 0.01]
     """
-    room = marginal_half_width(alpha) ** 2 - (_z(alpha) * DEFAULT_PROCESS_SD) ** 2
-    return min(TARGET_HALF_WIDTH, math.sqrt(room)) if room > 0 else TARGET_HALF_WIDTH
-
-
-def abba_order(rounds: int, seed: int) -> tuple[RoundOrder, ...]:
-    """Which arm runs first in each round: alternating, from a start generated with the recorded seed.
-
-    More rounds of the same seed go on where fewer ended, so sampling may grow.
-
-    >>> [order.value for order in abba_order(3, seed=0)]
-    ['quantized-first', 'bf16-first', 'quantized-first']
-    """
-    first, second = random.Random(seed).sample(list(RoundOrder), 2)
-    return tuple(second if index % 2 else first for index in range(rounds))
-
-
-def enough(
-    bf16_seconds: Sequence[float], quantized_seconds: Sequence[float], sampling: Sampling, *, elapsed_seconds: float
-) -> bool:
-    """Whether paired sampling may end: on the interval's width, the rounds or the time, never on the verdict.
-
-    Call after every second round, so that ABBA blocks stay whole.
-
-    >>> bf16 = [2.0, 2.01, 1.99, 2.0, 2.01, 1.99]
-    >>> enough(bf16, [1.0] * 6, Sampling(alpha=0.05), elapsed_seconds=12.0)
-    True
-    >>> enough(bf16[:4], [1.0] * 4, Sampling(alpha=0.05), elapsed_seconds=400.0)
-    False
-    """
-    differences = _log_ratios(bf16_seconds, quantized_seconds)
-    if len(differences) < minimum_rounds(sampling.alpha):
-        return False
-    if len(differences) >= sampling.max_rounds or elapsed_seconds >= sampling.max_seconds:
-        return True
-    return hodges_lehmann(differences, alpha=sampling.alpha).half_width <= target_half_width(sampling.alpha)
+    margin = marginal_half_width(alpha) ** 2 - (_z(alpha) * DEFAULT_PROCESS_SD) ** 2
+    return min(TARGET_HALF_WIDTH, math.sqrt(margin)) if margin > 0 else TARGET_HALF_WIDTH
 
 
 def estimate_paired(
@@ -250,7 +194,7 @@ def estimate_paired(
     _check_alpha(alpha)
     if not 0 <= process_sd < math.inf:
         raise SamplesError(f"process_sd is {process_sd}; allowed: finite, 0 or more; {DEFAULT_PROCESS_SD} if unknown")
-    location = hodges_lehmann(_log_ratios(bf16_seconds, quantized_seconds), alpha=alpha)
+    location = hodges_lehmann(log_ratios(bf16_seconds, quantized_seconds), alpha=alpha)
     process = _z(alpha) * process_sd
     below = math.hypot(location.center - location.lower, process)
     above = math.hypot(location.upper - location.center, process)
@@ -368,7 +312,12 @@ def _z(alpha: float) -> float:
     return NormalDist().inv_cdf(1 - alpha)
 
 
-def _log_ratios(bf16_seconds: Sequence[float], quantized_seconds: Sequence[float]) -> list[float]:
+def log_ratios(bf16_seconds: Sequence[float], quantized_seconds: Sequence[float]) -> list[float]:
+    """Return ``ln t_bf16 - ln t_quantized`` of each paired round.
+
+    Raises:
+        SamplesError: If the arms differ in rounds, or a time is not positive and finite.
+    """
     if len(bf16_seconds) != len(quantized_seconds):
         raise SamplesError(
             f"{len(bf16_seconds)} BF16 times, {len(quantized_seconds)} quantized times; a paired round has one of each"

@@ -4,13 +4,19 @@ Everywhere in the probes a set of images is a ``torch.uint8`` tensor of shape (N
 pipeline returns is a float tensor (N, 3, H, W) in [0, 1]. Nothing is ever resized: two sizes are two different cases.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pytest_mxq.errors import MxqError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SSIM_MIN_SIDE = 11
 """Smallest side in pixels that SSIM's window (sigma 1.5, cut at 3.5 sigma) fits in."""
@@ -152,3 +158,10 @@ def psnr(reference: Tensor, other: Tensor) -> list[float]:
         return float(peak_signal_noise_ratio(one.numpy(), another.numpy(), data_range=255))
 
     return _per_image(measure, reference, other)
+
+
+def to_image(pixels: Tensor) -> Image:
+    """Return uint8 pixels (3, H, W) as PIL image."""
+    from PIL import Image
+
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())

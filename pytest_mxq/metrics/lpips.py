@@ -4,6 +4,7 @@ The ``lpips`` package gives the architecture and the calibrated heads; the AlexN
 nothing is downloaded and the numbers belong to one known file.
 """
 
+import functools
 import importlib.metadata
 import importlib.resources
 import warnings
@@ -156,3 +157,9 @@ class Lpips:
         for head, one, another in zip(self._network.lins, reference, other, strict=True):
             total += head((one - another).square_()).mean((1, 2, 3))
         return [float(value) for value in total]
+
+
+@functools.cache
+def shared_lpips() -> Lpips:
+    """Return the one `Lpips` of this process: its network and the features of the last reference are kept."""
+    return Lpips()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_mxq.errors import MxqError
 from pytest_mxq.models.prompts import GATE_PROMPTS
-from pytest_mxq.registry import check_name
+from pytest_mxq.registry import Registry, check_name
 
 PUBLISHED = "published"  # the selection rule that a recipe's published numbers were made with
 
@@ -167,21 +167,11 @@ GENERIC_RULE = SelectionRule(
 )
 
 
-class ModelRegistry:
+class ModelRegistry(Registry[Recipe]):
     """The registered models; anything else is a Hub id or a folder."""
 
-    def __init__(self) -> None:
-        self._recipes: dict[str, Recipe] = {}
-
-    def register(self, recipe: Recipe) -> None:
-        """Add a recipe.
-
-        Raises:
-            MxqError: the name is taken.
-        """
-        if recipe.name in self._recipes:
-            raise MxqError(f"model {recipe.name!r} is registered twice; models: {', '.join(self._recipes)}")
-        self._recipes[recipe.name] = recipe
+    def __init__(self, recipes: Iterable[Recipe] = ()) -> None:
+        super().__init__("model", recipes)
 
     def point(self, name: str, folder: Path) -> None:
         """Have a registered model's weights come from a local folder, with all else that its recipe says.
@@ -189,20 +179,13 @@ class ModelRegistry:
         Raises:
             MxqError: no such model, or no pipeline in the folder.
         """
-        check_name("model", name, self._recipes)
+        recipe = self.get(name)
         if not (folder / "model_index.json").is_file():
             raise MxqError(
                 f"--mxq-sources: {folder} holds no model_index.json; {name}= must name a folder that save_pretrained "
                 "wrote, or a snapshot of the Hub"
             )
-        self._recipes[name] = replace(self._recipes[name], source=str(folder), revision=None)
-
-    def names(self) -> tuple[str, ...]:
-        """Registered names, in the order of registration."""
-        return tuple(self._recipes)
-
-    def __iter__(self) -> Iterator[Recipe]:
-        return iter(self._recipes.values())
+        self.replace(replace(recipe, source=str(folder), revision=None))
 
     def find(self, name: str, *, beside: Path) -> Recipe:
         """The recipe of a registered name, a local folder (also relative to ``beside``), or a Hub id.
@@ -210,8 +193,8 @@ class ModelRegistry:
         Raises:
             UnknownNameError: none of these; lists the registered models.
         """
-        if name in self._recipes:
-            return self._recipes[name]
+        if name in self:
+            return self.get(name)
         known = next((recipe for recipe in self if recipe.source == name), None)
         if known is not None:
             return known
@@ -221,7 +204,7 @@ class ModelRegistry:
         if name.count("/") == 1 and not name.startswith((".", "/")) and not name.endswith("/"):
             return Recipe(name=name, source=name, rule=GENERIC_RULE)
         try:
-            check_name("model", name, self._recipes)
+            check_name("model", name, self.names())
         except MxqError as error:
             raise type(error)(f"{error}; or a Hub id 'owner/name', or a folder with a model_index.json") from None
         raise AssertionError(name)

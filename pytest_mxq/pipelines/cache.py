@@ -14,7 +14,7 @@ import torch
 
 from pytest_mxq.errors import WeightsUnavailableError
 from pytest_mxq.formats import Format
-from pytest_mxq.gates.verdict import Evidence
+from pytest_mxq.gates.evidence import Evidence
 from pytest_mxq.models import ModelSource, Recipe, SelectionRule
 from pytest_mxq.pipelines.compile import CompileMode, compile_blocks
 from pytest_mxq.pipelines.load import LoadedPipeline, load_pipeline

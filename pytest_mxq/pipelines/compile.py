@@ -146,7 +146,7 @@ def _import_inductor() -> None:
 
 @contextmanager
 def compile_cache(directory: Path) -> Iterator[None]:
-    """SkipPattern compiled code in a directory, so that the next process starts with it.
+    """Keep compiled code in a directory, so that the next process starts with it.
 
     Enter it before the first compilation of a process: Inductor's workers and Triton take the directory then.
     """

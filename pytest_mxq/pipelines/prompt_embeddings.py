@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pytest_mxq.environment.host_memory import available_bytes
-from pytest_mxq.gates.verdict import Outcome, Stop
+from pytest_mxq.gates.outcome import Outcome, Stop
 
 Chunk = tuple[str, ...]  # the prompts of one call
 

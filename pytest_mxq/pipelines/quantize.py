@@ -14,7 +14,7 @@ from torchao.utils import TorchAOBaseTensor
 from pytest_mxq.baselines.manifest import Selection
 from pytest_mxq.errors import MxqError
 from pytest_mxq.formats import Format
-from pytest_mxq.gates.verdict import Evidence
+from pytest_mxq.gates.evidence import Evidence
 from pytest_mxq.models import SelectionRule
 
 

@@ -1,10 +1,11 @@
-"""Reading a run's options: registered kinds, settings, and what is refused before anything is collected."""
+"""Read a run's options: registered kinds, settings, and what is refused before anything is collected."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, TypeVar
@@ -13,55 +14,101 @@ import pytest
 
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.errors import MxqError
-from pytest_mxq.formats import Format, FormatRegistry, built_in_formats
-from pytest_mxq.gates.bounds import GATES
+from pytest_mxq.formats import Format, built_in_formats
+from pytest_mxq.gates import built_in_gates
+from pytest_mxq.gates.base import AccuracyGate, Gate
+from pytest_mxq.gates.memory import MemoryGate
+from pytest_mxq.gates.speedup import SpeedGate
 from pytest_mxq.models import ModelRegistry, Recipe, built_in_models
 from pytest_mxq.planning.settings import Reference, Settings, split_names
-from pytest_mxq.registry import check_name
+from pytest_mxq.registry import Registry, check_name
 
 T = TypeVar("T")
 
 
-def read_options(config: pytest.Config) -> tuple[Settings, FormatRegistry, ModelRegistry]:
-    """The settings of a run, and the formats and models that are registered.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kinds:
+    """What is registered in a run, built in and by hook."""
+
+    formats: Registry[Format]
+    models: ModelRegistry
+    gates: Registry[Gate]
+
+
+def read_options(config: pytest.Config) -> tuple[Settings, Kinds]:
+    """Return the settings of a run, and the formats, models and gates that are registered.
 
     Raises:
         pytest.UsageError: an option's value is not allowed; lists the choices.
     """
-    formats, models = FormatRegistry(), ModelRegistry()
     try:
-        register_kinds(config, formats, models)
+        kinds = registered_kinds(config)
         settings = read_settings(config)
         for name, folder in settings.sources:
-            models.point(name, Path(config.invocation_params.dir, folder))
-        check_names(config, settings, formats, models)
+            kinds.models.point(name, Path(config.invocation_params.dir, folder))
+        check_names(config, settings, kinds)
     except MxqError as error:
         raise pytest.UsageError(str(error)) from None
-    return settings, formats, models
+    return settings, kinds
 
 
-def register_kinds(config: pytest.Config, formats: FormatRegistry, models: ModelRegistry) -> None:
-    """Register the built-in formats and models, and those of the hooks.
+def registered_kinds(config: pytest.Config) -> Kinds:
+    """Return the built-in formats, models and gates, and those of the hooks.
 
     Raises:
-        MxqError: a name is taken, or a hook returned something else.
+        MxqError: a name is taken, or a hook raised or returned something else.
     """
-    for number_format in _listed("pytest_mxq_formats", Format, [built_in_formats(), *config.hook.pytest_mxq_formats()]):
-        formats.register(number_format)
-    for recipe in _listed("pytest_mxq_models", Recipe, [built_in_models(), *config.hook.pytest_mxq_models()]):
-        models.register(recipe)
+    hook = config.hook
+    formats = Registry("format", _listed("pytest_mxq_formats", Format, built_in_formats(), hook.pytest_mxq_formats))
+    models = ModelRegistry(_listed("pytest_mxq_models", Recipe, built_in_models(), hook.pytest_mxq_models))
+    gates: Registry[Gate] = Registry("gate", registered_gates(config))
+    return Kinds(formats=formats, models=models, gates=gates)
 
 
-def _listed(hook: str, kind: type[T], results: list[Any]) -> Iterable[T]:
+def registered_gates(config: pytest.Config) -> Iterable[Gate]:
+    """Yield the built-in gates and those of the hooks.
+
+    Raises:
+        MxqError: a hook raised or returned something else.
+    """
+    hook: Any = config.hook.pytest_mxq_gates
+    yield from _listed("pytest_mxq_gates", Gate, built_in_gates(), hook)  # type: ignore[type-abstract]
+
+
+def gate_markers(config: pytest.Config) -> list[str]:
+    """Return the lines that declare the gates' markers.
+
+    Raises:
+        pytest.UsageError: a hook raised or returned something else.
+    """
+    try:
+        return [gate.marker_line for gate in registered_gates(config)]
+    except MxqError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _listed(hook: str, kind: type[T], built_in: Iterable[T], call: Callable[[], list[Any]]) -> Iterable[T]:
+    try:
+        results = [tuple(built_in), *call()]
+    except MxqError:
+        raise
+    except Exception as error:
+        raise MxqError(f"the hook {hook} raised {type(error).__name__}: {error}") from error
     for result in results:
-        for entry in result if isinstance(result, list | tuple) else [None]:
+        for entry in result if isinstance(result, list | tuple) else [result]:
+            if isinstance(entry, Gate) and not isinstance(entry, AccuracyGate | SpeedGate | MemoryGate):
+                kinds = "AccuracyGate, SpeedGate or MemoryGate"
+                raise MxqError(f"the hook {hook} must return {kinds}, got {entry.name!r}, a {type(entry).__name__}")
             if not isinstance(entry, kind):
-                raise MxqError(f"the hook {hook} must return a list of {kind.__name__}, got {result!r}")
+                lacks = (
+                    "" if callable(getattr(entry, "read_bound", None)) or kind is not Gate else ", without read_bound"
+                )
+                raise MxqError(f"the hook {hook} must return a list of {kind.__name__}, got {result!r}{lacks}")
             yield entry
 
 
 def read_settings(config: pytest.Config) -> Settings:
-    """The options of a run, from its command line and ini file.
+    """Return the options of a run, from its command line and ini file.
 
     Raises:
         MxqError: a value is not allowed.
@@ -92,6 +139,7 @@ def read_settings(config: pytest.Config) -> Settings:
         emulate=bool(option("emulate")),
         strict=bool(option("strict")),
         report=directory("report", "mxq-report") or Path(),
+        root=Path(config.rootpath),
         random_weights=_one_of("weights", option("weights"), ("trained", "random")) == "random",
         alpha=_number("alpha", option("alpha") or "0.05", 0.0001, 0.25),
         refresh_sessions=int(_number("refresh-sessions", config.getoption("mxq_refresh_sessions") or "1", 1, 64)),
@@ -139,20 +187,20 @@ def _reference(value: str | None) -> Reference:
     return Reference(value or "auto")
 
 
-def check_names(config: pytest.Config, settings: Settings, formats: FormatRegistry, models: ModelRegistry) -> None:
+def check_names(config: pytest.Config, settings: Settings, kinds: Kinds) -> None:
     """Refuse formats, gates and models that do not exist.
 
     Raises:
         MxqError: naming the choices.
     """
     if config.option.mxq_formats is not None and not settings.formats:
-        raise MxqError(f"--mxq-formats names no format; formats: {', '.join(formats.names())}")
+        raise MxqError(f"--mxq-formats names no format; formats: {', '.join(kinds.formats.names())}")
     for name in settings.formats:
-        check_name("format", name, formats.names())
+        kinds.formats.get(name)
     for name in settings.gates:
-        check_name("gate", name, GATES)
+        kinds.gates.get(name)
     for name in settings.models:
-        models.find(name, beside=config.rootpath)
+        kinds.models.find(name, beside=config.rootpath)
 
 
 def check_directories(config: pytest.Config, settings: Settings) -> None:

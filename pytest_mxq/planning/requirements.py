@@ -1,15 +1,18 @@
-"""Whether a case fits on the device, found out before anything is loaded."""
+"""Whether a gate can run on a device: its format's capability, and memory, found out before anything is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from math import ceil
 from typing import TYPE_CHECKING
 
+from pytest_mxq.gates.base import MemoryUse
+
 if TYPE_CHECKING:
     from pytest_mxq.environment.device import Device
-    from pytest_mxq.gates.bounds import GateKind
+    from pytest_mxq.formats import Format
+    from pytest_mxq.gates.base import Gate
     from pytest_mxq.models import MemoryNeed
     from pytest_mxq.planning.case import Case
 
@@ -26,17 +29,86 @@ class Use(Enum):
     BF16 = "the BF16 calls"
 
     @classmethod
-    def of(cls, kind: GateKind | None, *, emulated: bool) -> Use:
-        """What a gate needs memory for; None: a refresh."""
-        if kind is None:
-            return cls.BF16
-        if kind.family != "images":
+    def of(cls, gate: Gate, *, emulated: bool) -> Use:
+        """Return what a gate needs memory for."""
+        if gate.needs.memory is MemoryUse.BOTH_ARMS:
             return cls.BOTH_ARMS
         return cls.EMULATED_IMAGES if emulated else cls.IMAGES
 
 
-def insufficient_memory(case: Case, device: Device, use: Use) -> str:
-    """Why a case does not run for want of memory, with the numbers and with what would fit; empty: it fits.
+def runs_natively(number_format: Format, device: Device) -> bool:
+    """Tell whether this device has the format's instructions."""
+    return device.capability is not None and device.capability >= number_format.capability
+
+
+def gate_refusal(case: Case, gate: Gate, number_format: Format, device: Device, *, emulate: bool) -> str | None:
+    """Return why a gate does not run here, and what would help; None: it does."""
+    if case.random_weights and case.recipe.random is None:
+        return f"--mxq-weights=random: model {case.recipe.name!r} cannot be built with random weights"
+    if case.random_weights and gate.needs.trained_weights:
+        return "--mxq-weights=random: outputs of random weights mean nothing; speed and memory gates alone run"
+    emulated = not runs_natively(number_format, device)
+    if emulated:
+        incapable = (
+            native_refusal(number_format, device)
+            if gate.needs.native
+            else capability_refusal(number_format, device, emulate=emulate)
+        )
+        if incapable is not None:
+            return incapable
+    return memory_refusal(case, device, Use.of(gate, emulated=emulated))
+
+
+def native_refusal(number_format: Format, device: Device) -> str:
+    """Return why a gate that needs the native format does not run where it would be emulated."""
+    return f"{_incapable(number_format, device)}; speed and memory are never emulated"
+
+
+def capability_refusal(number_format: Format, device: Device, *, emulate: bool) -> str | None:
+    """Return why a format that the device lacks does not run; None: it runs emulated."""
+    if emulate and number_format.emulation is not None:
+        return None
+    way = (
+        "--mxq-emulate runs its accuracy gates with emulated numerics"
+        if number_format.emulation is not None
+        else "it has no emulation"
+    )
+    return f"{_incapable(number_format, device)}; {way}"
+
+
+def _incapable(number_format: Format, device: Device) -> str:
+    needed = ".".join(map(str, number_format.capability))
+    found = (
+        f"{device.name} with {'.'.join(map(str, device.capability))}" if device.capability else "no CUDA device (cpu)"
+    )
+    return f"{number_format.name} needs compute capability {needed}, found {found}"
+
+
+def kernel_caution(formats: Iterable[Format], device: Device) -> str | None:
+    """Return that some formats run natively with other kernels than those of the capability they ask for; or None.
+
+    The instructions of the tensor cores are each generation's own since 9.0 (PTX ISA: sm_90a, sm_100a, sm_120a), but
+    torchao, as `runs_natively`, asks for a capability at or above the format's.
+    """
+    found = device.capability
+    others = [
+        number_format
+        for number_format in formats
+        if found and runs_natively(number_format, device) and found[0] > number_format.capability[0] >= 9
+    ]
+    if not found or not others:
+        return None
+    names = ", ".join(number_format.name for number_format in others)
+    asked = ", ".join(sorted({f"{number_format.capability[0]}.x" for number_format in others}))
+    return (
+        f"{names} on compute capability {found[0]}.{found[1]} ({device.name}): native, but with other kernels than "
+        f"{asked}, which the published numbers are of; they differ between releases of torch and torchao, and bounds "
+        f"from {asked} may not hold"
+    )
+
+
+def memory_refusal(case: Case, device: Device, use: Use) -> str | None:
+    """Return why a case does not fit on a device, with the numbers and with what would fit; None: it fits.
 
     A test may generate several images of a prompt; that is known only once it calls, so one is counted. A model that
     says nothing of its memory is not checked, and neither is a CUDA device that does not tell its own.
@@ -48,22 +120,22 @@ def insufficient_memory(case: Case, device: Device, use: Use) -> str:
     """
     memory, batch_size = case.recipe.memory, case.settings.batch_size
     if memory is None:
-        return ""
+        return None
     need = _need(memory, use, batch_size, random=case.random_weights)
     what = _what(case, use, need)
     if device.kind != "cuda":
         return f"{what} on a CUDA device, found none (cpu)"
     found = device.total_memory_gib
     if found is None or need <= found:
-        return ""
+        return None
     fitting = [size for size in range(1, batch_size) if _need(memory, use, size, random=case.random_weights) <= found]
     least = ceil(_need(memory, use, 1, random=case.random_weights))
     fits = f"batch size {fitting[-1]} fits" if fitting else f"no batch size fits on less than {least} GiB"
     return f"{what}, found {found:.0f} on {device.name}; {fits}"
 
 
-def memory_in_use(case: Case, device: Device, use: Use, *, free: float, others: Sequence[str]) -> str:
-    """Why a case that would fit on the device cannot be loaded now, with the numbers; empty: it can.
+def memory_in_use(case: Case, device: Device, use: Use, *, free: float, others: Sequence[str]) -> str | None:
+    """Return why a case that would fit on the device cannot be loaded now, with the numbers; None: it can.
 
     Args:
         case: the case, of a model that is not loaded yet.
@@ -74,10 +146,10 @@ def memory_in_use(case: Case, device: Device, use: Use, *, free: float, others: 
     """
     memory = case.recipe.memory
     if memory is None:
-        return ""
+        return None
     need = _need(memory, use, case.settings.batch_size, random=case.random_weights)
     if need <= free + _OVERHEAD:
-        return ""
+        return None
     total = "" if device.total_memory_gib is None else f" of {device.total_memory_gib:.0f}"
     held = f"the driver lists {', '.join(others)}" if others else "the driver lists no other process"
     return (

@@ -46,6 +46,7 @@ class Settings:
         baselines: root of the stored baselines.
         media: another root for their images, or None.
         report: directory of the report.
+        root: the project's root, to which paths in records are relative.
         random_weights: run speed and memory gates on random weights.
         alpha: level of each one-sided bound of a speedup.
         refresh_sessions: timing sessions that a refresh adds, each in a process of its own.
@@ -62,15 +63,30 @@ class Settings:
     emulate: bool
     strict: bool
     report: Path
+    root: Path
     random_weights: bool = False
     alpha: float = 0.05
     refresh_sessions: int = 1
     compile_cache: Path | None = None
     sources: tuple[tuple[str, str], ...] = ()
 
+    def from_root(self, path: Path | str) -> str:
+        """Return a path relative to the project's root, or its last part where it lies elsewhere."""
+        whole = Path(self.root, path)
+        return whole.relative_to(self.root).as_posix() if whole.is_relative_to(self.root) else whole.name
+
+    def portable(self, text: str) -> str:
+        """Return a text without the machine's paths: a record means the same wherever it is read."""
+        folders = [self.baselines, self.report, *([] if self.media is None else [self.media])]
+        folders += [Path(folder).absolute() for _, folder in self.sources]
+        outside = [folder.parent for folder in folders if not folder.is_relative_to(self.root)]
+        for folder in (self.root, *outside):
+            text = text.replace(f"{folder}/", "")
+        return text
+
 
 def split_names(text: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Names of a comma- or space-separated list, each once, in order.
+    """Return the names of a comma- or space-separated list, each once, in order.
 
     >>> split_names("mxfp8, nvfp4,mxfp8")
     ('mxfp8', 'nvfp4')
@@ -106,7 +122,7 @@ class CaseSettings:
 
 
 def read_case_settings(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> tuple[CaseSettings, ...]:
-    """The settings of an ``mxq`` marker; a list of batch sizes gives one for each.
+    """Return the settings of an ``mxq`` marker; a list of batch sizes gives one for each.
 
     Raises:
         CaseFaultError: no model, an unknown setting, or a value that is not allowed; names the choices.

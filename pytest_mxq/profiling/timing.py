@@ -16,14 +16,8 @@ from typing import TypeAlias
 import torch
 
 from pytest_mxq.errors import MxqError
-from pytest_mxq.gates.speed_statistics import (
-    MIN_SESSION_ROUNDS,
-    RoundOrder,
-    Sampling,
-    abba_order,
-    enough,
-    minimum_rounds,
-)
+from pytest_mxq.gates.sampling import RoundOrder, Sampling, abba_order, enough
+from pytest_mxq.gates.speed_statistics import MIN_SESSION_ROUNDS, minimum_rounds
 from pytest_mxq.profiling.compilation import count_compilations
 
 Run: TypeAlias = Callable[[], object]

@@ -3,69 +3,66 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_mxq.reports.records import (
+    DeviceFacts,
+    FingerprintFacts,
+    Report,
+    RunSettings,
+    cell_record,
+    encode_report,
+    to_record,
+)
+
 if TYPE_CHECKING:
     from pytest_mxq.environment.device import Device
     from pytest_mxq.environment.fingerprint import Fingerprint
-    from pytest_mxq.gates.verdict import Cell
+    from pytest_mxq.gates.verdict import Cell, Verdict
     from pytest_mxq.planning.settings import Settings
-
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunHeader:
-    """What a report says of a run beside its verdicts."""
-
-    settings: Settings
-    device: Device
-    fingerprint: Fingerprint
 
 
 class Journal:
-    """Writes the report below a directory; the directory is made, and an old journal replaced, at the first line."""
+    """Writes the report below a directory; an earlier report goes when the first line is written.
+
+    Attributes:
+        fault: why the report could not be written, or None; a full disk must not end the run.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.fault: str | None = None
         self._started = False
         self._planned: set[str] = set()
-        self.fault = ""  # why the report could not be written; a full disk must not end the run
+
+    def start(self) -> None:
+        """Remove the report of an earlier run: one that dies must not leave its green one behind."""
+        for name in ("report.json", "report.jsonl"):
+            try:
+                (self.folder / name).unlink(missing_ok=True)
+            except OSError as error:
+                self.fault = f"the earlier report could not be removed: {error}"
 
     def plan(self, cells: Iterable[Cell]) -> None:
         """Note what is going to run, so that a crash or a timeout leaves a trail."""
         new = [cell for cell in cells if cell.nodeid not in self._planned]
         self._planned.update(cell.nodeid for cell in new)
-        self._write([{"event": "planned", **asdict(cell)} for cell in new])
+        self._write([{"event": "planned", **cell_record(cell)} for cell in new])
 
-    def verdict(self, record: Mapping[str, Any]) -> None:
+    def verdict(self, verdict: Verdict) -> None:
         """Note one verdict."""
-        self._write([{"event": "verdict", **record}])
+        self._write([{"event": "verdict", **to_record(verdict)}])
 
-    def finish(
-        self, header: RunHeader, records: list[dict[str, Any]], problems: list[str], cautions: list[str]
-    ) -> None:
-        """Write ``report.json``: settings, device, fingerprint, every verdict, what strictness found, cautions."""
-        device, fingerprint = header.device, header.fingerprint
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "settings": {name: _plain(value) for name, value in asdict(header.settings).items()},
-            "device": {"name": device.name, "slug": device.slug, "kind": device.kind},
-            "fingerprint": {"hard": fingerprint.hard, "recorded": fingerprint.recorded},
-            "verdicts": records,
-            "problems": problems,
-            "cautions": cautions,
-        }
+    def finish(self, report: Report) -> None:
+        """Write ``report.json``."""
         path = self.folder / "report.json"
         draft = path.with_suffix(".json.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            draft.write_bytes(encode_report(report))
             draft.replace(path)
         except OSError as error:
             self.fault = f"the report could not be written: {error}"
@@ -82,5 +79,37 @@ class Journal:
             self.fault = f"the report could not be written: {error}"
 
 
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+def make_report(
+    settings: Settings, device: Device, fingerprint: Fingerprint, verdicts: Iterable[Verdict], **notes: Iterable[str]
+) -> Report:
+    """Return the report of a run.
+
+    Args:
+        settings: its options.
+        device: what it ran on.
+        fingerprint: of the controller.
+        verdicts: every verdict.
+        notes: ``problems`` and ``cautions``.
+    """
+    return Report(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=RunSettings(
+            formats=settings.formats,
+            models=settings.models,
+            gates=settings.gates,
+            reference=settings.reference.value,
+            refresh=settings.refresh,
+            emulate=settings.emulate,
+            strict=settings.strict,
+            random_weights=settings.random_weights,
+            alpha=settings.alpha,
+            baselines=settings.from_root(settings.baselines),
+            media=None if settings.media is None else settings.from_root(settings.media),
+            sources={name: settings.from_root(folder) for name, folder in settings.sources},
+        ),
+        device=DeviceFacts(name=device.name, slug=device.slug, kind=device.kind),
+        fingerprint=FingerprintFacts(hard=dict(fingerprint.hard), recorded=dict(fingerprint.recorded)),
+        verdicts=tuple(verdicts),
+        problems=tuple(notes.get("problems", ())),
+        cautions=tuple(notes.get("cautions", ())),
+    )

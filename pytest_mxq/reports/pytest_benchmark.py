@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_mxq.gates.verdict import SpeedFacts
+    from pytest_mxq.gates.speedup import SpeedFacts
 
 
 class VirtualClock:

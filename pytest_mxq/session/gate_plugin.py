@@ -1,42 +1,52 @@
-"""The active plugin object: collects plans, runs gates, and keeps the verdicts. Registered only when asked for."""
+"""The active plugin object: parametrizes gate tests, plans them, and runs each as a gate."""
 
 from __future__ import annotations
 
 import inspect
-import os
-import subprocess
-import sys
 from collections.abc import Generator, Iterable
-from dataclasses import asdict, replace
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from pytest_mxq.environment.device import find_device
-from pytest_mxq.formats import FormatRegistry
-from pytest_mxq.gates.verdict import Cell, Outcome, Verdict, to_record
-from pytest_mxq.models import ModelRegistry
-from pytest_mxq.planning.case import Case, Plan, batch_cautions, kernel_cautions
-from pytest_mxq.planning.options import check_directories, read_options
-from pytest_mxq.planning.planner import PIPELINE, PROMPT, Planner, Slot, find_double_cases, is_gate_test, stray_marker
+from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.gates.verdict import Cell, Verdict
+from pytest_mxq.planning.gate_param import GateParam
+from pytest_mxq.planning.markers import PIPELINE, PROMPT, is_gate_test, stray_marker
+from pytest_mxq.planning.options import Kinds, check_directories, read_options
+from pytest_mxq.planning.planner import Planner, find_double_cases
+from pytest_mxq.planning.plans import (
+    GatePlan,
+    InvalidPlan,
+    Plan,
+    RefreshPlan,
+    RunnablePlan,
+    SkippedPlan,
+    batch_cautions,
+    kernel_cautions,
+)
 from pytest_mxq.planning.settings import Settings
+from pytest_mxq.reports.failure import failure_text
+from pytest_mxq.reports.progress import make_progress
+from pytest_mxq.reports.records import cell_record, to_record
 from pytest_mxq.session.rerun import Rerun
-from pytest_mxq.session.runtime import TIMING_ONLY, Runtime
+from pytest_mxq.session.runtime import Runtime, find_machine
+from pytest_mxq.session.timing_processes import TimingProcesses, is_child
 
 PLAN = pytest.StashKey[Plan]()  # what a gate item is to do, from its collection to its run
 VERDICT = pytest.StashKey[Verdict]()  # what it came to, from its run to its report
-RECORD = "mxq"  # the attribute of a report that carries the record across xdist
+RECORD = "mxq"  # the attribute of a report that carries the verdict's record across xdist
 
 
 def start_session(config: pytest.Config) -> GatePlugin:
-    """Read the options, and make the active object.
+    """Read the options, and return the active object.
 
     Raises:
         pytest.UsageError: an option's value is not allowed; lists the choices.
     """
-    settings, formats, models = read_options(config)
-    return GatePlugin(config, settings, formats, models)
+    settings, kinds = read_options(config)
+    check_directories(config, settings)
+    runtime = Runtime(find_machine(config), settings, kinds, make_progress(config))
+    return GatePlugin(config, settings, kinds, runtime)
 
 
 class GatePlugin:
@@ -44,37 +54,31 @@ class GatePlugin:
 
     Attributes:
         settings: the options.
-        planned: every planned cell, also those that ``-k`` deselects.
+        kinds: what is registered.
+        runtime: what gates run with.
+        planned: every planned cell by its nodeid, also those that ``-k`` deselects.
         selected: nodeids of those that remain selected.
         cautions: what is known to go wrong with them.
+        cases: one gate of outputs of each model and case that is going to run.
     """
 
-    def __init__(
-        self, config: pytest.Config, settings: Settings, formats: FormatRegistry, models: ModelRegistry
-    ) -> None:
-        check_directories(config, settings)
+    def __init__(self, config: pytest.Config, settings: Settings, kinds: Kinds, runtime: Runtime) -> None:
         self.config = config
         self.settings = settings
-        self.formats = formats
-        self.models = models
-        self.device = find_device()
-        self.bench = Runtime(config, settings, self.device, list(formats))
-        self.planner = Planner(
-            settings=settings, formats=formats, models=models, device=self.device, beside=config.rootpath
-        )
+        self.kinds = kinds
+        self.runtime = runtime
+        self.planner = Planner(settings=settings, kinds=kinds, device=runtime.device, root=config.rootpath)
         self.planned: dict[str, Cell] = {}
         self.selected: set[str] = set()
         self.cautions: list[str] = []
-        self.cases: dict[tuple[str, str], Plan] = {}
-
-    # ------------------------------------------------------------------ collection
+        self.cases: dict[tuple[str, str], GatePlan] = {}
 
     @pytest.hookimpl(trylast=True)
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Parametrize a gate test over formats x gates, after the user's own parameters."""
         if PIPELINE in metafunc.fixturenames:
-            slots = self.planner.slots(metafunc)
-            metafunc.parametrize(PIPELINE, slots, indirect=True, ids=[slot.id for slot in slots])
+            params = self.planner.params(metafunc)
+            metafunc.parametrize(PIPELINE, params, indirect=True, ids=[param.id for param in params])
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
@@ -89,16 +93,17 @@ class GatePlugin:
         _order(items)
         left = [item.stash[PLAN] for item in items if PLAN in item.stash]
         self.selected = {plan.cell.nodeid for plan in left}
-        self.cautions = [*kernel_cautions(left, self.device), *batch_cautions(left)]
+        self.cautions = [*kernel_cautions(left, self.runtime.device), *batch_cautions(left)]
 
     def _keep(self, item: pytest.Item) -> bool:
         if not is_gate_test(item):
             fault = stray_marker(item)
-            if fault:
-                item.stash[PLAN] = Plan(cell=_cell_of(item), fault=fault)
-            return bool(fault) or not self.settings.refresh
-        slot = _slot(item)
-        plan = self.planner.plan(item, slot) if slot is not None and isinstance(item, pytest.Function) else None
+            if fault is not None:
+                cell = Cell(nodeid=item.nodeid, model="", case=item.name, format="", gate="")
+                item.stash[PLAN] = InvalidPlan(cell=cell, fault=fault)
+            return fault is not None or not self.settings.refresh
+        param = _param(item)
+        plan = self.planner.plan(item, param) if param is not None and isinstance(item, pytest.Function) else None
         if plan is None:
             return False
         item.stash[PLAN] = plan
@@ -108,39 +113,36 @@ class GatePlugin:
         return True
 
     def _fault_double_cases(self, items: list[pytest.Item]) -> None:
-        plans = [item.stash[PLAN] for item in items if PLAN in item.stash]
-        faults = find_double_cases(plans)
-        for item in items:
-            if PLAN in item.stash:
-                plan = item.stash[PLAN]
-                plan = item.stash[PLAN] = replace(plan, fault=plan.fault or faults.get(item.nodeid, ""))
-                self.planned[item.nodeid] = plan.cell
-                generates = plan.kind is not None and plan.kind.family == "images"
-                if generates and not plan.fault and not plan.skip:
-                    self.cases[plan.cell.model, plan.cell.case] = plan
-
-    # ------------------------------------------------------------------ run
+        params = {item: _param(item) for item in items if PLAN in item.stash}
+        planned = [(item.stash[PLAN], param) for item, param in params.items() if param is not None]
+        faults = find_double_cases(planned)
+        for item in params:
+            plan = item.stash[PLAN]
+            fault = faults.get(plan.cell.nodeid)
+            if fault is not None:
+                plan = item.stash[PLAN] = InvalidPlan(cell=plan.cell, fault=fault)
+            self.planned[plan.cell.nodeid] = plan.cell
+            if isinstance(plan, GatePlan) and plan.gate.needs.trained_weights:
+                self.cases[plan.cell.model, plan.cell.case] = plan
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Raise a test's fault, or skip it with its reason, before any fixture is made."""
-        plan = item.stash.get(PLAN, None)
-        if plan is None:
+        if PLAN not in item.stash:
             return
-        if not plan.fault and not plan.skip:
-            plan = item.stash[PLAN] = self.bench.with_prompts(plan)
-        if plan.fault:
+        plan = item.stash[PLAN] = self.runtime.with_prompts(item.stash[PLAN])
+        if isinstance(plan, InvalidPlan):
             pytest.fail(f"fault of the test: {plan.fault}", pytrace=False)
-        if plan.skip:
-            pytest.skip(plan.skip)
+        if isinstance(plan, SkippedPlan):
+            pytest.skip(plan.reason)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
         """Run the test's body as the workload of its gate."""
         plan = pyfuncitem.stash.get(PLAN, None)
-        if plan is None:
+        if not isinstance(plan, GatePlan | RefreshPlan):
             return None
-        verdict = pyfuncitem.stash[VERDICT] = self._run(plan, pyfuncitem)
+        verdict = pyfuncitem.stash[VERDICT] = self._evaluate(plan, pyfuncitem)
         for name, value in _properties(verdict):
             pyfuncitem.user_properties.append((name, value))
         try:
@@ -152,65 +154,42 @@ class GatePlugin:
         except (KeyboardInterrupt, pytest.exit.Exception):
             raise
         except BaseException:
-            _end_as(verdict)  # whatever pytest-benchmark makes of the samples, a regression stays one
+            self._end_as(verdict)  # whatever pytest-benchmark makes of the samples, a regression stays one
             raise
-        _end_as(verdict)
+        self._end_as(verdict)
         return True
 
-    def _run(self, plan: Plan, item: pytest.Function) -> Verdict:
-        workload = _workload(item)
-        lack = self.bench.memory_in_use(plan)
-        if lack:
-            return Verdict(cell=plan.cell, outcome=Outcome.ENVIRONMENT, sentence=lack, emulated=plan.emulated)
-        if self.settings.refresh:
-            return self._refresh(plan, item, workload)
-        self.bench.forget_comparisons(plan)
-        command = Rerun.of(self.config).command(item, plan.cell)
-        return self.bench.workflow.judge(plan, workload, next_command=command)
-
-    def _refresh(self, plan: Plan, item: pytest.Function, workload: Any) -> Verdict:
-        """Refresh a case; every further timing session runs in a process of its own."""
-        verdict = self.bench.refresher.refresh(plan, workload)
-        case = plan.case
-        further = 0 if os.environ.get(TIMING_ONLY) else self.settings.refresh_sessions - 1
-        timed = case is not None and case.is_timed and self.device.kind == "cuda"
-        if case is None or not further or not timed or verdict.outcome is not Outcome.REFRESHED:
-            return verdict
-        self.bench.backend.arms.release()
-        for number in range(further):
-            fault = self._add_session(item, case)
-            if fault:
-                text = f"{number} of {further} further timing sessions added; the next one failed: {fault}"
-                return verdict.because(Outcome.ERROR, f"{verdict.sentence}\n{text}")
-        return verdict.because(verdict.outcome, f"{verdict.sentence}\n{further} further timing sessions added")
-
-    def _add_session(self, item: pytest.Item, case: Case) -> str:
-        """Time BF16 once more in a process of its own; why no session is stored, or ""."""
-        before = self.bench.store.load(case.recipe.name, case.name).sessions
-        done = self._run_session(item)
-        if self.bench.store.load(case.recipe.name, case.name).sessions != before:
-            return ""  # whatever became of the process afterwards
-        ending = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        said = [f"{name}:\n{text[-2000:]}" for name, text in (("stdout", done.stdout), ("stderr", done.stderr)) if text]
-        return "\n".join([f"its process added none and ended with {ending}", *said])
-
-    def _run_session(self, item: pytest.Item) -> subprocess.CompletedProcess[str]:
+    def _evaluate(self, plan: RunnablePlan, item: pytest.Function) -> Verdict:
         rerun = Rerun.of(self.config)
-        with TemporaryDirectory() as report:
-            options = (*rerun.options, "--mxq-refresh", "--mxq-refresh-in-ci", "--mxq-refresh-sessions=1")
-            return subprocess.run(
-                [sys.executable, "-m", "pytest", "-q", rerun.place(item), *options, f"--mxq-report={report}"],
-                cwd=rerun.started_in,
-                env={**os.environ, TIMING_ONLY: self.bench.benchmark.process_number() or "unknown"},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+        if isinstance(plan, GatePlan):
+            self.runtime.forget_comparisons(plan)
+        verdict = self.runtime.evaluator.evaluate(plan, _workload(item), next_command=rerun.command(plan.cell))
+        further = 0 if is_child() else self.settings.refresh_sessions - 1
+        if isinstance(plan, RefreshPlan) and verdict.outcome is Outcome.REFRESHED and further and self._is_timed(plan):
+            return self._add_sessions(plan, verdict, rerun, further)
+        return verdict
+
+    def _is_timed(self, plan: RefreshPlan) -> bool:
+        return plan.case.is_timed and self.runtime.device.kind == "cuda"
+
+    def _add_sessions(self, plan: RefreshPlan, verdict: Verdict, rerun: Rerun, further: int) -> Verdict:
+        self.runtime.backend.release()
+        own_number = self.runtime.benchmark.process_number()
+        processes = TimingProcesses(rerun=rerun, store=self.runtime.store, own_number=own_number)
+        return processes.add(plan, verdict, further)
+
+    def _end_as(self, verdict: Verdict) -> None:
+        """End the test as its verdict says."""
+        if verdict.outcome is Outcome.SKIPPED:
+            pytest.skip(verdict.sentence)
+        if verdict.outcome.is_failure:
+            text = failure_text(verdict, root=self.settings.root, report=self.settings.report)
+            pytest.fail(text, pytrace=False)
 
     def pytest_sessionfinish(self) -> None:
         """Hand the plan from an xdist worker to the controller, which alone writes files."""
         if hasattr(self.config, "workeroutput"):
-            self.config.workeroutput["mxq_planned"] = [asdict(cell) for cell in self.planned.values()]
+            self.config.workeroutput["mxq_planned"] = [cell_record(cell) for cell in self.planned.values()]
             self.config.workeroutput["mxq_cautions"] = self.cautions
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -231,18 +210,14 @@ class GatePlugin:
         elif report.skipped:
             path, line, _ = item.location  # where the test stands, not where the plugin skipped it
             report.longrepr = (path, (line or 0) + 1, f"Skipped: {verdict.sentence}")
-        report.__dict__[RECORD] = to_record(verdict)
+        report.__dict__[RECORD] = to_record(verdict, self.settings.portable)
         return report
 
 
-def _slot(item: pytest.Item) -> Slot | None:
+def _param(item: pytest.Item) -> GateParam | None:
     callspec = getattr(item, "callspec", None)
-    slot = callspec.params.get(PIPELINE) if callspec is not None else None
-    return slot if isinstance(slot, Slot) else None
-
-
-def _cell_of(item: pytest.Item) -> Cell:
-    return Cell(nodeid=item.nodeid, model="", case=item.name, format="", gate="")
+    param = callspec.params.get(PIPELINE) if callspec is not None else None
+    return param if isinstance(param, GateParam) else None
 
 
 def _order(items: list[pytest.Item]) -> None:
@@ -251,16 +226,6 @@ def _order(items: list[pytest.Item]) -> None:
     gates = sorted((items[index] for index in places), key=lambda item: item.stash[PLAN].order)
     for index, item in zip(places, gates, strict=True):
         items[index] = item
-
-
-def _end_as(verdict: Verdict) -> None:
-    """End the test as its verdict says."""
-    if verdict.outcome is Outcome.SKIPPED:
-        pytest.skip(verdict.sentence)
-    if verdict.outcome.is_failure:
-        from pytest_mxq.reports.summary import failure_text
-
-        pytest.fail(failure_text(verdict), pytrace=False)
 
 
 def _workload(item: pytest.Function) -> Any:
@@ -280,20 +245,20 @@ def _workload(item: pytest.Function) -> Any:
 
 def _properties(verdict: Verdict) -> Iterable[tuple[str, object]]:
     yield "mxq_outcome", verdict.outcome.value
-    for name in ("observed", "bound"):
-        value = getattr(verdict, name)
-        if value is not None:
-            yield f"mxq_{name}", value
+    if verdict.observed is not None:
+        yield "mxq_observed", verdict.observed
+    if verdict.bound is not None:
+        yield "mxq_bound", verdict.bound
     if verdict.reference is not None:
         yield "mxq_reference", verdict.reference.mode
 
 
 def _verdict_of(plan: Plan, report: pytest.TestReport, call: pytest.CallInfo[None]) -> Verdict:
-    """The verdict of an item that never came to its gate: skipped, faulty, or broken by an exception."""
+    """Return the verdict of an item that never came to its gate: skipped, faulty, or broken by an exception."""
     error = call.excinfo.value if call.excinfo is not None else None
     text = str(getattr(error, "msg", None) or error or report.longreprtext)
     outcome = Outcome.SKIPPED if report.skipped else Outcome.ERROR
-    kind = "" if plan.fault or report.skipped or error is None else f"{type(error).__name__}: "
-    return Verdict(
-        cell=plan.cell, outcome=outcome, sentence=f"{kind}{text}", emulated=plan.emulated, seconds=call.duration
-    )
+    is_named = not isinstance(plan, InvalidPlan) and not report.skipped and error is not None
+    kind = f"{type(error).__name__}: " if is_named else ""
+    emulated = isinstance(plan, GatePlan | SkippedPlan) and plan.emulated
+    return Verdict(cell=plan.cell, outcome=outcome, sentence=f"{kind}{text}", emulated=emulated, seconds=call.duration)

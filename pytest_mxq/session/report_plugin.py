@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 
-from pytest_mxq.gates.bounds import GATES
-from pytest_mxq.gates.verdict import Cell, Outcome, Verdict, to_record
+from pytest_mxq.evaluation.reference import preview_line
+from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.planning.planner import RANDOM_SUFFIX
-from pytest_mxq.reports.json_report import Journal, RunHeader
-from pytest_mxq.reports.summary import STATUS, reference_line, shown_path, summary_lines
+from pytest_mxq.reports.failure import word_of
+from pytest_mxq.reports.json_report import Journal, make_report
+from pytest_mxq.reports.paths import shown_path
+from pytest_mxq.reports.records import cell_of, from_record
+from pytest_mxq.reports.summary import summary_lines
+from pytest_mxq.session.distribution import cells_of, refuse_shared_gpu
 from pytest_mxq.session.gate_plugin import RECORD, GatePlugin
 
 
@@ -21,7 +26,7 @@ class ReportPlugin:
     """Registered where files are written: in a plain run, and on xdist's controller (a worker has no terminal).
 
     Attributes:
-        records: the verdicts so far, by nodeid, in the order in which they came.
+        verdicts: the verdicts so far, by the nodeid of their cell, in the order in which they came.
         problems: what is wrong with the run as a whole.
         notices: what is worth a look, and a problem under ``--mxq-strict``.
         cautions: those of xdist's workers, which have no terminal to say them at collection.
@@ -31,15 +36,16 @@ class ReportPlugin:
         self.session = session
         self.settings = session.settings
         self.planned: dict[str, Cell] = {}
-        self.records: dict[str, dict[str, Any]] = {}
+        self.verdicts: dict[str, Verdict] = {}
         self.problems: list[str] = []
         self.notices: list[str] = []
         self.cautions: dict[str, None] = {}
         self.journal = Journal(self.settings.report)
+        self._has_workers_plan = False
 
     def pytest_report_header(self) -> str:
-        """What this run gates, on what."""
-        settings, device = self.settings, self.session.device
+        """Say what this run gates, on what."""
+        settings, device = self.settings, self.session.runtime.device
         what = "refresh" if settings.refresh else f"formats {', '.join(settings.formats) or 'none'}"
         extra = [name for name in ("emulate", "strict") if getattr(settings, name)]
         return f"mxq: {what}; reference {settings.reference}; device {device.slug} ({device.name})" + "".join(
@@ -51,11 +57,12 @@ class ReportPlugin:
         """Write the planned cells of a plain run (workers send theirs at their end)."""
         self.planned.update(self.session.planned)
         if not session.config.option.collectonly:
+            self.journal.start()
             chosen = self.planned if self.settings.strict else self.session.selected
             self.journal.plan([cell for nodeid, cell in self.planned.items() if nodeid in chosen])
 
     def pytest_report_collectionfinish(self) -> list[str]:
-        """Which baselines the cases have, whether they can be used here, and what is known to go wrong.
+        """Say which baselines the cases have, whether they can be used here, and what is known to go wrong.
 
         Lines of our own, not warnings: under ``filterwarnings = error`` one raised at collection is an INTERNALERROR.
         """
@@ -64,19 +71,18 @@ class ReportPlugin:
     def _references(self) -> Iterator[str]:
         if self.settings.refresh or not self.settings.formats:
             return
-        bench = self.session.bench
+        runtime = self.session.runtime
         for model, case in self.session.cases:
-            load = partial(bench.store.load, model, case)
-            yield f"mxq: {model}/{case}: {reference_line(self.settings, load, lambda: bench.fingerprint)}"
+            load = partial(runtime.store.load, model, case)
+            yield f"mxq: {model}/{case}: {preview_line(self.settings, load, lambda: runtime.fingerprint)}"
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         """Note what the workers are going to run, so that a crash leaves a trail; refuse to time on a shared GPU."""
         workers = int(node.workerinput.get("workercount", 1))
-        if workers > 1 and self.session.device.kind == "cuda":
-            _refuse_shared_gpu(ids, workers)
-        ends = tuple(f"{name}-{gate}]" for name in self.settings.formats for gate in self._gates())
-        cells = [_cell_of(nodeid) for nodeid in ids if nodeid.endswith(ends)]
+        if workers > 1 and self.session.runtime.device.kind == "cuda":
+            refuse_shared_gpu(ids, self.session.kinds, workers)
+        cells = cells_of(ids, self.session.kinds)
         self.journal.plan(cells)
         self.session.selected.update(cell.nodeid for cell in cells)
         for cell in cells:
@@ -86,23 +92,28 @@ class ReportPlugin:
     def pytest_testnodedown(self, node: Any) -> None:
         """Take over a worker's plan and its cautions."""
         output = getattr(node, "workeroutput", None) or {}
-        for fields in output.get("mxq_planned", ()):
-            self.planned[fields["nodeid"]] = Cell(**fields)
+        cells = [cell_of(record) for record in output.get("mxq_planned", ())]
+        if cells and not self._has_workers_plan:  # a worker knows what nodeids can only suggest
+            self.planned.clear()
+            self._has_workers_plan = True
+        self.planned.update((cell.nodeid, cell) for cell in cells)
         self.cautions.update(dict.fromkeys(output.get("mxq_cautions", ())))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """SkipPattern a verdict and write it down at once."""
+        """Keep a verdict and write it down at once."""
         record = report.__dict__.get(RECORD)
-        if record is not None and report.nodeid not in self.records:
-            self.records[report.nodeid] = record
-            self.journal.verdict(record)
+        if record is None:
+            return
+        verdict = from_record(record)
+        if verdict.cell.nodeid not in self.verdicts:
+            self._record(verdict)
 
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> Any:
         """Name the verdict in the progress line; the category stays "failed", so that ``-rf`` and the like hold."""
         record = report.__dict__.get(RECORD)
         if record is None or report.when == "teardown" or not report.failed:
             return None
-        word = STATUS.get(record["outcome"], str(record["outcome"]).upper())
+        word = word_of(from_record(record).outcome).upper()
         category, letter = ("failed", "F") if report.when == "call" else ("error", "E")
         return category, letter, (word, {"red": True})
 
@@ -118,49 +129,57 @@ class ReportPlugin:
             self.notices = []
             if self.problems and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        cautions = [*self.session.cautions, *self.cautions]
-        header = RunHeader(
-            settings=self.settings, device=self.session.device, fingerprint=self.session.bench.fingerprint
-        )
-        self.journal.finish(header, list(self.records.values()), self.problems, cautions)
-        if self.journal.fault:
+        self._write_report()
+        if self.journal.fault is not None:
             self.problems.append(self.journal.fault)
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
+    def _write_report(self) -> None:
+        runtime = self.session.runtime
+        self.journal.finish(
+            make_report(
+                self.settings,
+                runtime.device,
+                runtime.fingerprint,
+                self.verdicts.values(),
+                problems=map(self.settings.portable, self.problems),
+                cautions=[*self.session.cautions, *self.cautions],
+            )
+        )
+
+    def _record(self, verdict: Verdict) -> None:
+        self.verdicts[verdict.cell.nodeid] = verdict
+        self.journal.verdict(verdict)
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """The table of all verdicts."""
+        """Write the table of all verdicts."""
         if terminalreporter.config.option.collectonly:
             return
         notes = [*self.notices, *self.cautions]
-        for line, markup in summary_lines(list(self.records.values()), self.problems, notes, self.settings):
+        for line, markup in summary_lines(list(self.verdicts.values()), self.problems, notes, self.settings):
             if markup is None:
                 terminalreporter.write_sep("=", line)
             else:
                 terminalreporter.write_line(line, **markup)
 
-    def _gates(self) -> Iterable[str]:
-        return self.settings.gates or GATES
-
     def _add_not_run(self) -> None:
         wanted = set(self.planned) if self.settings.strict else self.session.selected
         for nodeid, cell in self.planned.items():
-            if nodeid not in self.records and nodeid in wanted:
-                verdict = Verdict(cell=cell, outcome=Outcome.NOT_RUN, sentence="planned, and did not run")
-                self.records[nodeid] = to_record(verdict)
-                self.journal.verdict(self.records[nodeid])
+            if nodeid not in self.verdicts and nodeid in wanted:
+                self._record(Verdict(cell=cell, outcome=Outcome.NOT_RUN, sentence="planned, and did not run"))
 
     def _strict_problems(self) -> Iterable[str]:
         if not self.settings.formats and not self.settings.refresh:
             yield "no formats: add --mxq-formats=..."
-        elif not self.records:
+        elif not self.verdicts:
             yield "no gate at all: no collected test has a gate for these formats, models and gates"
-        not_run = [nodeid for nodeid, record in self.records.items() if record["outcome"] == Outcome.NOT_RUN.value]
+        not_run = [nodeid for nodeid, verdict in self.verdicts.items() if verdict.outcome is Outcome.NOT_RUN]
         if not_run:
             names = ", ".join(not_run[:3]) + (", ..." if len(not_run) > 3 else "")
             yield f"{len(not_run)} planned gates did not run: {names}"
 
     def _is_whole(self, config: pytest.Config) -> bool:
-        """Whether the run could have collected every gate test: the project's own places, and no filter of ours."""
+        """Tell whether the run could have collected every gate test: no place and no filter of ours left out."""
         settings = self.settings
         if not settings.formats or settings.refresh or settings.models or settings.gates or settings.random_weights:
             return False
@@ -169,8 +188,8 @@ class ReportPlugin:
         return config.rootpath.resolve() in asked or (bool(places) and places <= asked)
 
     def _unasked_manifests(self) -> Iterable[str]:
-        """Stored baselines of this device that no collected test asks for: a deleted or renamed test gates nothing."""
-        store = self.session.bench.store
+        """Yield the stored baselines that no collected test asks for: a deleted or renamed test gates nothing."""
+        store = self.session.runtime.store
         asked = {store.manifest_path(cell.model, cell.case) for cell in self.planned.values() if cell.model}
         for path in store.manifests():
             if path not in asked and not path.stem.endswith(RANDOM_SUFFIX):
@@ -178,7 +197,7 @@ class ReportPlugin:
 
 
 class SkipsSaidOnce:
-    """Registered under ``--mxq-strict``, where every skip is an error of its test: says each reason once.
+    """Says each skip's reason once; registered under ``--mxq-strict``, where every skip is an error of its test.
 
     The table of verdicts counts the skips of a reason, and the tally, the exit code and ``--lf`` know each of them; of
     pytest's sections of errors and its short summary they would take hundreds of lines.
@@ -186,7 +205,7 @@ class SkipsSaidOnce:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, None, None]:
-        """SkipPattern all but the first skip of each reason from the sections that are written meanwhile."""
+        """Keep all but the first skip of each reason from the sections that are written meanwhile."""
         stats = terminalreporter.stats
         whole = {category: stats[category] for category in ("error", "failed") if category in stats}
         stats.update({category: _first_of_each_reason(reports) for category, reports in whole.items()})
@@ -200,30 +219,9 @@ def _first_of_each_reason(reports: Iterable[Any]) -> list[Any]:
     shown, reasons = [], set()
     for report in reports:
         record = report.__dict__.get(RECORD)
-        reason = record["sentence"] if record and record["outcome"] == Outcome.SKIPPED.value else None
+        verdict = from_record(record) if record is not None else None
+        reason = verdict.sentence if verdict is not None and verdict.outcome is Outcome.SKIPPED else None
         if reason is None or reason not in reasons:
             shown.append(report)
         reasons.add(reason)
     return shown
-
-
-def _refuse_shared_gpu(ids: list[str], workers: int) -> None:
-    """Every worker uses the first visible GPU: two of them would time each other.
-
-    Raises:
-        pytest.UsageError: a gate of speed or memory was collected.
-    """
-    ends = ("-refresh]", *(f"-{kind.name}]" for kind in GATES.values() if kind.family != "images"))
-    timed = [nodeid for nodeid in ids if nodeid.endswith(ends)]
-    if timed:
-        raise pytest.UsageError(
-            f"{workers} xdist workers share one GPU, and {timed[0]} would time the others' work: run speed and memory "
-            "gates with -n0 or -n1, or leave them out with --mxq-gates=lpips,ssim,psnr"
-        )
-
-
-def _cell_of(nodeid: str) -> Cell:
-    """What a nodeid alone tells of a cell; the worker's own plan replaces it."""
-    test, _, parameters = nodeid.rstrip("]").rpartition("[")
-    *_, number_format, gate = parameters.split("-")
-    return Cell(nodeid=nodeid, model="", case=test.rpartition("::")[2], format=number_format, gate=gate)

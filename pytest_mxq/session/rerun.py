@@ -35,7 +35,7 @@ class Rerun:
 
     @classmethod
     def of(cls, config: pytest.Config) -> Rerun:
-        """From a run's command line: the program, and the options that the item needs besides its own format."""
+        """Read from a run's command line the program, and the options that the item needs besides its own format."""
         arguments = [str(argument) for argument in config.invocation_params.args]
         return cls(
             root=config.rootpath,
@@ -44,13 +44,13 @@ class Rerun:
             options=tuple(_kept(arguments)),
         )
 
-    def command(self, item: pytest.Item, cell: Cell) -> str:
-        """``pytest "tests/test_x.py::test_x[nvfp4-lpips]" --mxq-formats=nvfp4 ...``, ready for a shell."""
-        return shlex.join([*self.program, self.place(item), f"--mxq-formats={cell.format}", *self.options])
+    def command(self, cell: Cell) -> str:
+        """Return ``pytest "tests/test_x.py::test_x[nvfp4-lpips]" --mxq-formats=nvfp4 ...``, ready for a shell."""
+        return shlex.join([*self.program, self.place(cell), f"--mxq-formats={cell.format}", *self.options])
 
-    def place(self, item: pytest.Item) -> str:
-        """The item's nodeid, relative to where pytest was started."""
-        path, separator, rest = item.nodeid.partition("::")
+    def place(self, cell: Cell) -> str:
+        """Return the nodeid of a cell's item, relative to where pytest was started."""
+        path, separator, rest = cell.nodeid.partition("::")
         return f"{os.path.relpath(self.root / path, self.started_in)}{separator}{rest}"
 
 

@@ -1,151 +1,169 @@
-"""What a session works with, made when it is first needed: backend, benchmark, workflow, refresher."""
+"""What a session works with, made when it is first needed: the machine, the backend, the evaluator."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_mxq.baselines.paths import case_file_name, model_folder_name
 from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.environment.device import find_device
 from pytest_mxq.environment.fingerprint import take_fingerprint
 from pytest_mxq.environment.third_party_warnings import silence_third_party_warnings
 from pytest_mxq.errors import MxqError, PromptsUnavailableError
+from pytest_mxq.evaluation.accuracy import AccuracyStrategy
+from pytest_mxq.evaluation.performance import PerformanceStrategy
+from pytest_mxq.evaluation.protocols import Backend, Benchmark, Machine, Progress
+from pytest_mxq.evaluation.reference import References
+from pytest_mxq.evaluation.refresh import RefreshStrategy
+from pytest_mxq.evaluation.run import Evaluator
+from pytest_mxq.planning.plans import GatePlan, InvalidPlan, Plan, RefreshPlan, RunnablePlan, SkippedPlan
 from pytest_mxq.planning.requirements import Use, memory_in_use
 from pytest_mxq.planning.settings import PromptSet
+from pytest_mxq.session.timing_processes import is_child, waiting_parent
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_mxq.environment.device import Device
-    from pytest_mxq.evaluation.accuracy import Workflow
-    from pytest_mxq.evaluation.performance import Performance
-    from pytest_mxq.evaluation.refresh import Refresher
-    from pytest_mxq.formats import Format
-    from pytest_mxq.planning.case import Plan
+    from pytest_mxq.planning.options import Kinds
     from pytest_mxq.planning.settings import Settings
 
-# Set for the child processes of a refresh, which add a session and generate nothing, to the number under which the
-# GPU's driver lists their parent: it holds the GPU, and waits.
-TIMING_ONLY = "PYTEST_MXQ_TIMING_ONLY"
+
+def find_machine(config: pytest.Config) -> Machine:
+    """Return what the session runs on: this machine, or the one that the hook ``pytest_mxq_machine`` names."""
+    named: Machine | None = config.hook.pytest_mxq_machine()
+    if named is not None:
+        return named
+    device = find_device()
+    return Machine(
+        device=device,
+        backend=lambda progress: _make_backend(device, progress),
+        benchmark=lambda backend, cache: _make_benchmark(device, backend, cache),
+    )
+
+
+def _make_backend(device: Device, progress: Progress) -> Backend[Any]:
+    try:
+        with silence_third_party_warnings():
+            from pytest_mxq.backend.generation import TorchBackend
+    except ModuleNotFoundError as error:
+        pytest.fail(
+            f"{error.name} is not installed, and a gate needs it: pip install pytest-mxq brings torch, torchao and "
+            "diffusers",
+            pytrace=False,
+        )
+    backend = TorchBackend(device.kind, progress)
+    backend.check_device(device)
+    return backend
+
+
+def _make_benchmark(device: Device, backend: Any, cache: Path | None) -> Benchmark:
+    from pytest_mxq.backend.benchmark import TorchBenchmark
+
+    return TorchBenchmark(backend, device, cache, known=waiting_parent())
 
 
 class Runtime:
     """Made once a session; torch and diffusers are imported when the first gate runs.
 
     Attributes:
+        device: what the session runs on.
         fingerprint: of this process.
         store: the stored baselines of this device.
     """
 
-    def __init__(self, config: pytest.Config, settings: Settings, device: Device, formats: Sequence[Format]) -> None:
-        self._config = config
+    def __init__(self, machine: Machine, settings: Settings, kinds: Kinds, progress: Progress) -> None:
+        self._machine = machine
         self._settings = settings
-        self._device = device
-        self._formats = formats
-        self.fingerprint = take_fingerprint(device)
-        self.store = BaselineStore(settings.baselines, media=settings.media, device=device.slug)
+        self._kinds = kinds
+        self._progress = progress
+        self.device = machine.device
+        self.fingerprint = take_fingerprint(machine.device)
+        self.store = BaselineStore(settings.baselines, media=settings.media, device=machine.device.slug)
 
     @cached_property
-    def backend(self) -> Any:
-        """Arms and probes."""
-        try:
-            with silence_third_party_warnings():
-                from pytest_mxq.backend.generation import TorchBackend
-        except ModuleNotFoundError as error:
-            pytest.fail(
-                f"{error.name} is not installed, and a gate needs it: pip install pytest-mxq brings torch, torchao and "
-                "diffusers",
-                pytrace=False,
-            )
-        from pytest_mxq.reports.summary import make_progress
-
-        backend = TorchBackend(self._device.kind, make_progress(self._config))
-        backend.check_device(self._device)
-        return backend
+    def backend(self) -> Backend[Any]:
+        """What builds arms, generates and scores."""
+        return self._machine.backend(self._progress)
 
     @cached_property
-    def benchmark(self) -> Any:
-        """What times and weighs the backend' arms."""
-        from pytest_mxq.backend.benchmark import TorchBenchmark
-
-        return TorchBenchmark(self.backend, self._device, self._settings.compile_cache, known=_waiting_parent())
+    def benchmark(self) -> Benchmark:
+        """What measures time and memory of the backend's arms."""
+        return self._machine.benchmark(self.backend, self._settings.compile_cache)
 
     @cached_property
-    def workflow(self) -> Workflow[Any]:
-        """The path of every gate."""
-        from pytest_mxq.evaluation.accuracy import Workflow
-
-        return Workflow(
-            backend=self.backend,
-            store=self.store,
+    def evaluator(self) -> Evaluator:
+        """What turns plans into verdicts."""
+        return Evaluator(
             fingerprint=self.fingerprint,
-            reference=self._settings.reference,
-            strict=self._settings.strict,
-            write_comparison=self._write_comparison,
-            performance=lambda: self.performance,
+            preflight=self._preflight,
+            accuracy=lambda: self._accuracy,
+            performance=lambda: self._performance,
+            refresh=lambda: self._refresh,
         )
 
     @cached_property
-    def performance(self) -> Performance:
-        """The path of speed and memory gates."""
-        from pytest_mxq.evaluation.performance import Performance
-
-        return Performance(
-            benchmark=self.benchmark,
+    def _accuracy(self) -> AccuracyStrategy[Any]:
+        references = References(
+            backend=self.backend,
+            store=self.store,
             fingerprint=self.fingerprint,
-            reference=self._settings.reference,
+            mode=self._settings.reference,
+            strict=self._settings.strict,
+        )
+        return AccuracyStrategy(backend=self.backend, references=references, write_comparison=self._write_comparison)
+
+    @cached_property
+    def _performance(self) -> PerformanceStrategy:
+        return PerformanceStrategy(
+            benchmark=self.benchmark,
+            store=self.store,
+            fingerprint=self.fingerprint,
+            mode=self._settings.reference,
             strict=self._settings.strict,
             alpha=self._settings.alpha,
         )
 
     @cached_property
-    def refresher(self) -> Refresher[Any]:
-        """What measures baselines."""
-        from pytest_mxq.evaluation.refresh import Refresher
-
-        return Refresher(
+    def _refresh(self) -> RefreshStrategy[Any]:
+        return RefreshStrategy(
             backend=self.backend,
             store=self.store,
-            device=self._device.slug,
+            device=self.device.slug,
             fingerprint=self.fingerprint,
-            formats=self._formats,
-            benchmark=(lambda: self.benchmark) if self._device.kind == "cuda" else None,
-            timing_only=bool(os.environ.get(TIMING_ONLY)),
+            formats=tuple(self._kinds.formats),
+            benchmark=(lambda: self.benchmark) if self.device.kind == "cuda" else None,
+            timing_only=is_child(),
         )
 
-    def memory_in_use(self, plan: Plan) -> str:
-        """Why a plan's model cannot be loaded now: others hold too much of the device; empty: it can, or it is loaded.
+    def _preflight(self, plan: RunnablePlan) -> str | None:
+        """Return why a plan's model cannot be loaded now: others hold too much of the device; None: it can.
 
         Found out before it is loaded: to run out of memory takes as long as loading.
         """
-        if plan.case is None or plan.case.recipe.memory is None or self._device.kind != "cuda":
-            return ""
+        if plan.case.recipe.memory is None or self.device.kind != "cuda":
+            return None
         free = self.backend.free_gib(plan.case)
         if free is None:
-            return ""
-        from pytest_mxq.profiling.telemetry import open_telemetry
-
-        with open_telemetry(self._device, known=_waiting_parent()) as telemetry:
-            others = telemetry.others()
-        return memory_in_use(
-            plan.case, self._device, Use.of(plan.kind, emulated=plan.emulated), free=free, others=others
-        )
+            return None
+        use = Use.BF16 if isinstance(plan, RefreshPlan) else Use.of(plan.gate, emulated=plan.emulated)
+        others = self.benchmark.other_processes()
+        return memory_in_use(plan.case, self.device, use, free=free, others=others)
 
     def with_prompts(self, plan: Plan) -> Plan:
-        """The plan with its prompts, where they are a named set; with a skip or a fault if they cannot be had."""
-        case = plan.case
-        if case is None or not isinstance(case.settings.prompts, PromptSet):
+        """Return the plan with its prompts, where they are a named set; skipped or invalid if there are none."""
+        if not isinstance(plan, GatePlan | RefreshPlan) or not isinstance(plan.case.settings.prompts, PromptSet):
             return plan
         found = self._drawbench
         if isinstance(found, PromptsUnavailableError):
-            return replace(plan, skip=str(found))
+            return SkippedPlan(cell=plan.cell, case=plan.case, reason=str(found))
         if isinstance(found, MxqError):
-            return replace(plan, fault=str(found))
-        return replace(plan, case=replace(case, prompts=found))
+            return InvalidPlan(cell=plan.cell, fault=str(found))
+        return replace(plan, case=replace(plan.case, prompts=found))
 
     @cached_property
     def _drawbench(self) -> tuple[str, ...] | MxqError:
@@ -157,29 +175,23 @@ class Runtime:
         except MxqError as error:
             return error
 
-    def forget_comparisons(self, plan: Plan) -> None:
-        """Remove the comparisons of an earlier run: the report shows this one."""
+    def forget_comparisons(self, plan: GatePlan) -> None:
+        """Remove the comparison images of an earlier run: the report shows this one."""
         for old in self._comparison(plan, 0).parent.glob(f"{plan.cell.format}-{plan.cell.gate}-*.png"):
             old.unlink()
 
-    def _comparison(self, plan: Plan, index: int) -> Path:
+    def _comparison(self, plan: GatePlan, index: int) -> Path:
         folder = self._settings.report / model_folder_name(plan.cell.model) / case_file_name(plan.cell.case)
         return folder / f"{plan.cell.format}-{plan.cell.gate}-{index:02d}.png"
 
-    def _write_comparison(self, plan: Plan, index: int, reference: Any, quantized: Any, caption: str) -> Path:
+    def _write_comparison(self, plan: GatePlan, index: int, reference: Any, quantized: Any, caption: str) -> str:
         from pytest_mxq.reports.comparison_images import write_comparison
 
         path = self._comparison(plan, index)
         if reference.size != quantized.size:  # nothing can be laid side by side; the odd one is shown alone
             path.parent.mkdir(parents=True, exist_ok=True)
             quantized.save(path)
-            return path
-        label = f"{plan.cell.format} (emulated)" if plan.emulated else plan.cell.format
-        write_comparison(path, reference=reference, quantized=quantized, label=label, caption=caption)
-        return path
-
-
-def _waiting_parent() -> tuple[int, ...]:
-    """The process for which this one adds a timing session, as the GPU's driver numbers it."""
-    parent = os.environ.get(TIMING_ONLY, "")
-    return (int(parent),) if parent.isdecimal() else ()
+        else:
+            label = f"{plan.cell.format} (emulated)" if plan.emulated else plan.cell.format
+            write_comparison(path, reference=reference, quantized=quantized, label=label, caption=caption)
+        return path.relative_to(self._settings.report).as_posix()

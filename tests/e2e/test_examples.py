@@ -63,3 +63,29 @@ def test_a_model_of_ones_own_is_gated_from_its_folder_and_fails_a_bound_that_doe
     assert len(record["scores"]["values"]) == 2
     assert 0.0 < record["observed"] <= 0.01
     assert "REGRESSION  own-model mxfp8 (emulated) lpips" in done.stdout
+
+
+def test_a_gate_of_ones_own_is_refreshed_and_judged_strictly_like_the_built_in_ones(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(EXAMPLES / "own_gate", project, ignore=shutil.ignore_patterns("__pycache__"))
+    assert len((project / "conftest.py").read_text().splitlines()) <= 60
+    (project / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
+    assert run(project).returncode == 0  # idle: its marker is declared, and its gates skip
+    refreshed = run(project, "--mxq-refresh")
+    assert refreshed.returncode == 0, refreshed.stdout + refreshed.stderr
+    options = ("--mxq-formats=mxfp8,nvfp4", "--mxq-emulate", "--mxq-gates=mae", "--mxq-strict")
+    source = (project / "test_own_gate.py").read_text()
+    (project / "test_own_gate.py").write_text(source.replace('max={"mxfp8": 1.0', 'max={"mxfp8": 0.1'))
+    done = run(project, *options)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    found = verdicts(project)
+    assert {name: record["outcome"] for name, record in found.items()} == {
+        "test_own_gate mxfp8 mae": "regression",
+        "test_own_gate nvfp4 mae": "pass",
+    }
+    record = found["test_own_gate mxfp8 mae"]
+    assert record["scale"] == {"higher_is_better": False, "unit": "", "digits": 2, "noun": "image"}
+    assert (record["bound"], record["worst_bound"], record["reference"]["mode"]) == (0.1, 3.0, "stored")
+    assert len(record["scores"]["values"]) == 4
+    assert (project / "mxq-report" / record["comparisons"][0]).is_file()
+    assert "demo   test_own_gate  mxfp8 (emulated)  mae   REGRESSION" in done.stdout

@@ -23,6 +23,7 @@ from pytest_mxq.models import ModelSource
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.pipelines.cache import ArmStore, How
 from pytest_mxq.pipelines.compile import CompileMode, compiling_fast
+from pytest_mxq.planning.arms import ArmSpec
 from pytest_mxq.planning.case import Case
 from pytest_mxq.planning.settings import CaseSettings
 from pytest_mxq.profiling.memory import measure_peak
@@ -78,6 +79,10 @@ def case(batch_size: int = 1) -> Case:
 
 def generate(pipeline: Any, prompt: Any) -> Any:
     return pipeline(prompt)
+
+
+def float8_arm(case: Case) -> ArmSpec:
+    return ArmSpec(number_format=FORMATS["float8"], emulated=False, execution=case.settings.execution)
 
 
 def images(arms: ArmStore, name: str | None, *, emulated: bool = False, how: How | None = None) -> torch.Tensor:
@@ -155,12 +160,12 @@ def test_speed_and_memory_of_the_demo_are_measured_to_the_end(backend: TorchBack
 def test_text_encoders_leave_the_gpu_for_images_and_come_back_for_speed(backend: TorchBackend) -> None:
     several = case(2)
     plain = images(backend.arms, None)
-    outputs = backend.generate(several, generate, label="bf16")
-    backend.evidence(several, FORMATS["float8"], emulated=False)
+    outputs = backend.generate(several, generate, ArmSpec.bf16(several), label="bf16")
+    backend.evidence(several, float8_arm(several))
     encoder = backend.arms.base(several.source).pipe.text_encoder
     assert next(encoder.parameters()).device.type == "cpu"
     assert torch.equal(outputs.images, to_uint8(plain))
-    quantized = backend.generate_quantized(several, generate, FORMATS["float8"], emulated=False)
+    quantized = backend.generate(several, generate, float8_arm(several), label="float8")
     assert not torch.equal(quantized.images, outputs.images)
     assert next(encoder.parameters()).device.type == "cpu"
     TorchBenchmark(backend, find_device(), None).time_bf16(several, generate)
@@ -172,16 +177,16 @@ def test_on_a_full_gpu_the_idle_arm_makes_room_for_the_encoders(
 ) -> None:
     several = case(2)
     plain = images(backend.arms, None)  # and its kernels are loaded
-    backend.evidence(several, FORMATS["float8"], emulated=False)
+    backend.evidence(several, float8_arm(several))
     encoder = backend.arms.base(several.source).pipe.text_encoder  # on the CPU by now
     encoder.register_buffer("ballast", ballast(1, "cpu"))
     backend.arms._arms["quantized"][1].pipe.transformer.register_buffer("ballast", ballast(2, "cuda"))
     leave_free(GIB // 2)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         ballast(1, "cuda")
-    outputs = backend.generate(several, generate, label="bf16")
+    outputs = backend.generate(several, generate, ArmSpec.bf16(several), label="bf16")
     assert "quantized" not in backend.arms._arms
     assert torch.equal(outputs.images, to_uint8(plain))
     assert encoder.ballast.device.type == next(encoder.parameters()).device.type == "cpu"
-    backend.evidence(several, FORMATS["float8"], emulated=False)
+    backend.evidence(several, float8_arm(several))
     assert backend.arms.builds["demo", "float8"] == 2

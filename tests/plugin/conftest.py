@@ -1,7 +1,8 @@
-"""The fixture of the plugin's tests."""
+"""The fixtures of the plugin's tests."""
 
 import pytest
 from gate_project import CONFTEST, GATE_TEST, GateDirectory
+from speed_project import FAST
 
 
 @pytest.fixture
@@ -14,3 +15,11 @@ def gates(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> GateDir
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_it=GATE_TEST)
     return GateDirectory(pytester)
+
+
+@pytest.fixture
+def b200(gates: GateDirectory) -> GateDirectory:
+    """A project with gates of speed and memory on a pretended B200."""
+    gates.on_blackwell()
+    gates.behave(seconds=FAST)
+    return gates

@@ -9,20 +9,26 @@ import torch
 from shipped_gates import marks_by_batch_size, marks_of_images, read_marker
 from torch import Tensor
 
-from pytest_mxq.gates.bounds import GATES, AnyBound, Bound, MemoryBound, SpeedBound, read_any_bound
+from pytest_mxq.gates import built_in_gates
+from pytest_mxq.gates.bounds import Bound, MarkerArguments
+from pytest_mxq.gates.lpips import LPIPS
+from pytest_mxq.gates.memory import MemoryBound
+from pytest_mxq.gates.speedup import SpeedBound
 from pytest_mxq.metrics.audio import log_spectral_distance
 from pytest_mxq.models import flux, ltx2, qwen_image
 from pytest_mxq.models.published import PublishedLpips, PublishedRun
 
+GATES = {gate.name: gate for gate in built_in_gates()}
 FORMATS = ("mxfp8", "nvfp4", "float8")
 RATE = 24000
 RUNS = {"flux": flux.PUBLISHED_RUNS, "qwen_image": qwen_image.PUBLISHED_RUNS, "ltx2": ltx2.PUBLISHED_RUNS}
 BITS = {"mxfp8": 8 + 8 / 32, "nvfp4": 4 + 8 / 16, "float8": 8.0}  # of a value with its scale
 
 
-def bound_of(gate: str, marks: list[Any], name: str) -> AnyBound:
-    marker = read_marker(marks, f"mxq_{gate}")
-    return read_any_bound(GATES[gate], (), marker, format_name=name, emulated=False)
+def bound_of(gate: str, marks: list[Any], name: str) -> Any:
+    marker = f"mxq_{gate}"
+    named = read_marker(marks, marker)
+    return GATES[gate].read_bound(MarkerArguments(marker=marker, positional=(), named=named, format_name=name))
 
 
 def cases() -> Iterator[Any]:
@@ -99,7 +105,8 @@ def test_a_quantized_weight_has_the_bits_of_its_format_and_little_more(model: st
         assert isinstance(memory, MemoryBound)
         assert memory.max_weight_ratio is not None
         assert 0 < memory.max_weight_ratio - BITS[name] / 16 <= 0.011
-        assert memory.max_weight_ratio < memory.max_ratio  # type: ignore[operator]  # the rest of the model weighs too
+        assert memory.max_ratio is not None
+        assert memory.max_weight_ratio < memory.max_ratio  # the rest of the model takes memory too
 
 
 @pytest.mark.parametrize("model", sorted(RUNS))
@@ -107,7 +114,7 @@ def test_float8_has_the_memory_of_mxfp8_and_may_be_slower_than_an_h100_measured(
     measured = {"flux": {1: 1.24, 4: 1.32}, "qwen_image": {1: 1.25}, "ltx2": {1: 1.30}}[model]
     for size, marks in marks_by_batch_size(f"test_{model}.py", f"test_{model}_speed"):
         memory = {name: bound_of("memory", marks, name) for name in ("mxfp8", "float8")}
-        assert memory["float8"].max_ratio == memory["mxfp8"].max_ratio  # type: ignore[union-attr]
+        assert memory["float8"].max_ratio == memory["mxfp8"].max_ratio
         speed = bound_of("speedup", marks, "float8")
         assert isinstance(speed, SpeedBound)
         assert 0.85 <= speed.speedup / measured.get(size, measured[1]) <= 0.98
@@ -128,6 +135,6 @@ def test_lpips_may_be_30_percent_above_the_published_mean_and_the_worst_3_and_a_
         return math.ceil(round(100 * value, 6)) / 100
 
     bound = bound_of("lpips", marks_of_images(f"test_{model}.py", f"test_{model}"), published.format)
-    expected = rounded_up(1.3 * published.selective), min(rounded_up(3.5 * published.selective), GATES["lpips"].largest)
+    expected = rounded_up(1.3 * published.selective), min(rounded_up(3.5 * published.selective), LPIPS.largest)
     assert isinstance(bound, Bound)
     assert (bound.mean, bound.worst) == expected

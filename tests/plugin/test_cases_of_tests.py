@@ -48,7 +48,7 @@ def test_a_list_of_batch_sizes_becomes_part_of_id_and_case(gates: GateDirectory)
         '@pytest.mark.mxq("demo", prompts=3, batch_size=[1, 2], case="mine")\n@pytest.mark.mxq_lpips(max=0.02)\n'
         "def test_a(mxq_pipeline, mxq_prompt):\n" + BODY
     )
-    assert cells(gates, source) == {"test_a[b1-mxfp8-lpips]": "mine-b1", "test_a[b2-mxfp8-lpips]": "mine-b2"}
+    assert cells(gates, source) == {"test_a[mxfp8-lpips-b1]": "mine-b1", "test_a[mxfp8-lpips-b2]": "mine-b2"}
 
 
 def test_a_list_of_batch_sizes_in_a_parameters_marker_is_a_fault(gates: GateDirectory) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from gate_project import GateDirectory
 
+from pytest_mxq.planning import planner
+
 GATES = Path(__file__).parents[1] / "gates"
 FILES = ("test_flux.py", "test_qwen_image.py", "test_ltx2.py")
 
@@ -24,15 +26,6 @@ def write_all(gates: GateDirectory) -> None:
     (gates.path / "test_it.py").unlink()
     for name in FILES:
         gates.write((GATES / name).read_text(), written(name))
-
-
-def become(gates: GateDirectory, *changes: tuple[str, str]) -> None:
-    conftest = gates.path / "conftest.py"
-    text = conftest.read_text()
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    conftest.write_text(text)
 
 
 def test_without_a_gpu_every_gate_is_skipped_with_one_of_few_reasons(gates: GateDirectory) -> None:
@@ -60,7 +53,7 @@ def test_on_a_b200_every_gate_is_judged(b200: GateDirectory) -> None:
 
 
 def test_on_an_h100_with_random_weights_speed_and_memory_run_where_they_fit(b200: GateDirectory) -> None:
-    become(b200, ("180.0", "79.6"), ("(10, 0)", "(9, 0)"), ("NVIDIA B200", "NVIDIA H100"))
+    b200.pretend("H100")
     write_all(b200)
     b200.run("--mxq-formats=float8", "--mxq-weights=random", "--mxq-reference=live")
     records = b200.report()["verdicts"]
@@ -68,7 +61,7 @@ def test_on_an_h100_with_random_weights_speed_and_memory_run_where_they_fit(b200
     assert {model for model, _ in ran} == {"flux.1-dev", "qwen-image", "ltx-2"}
     skipped = {r["sentence"].split(" at batch")[0] for r in records if r["outcome"] == "skipped"}
     assert skipped == {
-        "--mxq-weights=random: what random weights generate means nothing; speed and memory gates alone run",
+        "--mxq-weights=random: outputs of random weights mean nothing; speed and memory gates alone run",
         "both arms of ltx-2",
     }
 
@@ -80,17 +73,14 @@ def test_every_gate_has_a_bound_for_the_published_formats_and_float8(gates: Gate
     result.assert_outcomes(skipped=len(gates.report()["verdicts"]))
 
 
-def test_a_refresh_of_videos_needs_pyav_and_says_so_before_anything_is_generated(b200: GateDirectory) -> None:
-    conftest = b200.path / "conftest.py"
-    conftest.write_text(
-        conftest.read_text()
-        + "import pytest_mxq.planning.planner\npytest_mxq.planning.planner.find_spec = lambda name: None\n"
-    )
+def test_a_refresh_of_videos_needs_pyav_and_says_so_before_anything_is_generated(
+    b200: GateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "find_spec", lambda _name: None)
     write_all(b200)
-    # In a process of its own: what it lacks, other tests have.
-    result = b200.run_apart("--mxq-refresh", "--mxq-models=ltx-2")
+    result = b200.run("--mxq-refresh", "--mxq-models=ltx-2")
     result.assert_outcomes(skipped=4, deselected=8)
     result.stdout.fnmatch_lines(
-        ["*4 skipped: model 'ltx-2' makes videos, which PyAV stores: pip install 'pytest-mxq[[]video[]]'"]
+        ["*4 skipped: model 'ltx-2' generates video, which PyAV stores: pip install 'pytest-mxq[[]video[]]'"]
     )
     assert b200.backend_log() == []

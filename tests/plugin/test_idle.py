@@ -21,7 +21,13 @@ def test_an_idle_run_imports_nothing_heavy_and_registers_no_active_object(pytest
     result = pytester.runpytest_subprocess("-p", "no:randomly", "-p", "no:benchmark")
     result.assert_outcomes(passed=1)
     loaded = (pytester.path / "loaded.txt").read_text().split()
-    assert loaded == ["pytest_mxq", "pytest_mxq.fixtures", "pytest_mxq.hookspecs", "pytest_mxq.plugin"]
+    assert loaded == [
+        "pytest_mxq",
+        "pytest_mxq.fixtures",
+        "pytest_mxq.gates",
+        "pytest_mxq.hookspecs",
+        "pytest_mxq.plugin",
+    ]
 
 
 def test_an_idle_run_does_so_also_with_gate_tests_that_skip(pytester: pytest.Pytester) -> None:

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from gate_bench import no_compiler
-
-from pytest_mxq.backend.generation import TorchBackend
+from gate_bench import without_compiler
 
 CONFTEST = """
 from dataclasses import replace
@@ -67,7 +65,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     for name in ("CI", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(TorchBackend, "generate_other_execution", no_compiler)
+    without_compiler(monkeypatch)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield Project(pytester)
@@ -85,9 +83,7 @@ def test_a_refresh_stores_videos_and_every_gate_is_judged_against_them_until_the
     judged.assert_outcomes(passed=6)
     judged.stdout.fnmatch_lines(["mxq: tiny-ltx-2/test_ltx2: reference stored *, 2 videos, same hardware and software"])
     records = project.records()
-    assert {(record["reference"]["mode"], record["reference"]["drift_check"]) for record in records} == {
-        ("stored", 0.0)
-    }
+    assert {(record["reference"]["mode"], record["reference"]["drift"]) for record in records} == {("stored", 0.0)}
     values = {record["cell"]["gate"]: len(record["scores"]["values"]) for record in records}
     assert values == {"lpips": 2 * 9, "flicker": 2, "audio": 2}
 

@@ -24,7 +24,7 @@ def alter(gates: GateDirectory, **changes: Any) -> None:
 @pytest.fixture
 def stored(gates: GateDirectory) -> GateDirectory:
     gates.run("--mxq-refresh").assert_outcomes(passed=1)
-    (gates.path / "engine.log").unlink()
+    (gates.path / "backend.log").unlink()
     return gates
 
 
@@ -37,7 +37,7 @@ def test_auto_uses_the_stored_images_where_hardware_software_and_drift_check_agr
     assert modes(stored) == {"stored"}
     assert stored.backend_log().count("generate demo test_gate bf16") == 0
     assert stored.backend_log().count("generate demo test_gate bf16 drift check") == 1
-    assert stored.report()["verdicts"][0]["reference"]["drift_check"] == 0.0
+    assert stored.report()["verdicts"][0]["reference"]["drift"] == 0.0
     assert stored.report()["verdicts"][0]["reference"]["noise_compiled"] == 0.001
 
 
@@ -71,7 +71,7 @@ def test_a_moved_bf16_is_live_in_auto_and_stale_in_stored(stored: GateDirectory)
     store_shifted_images(stored, document)
     stored.emulated("--mxq-reference=stored").assert_outcomes(failed=4)
     assert set(stored.outcomes().values()) == {"stale"}
-    assert "differs from the stored images by LPIPS 0.0300 > 0.0050" in stored.report()["verdicts"][0]["sentence"]
+    assert "differ from the stored images by LPIPS 0.0300 > 0.0050" in stored.report()["verdicts"][0]["sentence"]
     stored.emulated().assert_outcomes(passed=4)
     assert modes(stored) == {"live"}
 
@@ -80,11 +80,11 @@ def store_shifted_images(gates: GateDirectory, document: dict[str, Any]) -> None
     """Write images 30 steps of red away from what BF16 generates now, as a valid baseline."""
     import hashlib
 
-    from mxq_fakes import _image
+    from pytest_mxq.testing.fakes import fake_image
 
     for entry in document["pictures"]:
         path = manifest(gates).parent / "test_gate" / entry["file"]
-        _image(entry["prompt"], 30).save(path)
+        fake_image(entry["prompt"], 30).save(path)
         entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     manifest(gates).write_text(json.dumps(document))
 

@@ -31,7 +31,7 @@ def test_the_manifest_is_sorted_json_with_images_noise_floor_and_selections(gate
 
 def test_refresh_says_what_changed_old_to_new(gates: GateDirectory) -> None:
     gates.run("--mxq-refresh")
-    gates.run("--mxq-refresh").stdout.fnmatch_lines(["images: equal to the old ones to the bit"])
+    gates.run("--mxq-refresh").stdout.fnmatch_lines(["images: bit-identical to the old ones"])
     gates.write(GATE_TEST.replace("mxq_pipeline(mxq_prompt)", "mxq_pipeline(mxq_prompt, num_inference_steps=4)"))
     gates.run("--mxq-refresh").stdout.fnmatch_lines(["*num_inference_steps 8 -> 4*"])
 
@@ -88,7 +88,7 @@ def test_a_case_of_several_batch_sizes_gets_a_baseline_each(gates: GateDirectory
     gates.write(GATE_TEST.replace("prompts=3", "prompts=3, batch_size=[1, 2]"))
     result = gates.run("--mxq-refresh", "-v")
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["*test_gate?b1-bf16-refresh?*", "*test_gate?b2-bf16-refresh?*"])
+    result.stdout.fnmatch_lines(["*test_gate?bf16-refresh-b1?*", "*test_gate?bf16-refresh-b2?*"])
     names = sorted(path.name for path in manifest(gates).parent.glob("*.json"))
     assert names == ["test_gate-b1.json", "test_gate-b2.json"]
     gates.emulated("--mxq-strict").assert_outcomes(passed=8)

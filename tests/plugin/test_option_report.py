@@ -19,7 +19,7 @@ def test_a_failed_bound_shows_as_regression_with_everything_that_one_needs(gates
             "REGRESSION  demo nvfp4 (emulated) lpips   mean 0.0500 > 0.0200, worst 0.0500 > 0.0400",
             "  worst     0.0500  'a *'",
             "  images    3: mean 0.0500*",
-            "  baseline  stored: *test_gate.json (same hardware and software; regenerated BF16 is bit-identical)",
+            "  baseline  stored: *test_gate.json (same hardware and software; regenerated BF16 outputs are bit-identical)",
             "  noise     BF16 against BF16: LPIPS repeated 0.0000, eager against compiled 0.0010",
             "  evidence  4 of 5 Linear layers quantized, 80.0% of their weights, 0.500 of the bytes",
             "  look at   mxq-report/demo/test_gate/nvfp4-lpips-0?.png",
@@ -65,7 +65,7 @@ def test_images_are_written_before_the_assertion_and_show_three_tiles(gates: Gat
 def test_the_json_report_holds_every_cell_with_numbers_bound_evidence_and_fingerprint(gates: GateDirectory) -> None:
     gates.emulated()
     report = gates.report()
-    assert report["schema_version"] == 1
+    assert report["schema_version"] == 2
     assert report["settings"]["formats"] == ["mxfp8", "nvfp4"]
     assert "torch" in report["fingerprint"]["hard"]
     record = report["verdicts"][0]

@@ -28,7 +28,7 @@ def test_a_gate_whose_model_no_longer_fits_ends_as_environment_and_nothing_is_lo
         "speedup": both,
         "memory": both,
     }
-    assert not [line for line in b200.backend_log() if line.startswith(("live", "measure_memory"))]
+    assert not [line for line in b200.backend_log() if line.startswith(("live", "memory"))]
 
 
 def test_a_refresh_is_not_tried_either(b200: GateDirectory) -> None:

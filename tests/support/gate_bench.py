@@ -1,4 +1,4 @@
-"""One store and one workflow over real backend on the CPU, for whole gates with the packaged model."""
+"""One store and one evaluator over the real backend on the CPU, for whole gates with the packaged model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -15,18 +15,27 @@ from pytest_mxq.backend.generation import TorchBackend
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.environment.device import Device
 from pytest_mxq.environment.fingerprint import take_fingerprint
-from pytest_mxq.evaluation.accuracy import Workflow
-from pytest_mxq.evaluation.refresh import Refresher
+from pytest_mxq.evaluation.accuracy import AccuracyStrategy
+from pytest_mxq.evaluation.reference import References
+from pytest_mxq.evaluation.refresh import RefreshStrategy
+from pytest_mxq.evaluation.run import Evaluator
 from pytest_mxq.formats import Format, built_in_formats
-from pytest_mxq.gates.bounds import GATES, Bound
+from pytest_mxq.gates import built_in_gates
+from pytest_mxq.gates.bounds import Bound
 from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.models.demo import DEMO
-from pytest_mxq.planning.case import Case, Plan
+from pytest_mxq.planning.arms import ArmSpec
+from pytest_mxq.planning.case import Case
+from pytest_mxq.planning.plans import GatePlan, RefreshPlan
 from pytest_mxq.planning.settings import CaseSettings, Reference
 from pytest_mxq.reports.comparison_images import write_comparison
 
+if TYPE_CHECKING:
+    import pytest
+
 CPU = Device(kind="cpu", name="cpu", capability=None, slug="cpu-test", total_memory_gib=None, facts={})
 FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
+GATES = {gate.name: gate for gate in built_in_gates()}
 QUICK = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 3}))
 
 
@@ -44,7 +53,7 @@ class Compared:
 
 
 class Bench:
-    """One store and one workflow over the module's backend."""
+    """One store and its evaluators over the module's backend."""
 
     def __init__(self, backend: TorchBackend, root: Path) -> None:
         self.backend = backend
@@ -58,15 +67,8 @@ class Bench:
         return Case(recipe=recipe, name="case", settings=chosen, prompts=DEMO.prompts[:prompts])
 
     def refresh(self, case: Case | None = None, workload: Callable[..., Any] = generate) -> Verdict:
-        refresher = Refresher(
-            backend=self.backend,
-            store=self.store,
-            device=CPU.slug,
-            fingerprint=self.fingerprint,
-            formats=list(FORMATS.values()),
-        )
         cell = Cell(nodeid="t::x[bf16-refresh]", model="demo", case="case", format="bf16", gate="refresh")
-        return refresher.refresh(Plan(cell=cell, case=case or self.case()), workload)
+        return self.evaluator().evaluate(RefreshPlan(cell=cell, case=case or self.case()), workload)
 
     def judge(
         self,
@@ -78,37 +80,46 @@ class Bench:
         reference: Reference = Reference.AUTO,
         workload: Callable[..., Any] = generate,
         formats: dict[str, Format] | None = None,
-        workflow: Workflow[Any] | None = None,
+        evaluator: Evaluator | None = None,
     ) -> Verdict:
         case = case or self.case()
         cell = Cell(nodeid=f"t::x[{name}-{gate}]", model=case.recipe.name, case="case", format=name, gate=gate)
-        plan = Plan(
+        plan = GatePlan(
             cell=cell,
             case=case,
-            kind=GATES[gate],
+            gate=GATES[gate],
             number_format={**FORMATS, **(formats or {})}[name],
             bound=Bound(mean=bound, worst=None),
             emulated=True,
             drift_limit=min(0.02, bound / 4),
         )
-        return (workflow or self.workflow(reference)).judge(plan, workload, next_command="pytest t")
+        return (evaluator or self.evaluator(reference)).evaluate(plan, workload, next_command="pytest t")
 
-    def workflow(self, reference: Reference = Reference.AUTO) -> Workflow[Any]:
-        return Workflow(
+    def evaluator(self, reference: Reference = Reference.AUTO) -> Evaluator:
+        references = References(
+            backend=self.backend, store=self.store, fingerprint=self.fingerprint, mode=reference, strict=False
+        )
+        accuracy = AccuracyStrategy(backend=self.backend, references=references, write_comparison=self._write)
+        refresh = RefreshStrategy(
             backend=self.backend,
             store=self.store,
+            device=CPU.slug,
             fingerprint=self.fingerprint,
-            reference=reference,
-            strict=False,
-            write_comparison=self._write,
+            formats=list(FORMATS.values()),
+        )
+        return Evaluator(
+            fingerprint=self.fingerprint,
+            preflight=lambda _plan: None,
+            accuracy=lambda: accuracy,
             performance=_no_performance,
+            refresh=lambda: refresh,
         )
 
-    def _write(self, _plan: Plan, index: int, reference: Any, quantized: Any, caption: str) -> Path:
+    def _write(self, _plan: GatePlan, index: int, reference: Any, quantized: Any, caption: str) -> str:
         path = self.root / f"{index}.png"
         write_comparison(path, reference=reference, quantized=quantized, label="quantized", caption=caption)
         self.compared.append(Compared(path=path, size=reference.size, caption=caption))
-        return path
+        return path.name
 
     @property
     def manifest(self) -> Path:
@@ -124,9 +135,19 @@ def one_thread() -> Iterator[TorchBackend]:
     torch.set_num_threads(threads)
 
 
-def _no_performance() -> Any:
+def _no_performance() -> NoReturn:
     raise AssertionError("a gate of images needs no benchmark")
 
 
-def no_compiler(*_args: Any, **_kwargs: Any) -> Any:
-    raise RuntimeError("no compiler")
+def without_compiler(patch: pytest.MonkeyPatch) -> None:
+    """Have no backend generate in another execution mode than its case's: a cold compilation takes half a minute."""
+    generate_there = TorchBackend.generate
+
+    def generate_here(
+        backend: TorchBackend, case: Case, workload: Callable[..., Any], arm: ArmSpec, **options: Any
+    ) -> Any:
+        if arm.execution is not case.settings.execution:
+            raise RuntimeError("no compiler")
+        return generate_there(backend, case, workload, arm, **options)
+
+    patch.setattr(TorchBackend, "generate", generate_here)

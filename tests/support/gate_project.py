@@ -1,31 +1,28 @@
-"""A project of one gate test with fake backend, in which the plugin's options are tried."""
+"""A project of one gate test on a pretended machine, in which the plugin's options are tried."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pytest_mxq.reports.records import decode_report
 
 if TYPE_CHECKING:
     import pytest
 
-HERE = Path(__file__).parent
-CONFTEST = f"""
-import sys
-sys.path.insert(0, {str(HERE)!r})
-from pytest_mxq.session.runtime import Runtime
-from mxq_fakes import FakeBackend
-Runtime.backend = property(lambda self: self.__dict__.setdefault("fakes", FakeBackend()))
-"""
+    from pytest_mxq.reports.records import Report
 
-BLACKWELL = """
-import pytest_mxq.session.gate_plugin
-from mxq_fakes import FakeBenchmark
-from pytest_mxq.environment.device import Device
-pytest_mxq.session.gate_plugin.find_device = lambda: Device(
-    kind="cuda", name="NVIDIA B200", capability=(10, 0), slug="nvidia-b200-sm100", total_memory_gib=180.0, facts={}
-)
-Runtime.benchmark = property(lambda self: self.__dict__.setdefault("watch", FakeBenchmark(self.backend)))
+CONFTEST = """
+from dataclasses import replace
+
+from pytest_mxq import testing
+
+DEVICE = testing.CPU
+
+def pytest_mxq_machine():
+    return testing.fake_machine(DEVICE)
 """
 
 SPEED_TEST = """
@@ -57,7 +54,7 @@ class GateDirectory:
         self.path = pytester.path
 
     def behave(self, **behaviour: Any) -> None:
-        """How the fake backend behave from now on."""
+        """How the fake backend behaves from now on."""
         (self.path / "behaviour.json").write_text(json.dumps(behaviour))
 
     def write(self, source: str, name: str = "test_it.py") -> None:
@@ -77,14 +74,29 @@ class GateDirectory:
         return self.run("--mxq-formats=mxfp8,nvfp4", "--mxq-emulate", *options)
 
     def report(self) -> dict[str, Any]:
-        """The report of the last run."""
-        document: dict[str, Any] = json.loads((self.path / "mxq-report" / "report.json").read_text())
+        """The report of the last run, as anybody's JSON reader sees it."""
+        document: dict[str, Any] = json.loads(self.report_file.read_text())
         return document
+
+    def typed_report(self) -> Report:
+        """The report of the last run, as the package reads it."""
+        return decode_report(self.report_file.read_bytes(), where="report.json")
+
+    @property
+    def report_file(self) -> Path:
+        """Where the report of the last run lies."""
+        return self.path / "mxq-report" / "report.json"
+
+    def pretend(self, name: str, **changes: Any) -> None:
+        """Pretend a device of `pytest_mxq.testing` from now on, with some fields changed."""
+        fields = "".join(f", {field}={value!r}" for field, value in changes.items())
+        conftest = self.path / "conftest.py"
+        line = f"DEVICE = replace(testing.{name}{fields})"
+        conftest.write_text(re.sub(r"^DEVICE = .*$", line, conftest.read_text(), flags=re.MULTILINE))
 
     def on_blackwell(self, source: str = SPEED_TEST) -> None:
         """Pretend that the device is a B200, with a fake benchmark."""
-        conftest = self.path / "conftest.py"
-        conftest.write_text(conftest.read_text() + BLACKWELL)
+        self.pretend("B200")
         self.write(source)
 
     def outcomes(self) -> dict[str, str]:
@@ -94,5 +106,5 @@ class GateDirectory:
 
     def backend_log(self) -> list[str]:
         """What the fake backend did."""
-        path = self.path / "engine.log"
+        path = self.path / "backend.log"
         return path.read_text().splitlines() if path.exists() else []

@@ -6,14 +6,20 @@ import importlib
 import pytest
 
 MODULES = (
-    "gates.accuracy",
-    "gates.bounds",
-    "gates.distributions",
-    "gates.performance",
-    "gates.speed_statistics",
+    "baselines.paths",
+    "baselines.strict_json",
     "doctor.checks",
-    "reports.summary",
+    "environment.device",
+    "gates.base",
+    "gates.distributions",
+    "gates.lpips",
+    "gates.memory",
+    "gates.sampling",
+    "gates.scores",
+    "gates.speed_statistics",
+    "pipelines.hub",
     "planning.settings",
+    "reports.failure",
 )
 
 

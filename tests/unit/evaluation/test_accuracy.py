@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from gate_bench import QUICK, Bench, generate, no_compiler, one_thread
+from gate_bench import QUICK, Bench, generate, one_thread, without_compiler
 from own_formats import own_format
 
 from pytest_mxq.backend.generation import TorchBackend
-from pytest_mxq.gates.verdict import Outcome
+from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.models import SelectionRule
 from pytest_mxq.models.demo import DEMO
+from pytest_mxq.planning.arms import ArmSpec
 from pytest_mxq.planning.settings import Reference
 
 
@@ -27,7 +28,7 @@ def backend() -> Iterator[TorchBackend]:
 
 @pytest.fixture
 def bench(backend: TorchBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(backend, "generate_other_execution", no_compiler)  # a cold compilation takes half a minute
+    without_compiler(monkeypatch)
     return Bench(backend, tmp_path)
 
 
@@ -48,7 +49,7 @@ def test_refresh_then_gate_against_the_stored_images(refreshed: Bench) -> None:
     verdict = refreshed.judge("nvfp4")
     assert verdict.outcome is Outcome.PASS, verdict.sentence
     assert verdict.reference is not None
-    assert (verdict.reference.mode, verdict.reference.drift_check) == ("stored", 0.0)
+    assert (verdict.reference.mode, verdict.reference.drift) == ("stored", 0.0)
     assert verdict.scores is not None
     assert 0 < verdict.scores.mean < 0.05
     assert verdict.evidence is not None
@@ -65,7 +66,7 @@ def test_the_order_of_the_formats_is_the_order_of_their_damage(refreshed: Bench)
 def test_a_tight_bound_is_a_regression_with_comparisons_of_the_worst_images(refreshed: Bench) -> None:
     verdict = refreshed.judge("nvfp4", bound=1e-5, case=refreshed.case())
     assert verdict.outcome is Outcome.REGRESSION
-    assert len(verdict.images) == 3
+    assert len(verdict.comparisons) == 3
     assert verdict.worst_prompt in DEMO.prompts[:3]
 
 
@@ -105,7 +106,7 @@ def test_a_rule_that_matches_nothing_is_not_quantized(bench: Bench) -> None:
 def test_a_quantization_without_effect_is_not_quantized(bench: Bench) -> None:
     verdict = bench.judge("same", formats={"same": own_format("same", lambda weight: weight)})
     assert verdict.outcome is Outcome.NOT_QUANTIZED
-    assert "equal to BF16's to the bit" in verdict.sentence
+    assert "is bit-identical to BF16's" in verdict.sentence
 
 
 def test_a_broken_format_is_a_large_regression(bench: Bench) -> None:
@@ -120,8 +121,9 @@ def test_nan_from_an_arm_is_degenerate(bench: Bench) -> None:
 
 
 def test_a_batch_is_generated_with_each_images_own_noise(bench: Bench) -> None:
-    one = bench.backend.generate(bench.case(), generate, label="x")
-    batch = bench.backend.generate(bench.case(batch_size=3), generate, label="x")
+    case, batched = bench.case(), bench.case(batch_size=3)
+    one = bench.backend.generate(case, generate, ArmSpec.bf16(case), label="x")
+    batch = bench.backend.generate(batched, generate, ArmSpec.bf16(batched), label="x")
     difference = (one.images.int() - batch.images.int()).abs().float().mean()
     assert difference < 1.0  # the same noise; not always the same rounding
 

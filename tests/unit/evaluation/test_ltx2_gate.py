@@ -11,13 +11,17 @@ from typing import Any
 
 import pytest
 import torch
-from gate_bench import Bench, generate, no_compiler, one_thread
+from gate_bench import Bench, generate, one_thread, without_compiler
 from torchao.utils import TorchAOBaseTensor
 
 from pytest_mxq.backend.generation import TorchBackend
-from pytest_mxq.gates.verdict import Outcome, Verdict
+from pytest_mxq.gates.audio import AUDIO
+from pytest_mxq.gates.lpips import LPIPS
+from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.gates.verdict import Verdict
 from pytest_mxq.models import Recipe, SelectionRule
 from pytest_mxq.models.ltx2 import LTX_2, save_tiny_ltx2
+from pytest_mxq.planning.arms import ArmSpec
 from pytest_mxq.planning.case import Case
 from pytest_mxq.planning.settings import CaseSettings, Reference
 
@@ -51,7 +55,7 @@ def shorten(pipeline: Any, prompt: Any) -> Any:
 @pytest.fixture(scope="module")
 def backend() -> Iterator[TorchBackend]:
     with one_thread() as backend, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "generate_other_execution", no_compiler)
+        without_compiler(patch)
         yield backend
 
 
@@ -102,21 +106,21 @@ def test_the_videos_are_stored_with_their_audio(bench: Ltx2Bench) -> None:
 
 @pytest.mark.parametrize("name", ["mxfp8", "nvfp4"])
 def test_every_gate_judges_emulated_formats_against_stored_videos(bench: Ltx2Bench, name: str) -> None:
-    workflow = bench.workflow(Reference.STORED)
+    evaluator = bench.evaluator(Reference.STORED)
     for gate, bound in (("lpips", 0.05), ("ssim", 0.9), ("psnr", 20.0), ("flicker", 0.05), ("audio", 6.0)):
-        verdict = bench.judge_ltx2(gate, bound, name, workflow=workflow)
+        verdict = bench.judge_ltx2(gate, bound, name, evaluator=evaluator)
         assert verdict.outcome is Outcome.PASS, verdict.sentence
         assert verdict.reference is not None
-        assert verdict.reference.drift_check == 0.0
+        assert verdict.reference.drift == 0.0
 
 
 def test_audio_that_is_not_the_baselines_is_a_regression_of_the_audio_gate_alone(bench: Ltx2Bench) -> None:
     def another(output: Any) -> None:
         output.audio = 0.1 * torch.randn(output.audio.shape, generator=torch.Generator().manual_seed(0))
 
-    workflow, workload = bench.workflow(), in_quantized(another)
-    assert bench.judge_ltx2("lpips", 0.05, workload=workload, workflow=workflow).outcome is Outcome.PASS
-    verdict = bench.judge_ltx2("audio", 6.0, workload=workload, workflow=workflow)
+    evaluator, workload = bench.evaluator(), in_quantized(another)
+    assert bench.judge_ltx2("lpips", 0.05, workload=workload, evaluator=evaluator).outcome is Outcome.PASS
+    verdict = bench.judge_ltx2("audio", 6.0, workload=workload, evaluator=evaluator)
     assert verdict.outcome is Outcome.REGRESSION
     assert verdict.observed is not None
     assert verdict.observed > 10
@@ -152,9 +156,9 @@ def test_a_rule_that_matches_nothing_is_not_quantized(bench: Ltx2Bench, recipe: 
 
 
 def test_a_batch_generates_the_videos_of_its_prompts(bench: Ltx2Bench) -> None:
-    one = bench.backend.generate(bench.ltx2, generate, label="x")
+    one = bench.backend.generate(bench.ltx2, generate, ArmSpec.bf16(bench.ltx2), label="x")
     case = replace(bench.ltx2, settings=replace(bench.ltx2.settings, batch_size=2))
-    batch = bench.backend.generate(case, generate, label="x")
-    assert bench.backend.differences(one, batch) == ()
-    assert max(bench.backend.score("lpips", one, batch)) < 0.01
-    assert max(bench.backend.score("audio", one, batch)) < 1.0
+    batch = bench.backend.generate(case, generate, ArmSpec.bf16(case), label="x")
+    assert one.differences(batch) == ()
+    assert max(bench.backend.score(LPIPS, one, batch)) < 0.01
+    assert max(bench.backend.score(AUDIO, one, batch)) < 1.0

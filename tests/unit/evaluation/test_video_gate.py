@@ -13,17 +13,19 @@ from typing import Any
 
 import pytest
 import torch
-from gate_bench import Bench, generate, no_compiler, one_thread
+from gate_bench import Bench, generate, one_thread, without_compiler
 from PIL import Image
 from torchao.utils import TorchAOBaseTensor
 
 from pytest_mxq.backend.generation import TorchBackend
 from pytest_mxq.baselines.video import Video
 from pytest_mxq.errors import BaselineInvalidError
-from pytest_mxq.gates.verdict import Outcome, Verdict
+from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.gates.verdict import Verdict
 from pytest_mxq.models.demo import DEMO
+from pytest_mxq.planning.arms import ArmSpec
 from pytest_mxq.planning.settings import Reference
-from pytest_mxq.reports.summary import failure_text
+from pytest_mxq.reports.failure import failure_text
 
 FRAMES, RATE, SAMPLES, PROMPTS = 5, 8000, 128 * 64, DEMO.prompts[:2]
 Workload = Callable[[Any, Any], Any]
@@ -106,7 +108,7 @@ class VideoBench(Bench):
 
 @pytest.fixture
 def bench(backend: TorchBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VideoBench:
-    monkeypatch.setattr(backend, "generate_other_execution", no_compiler)
+    without_compiler(monkeypatch)
     return VideoBench(backend, tmp_path)
 
 
@@ -115,7 +117,7 @@ def stored(backend: TorchBackend, tmp_path_factory: pytest.TempPathFactory) -> P
     """A folder with a baseline of videos, measured once for all tests."""
     bench = VideoBench(backend, tmp_path_factory.mktemp("stored"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "generate_other_execution", no_compiler)
+        without_compiler(patch)
         verdict = bench.refresh_videos()
     assert verdict.outcome is Outcome.REFRESHED, verdict.sentence
     return bench.root
@@ -132,7 +134,7 @@ def test_a_refresh_stores_videos_and_says_so(refreshed: VideoBench) -> None:
     facts = {"frames": 5, "frame_rate": 24.0, "sample_rate": RATE, "channels": 2, "samples": SAMPLES}
     assert [image["clip"] for image in document["pictures"]] == [facts, facts]
     assert len(list(refreshed.manifest.parent.rglob("*.mkv"))) == 2
-    assert "videos: equal to the old ones to the bit" in refreshed.refresh_videos().sentence
+    assert "videos: bit-identical to the old ones" in refreshed.refresh_videos().sentence
 
 
 def test_a_refresh_counts_changed_frames_as_frames(refreshed: VideoBench) -> None:
@@ -155,7 +157,7 @@ def test_a_regression_shows_the_worst_frame_of_each_video(refreshed: VideoBench)
     assert verdict.scores.worst_index % FRAMES == 3
     assert [compared.size for compared in refreshed.compared] == [(128, 128), (128, 128)]
     assert all("frame 4 of 5" in compared.caption for compared in refreshed.compared)
-    assert "\n  frames    10: mean " in failure_text(verdict)
+    assert "\n  frames    10: mean " in failure_text(verdict, root=refreshed.root, report=refreshed.root)
 
 
 @pytest.mark.parametrize(
@@ -178,11 +180,11 @@ def test_the_worst_prompt_is_the_one_that_is_worst_and_is_shown_as_the_gate_sees
 
 
 def test_a_louder_audio_is_no_regression_of_the_images(refreshed: VideoBench) -> None:
-    louder, workflow = changed(play_louder), refreshed.workflow()
-    assert refreshed.judge_videos("lpips", 0.1, workload=louder, workflow=workflow).outcome is Outcome.PASS
-    verdict = refreshed.judge_videos("audio", 5.5, workload=louder, workflow=workflow)
+    louder, evaluator = changed(play_louder), refreshed.evaluator()
+    assert refreshed.judge_videos("lpips", 0.1, workload=louder, evaluator=evaluator).outcome is Outcome.PASS
+    verdict = refreshed.judge_videos("audio", 5.5, workload=louder, evaluator=evaluator)
     assert verdict.outcome is Outcome.REGRESSION
-    assert "\n  videos    2: mean " in failure_text(verdict)
+    assert "\n  videos    2: mean " in failure_text(verdict, root=refreshed.root, report=refreshed.root)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ def test_a_frozen_video_is_named_once_with_its_prompt(refreshed: VideoBench) -> 
     verdict = refreshed.judge_videos("lpips", 0.8, workload=changed(stand_still, prompts=PROMPTS[1:]))
     assert verdict.sentence.count("frozen") == 1
     assert f"(video 1: {PROMPTS[1]!r})" in verdict.sentence
-    assert len(verdict.images) == 1
+    assert len(verdict.comparisons) == 1
 
 
 def test_bf16_that_stands_still_is_not_stored(bench: VideoBench) -> None:
@@ -236,11 +238,11 @@ def test_other_videos_than_the_stored_ones_are_stale_and_a_refresh_names_the_cha
 
 def test_bf16_whose_audio_moved_is_no_reference_for_audio(refreshed: VideoBench) -> None:
     louder = changed(play_louder, quantized=False)
-    workflow = refreshed.workflow()
-    images = refreshed.judge_videos("lpips", 0.1, workload=louder, workflow=workflow)
+    evaluator = refreshed.evaluator()
+    images = refreshed.judge_videos("lpips", 0.1, workload=louder, evaluator=evaluator)
     assert images.reference is not None
-    assert images.reference.reason.endswith("differs by LPIPS 0.0000")
-    audio = refreshed.judge_videos("audio", 20.0, workload=louder, workflow=workflow)
+    assert images.reference.reason.endswith("differ by LPIPS 0.0000")
+    audio = refreshed.judge_videos("audio", 20.0, workload=louder, evaluator=evaluator)
     assert audio.reference is not None
     assert audio.reference.mode == "live"
     assert audio.reference.reason.endswith("6.02 dB, 6.02 dB > 5.00 dB")
@@ -249,30 +251,32 @@ def test_bf16_whose_audio_moved_is_no_reference_for_audio(refreshed: VideoBench)
 
 
 def test_videos_equal_to_the_bit_are_not_quantized_unless_their_audio_differs(backend: TorchBackend) -> None:
-    outputs = backend.generate(VideoBench(backend, Path()).case(prompts=2), video, label="x")
+    case = VideoBench(backend, Path()).case(prompts=2)
+    outputs = backend.generate(case, video, ArmSpec.bf16(case), label="x")
     assert outputs.video is not None
     assert outputs.audio is not None
-    assert backend.are_identical(outputs, backend.subset(outputs, (0, 1)))
+    assert outputs.equals(outputs.subset((0, 1)))
     louder = replace(outputs.video, audio=replace(outputs.audio, waves=outputs.audio.waves * 2))
-    assert not backend.are_identical(outputs, replace(outputs, video=louder))
+    assert not outputs.equals(replace(outputs, video=louder))
 
 
 def test_a_shot_survives_the_store_to_the_bit(backend: TorchBackend) -> None:
-    outputs = backend.generate(VideoBench(backend, Path()).case(prompts=2), video, label="x")
-    media = backend.media(outputs)
+    case = VideoBench(backend, Path()).case(prompts=2)
+    outputs = backend.generate(case, video, ArmSpec.bf16(case), label="x")
+    media = outputs.to_media()
     assert isinstance(media[0], Video)
-    again = backend.stored(SimpleNamespace(identity=outputs.identity), media)  # type: ignore[arg-type]
-    assert backend.are_identical(outputs, again)
-    assert backend.differences(outputs, again) == ()
+    again = backend.load(media, outputs.identity)
+    assert outputs.equals(again)
+    assert outputs.differences(again) == ()
     with pytest.raises(BaselineInvalidError, match="differ in length or rate"):
-        backend.stored(SimpleNamespace(identity=outputs.identity), [media[0], replace(media[1], frame_rate=12.0)])  # type: ignore[arg-type]
+        backend.load([media[0], replace(media[1], frame_rate=12.0)], outputs.identity)
 
 
 def test_gates_of_videos_and_audio_on_a_model_without_are_errors_that_say_so(bench: VideoBench) -> None:
     flicker = bench.judge_videos("flicker", 0.5, workload=generate)
     assert (flicker.outcome, flicker.sentence) == (
         Outcome.ERROR,
-        "mxq_flicker needs videos, and demo generates images: take the marker off",
+        "mxq_flicker needs videos, and demo generates images: remove the marker",
     )
     silent = bench.judge_videos("audio", 20.0, workload=lambda pipeline, prompt: video(pipeline, prompt).frames)
     assert silent.outcome is Outcome.ERROR

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from pytest_mxq.errors import MxqError, UnknownNameError
-from pytest_mxq.formats import Format, FormatRegistry, built_in_formats
+from pytest_mxq.formats import Format, built_in_formats
+from pytest_mxq.registry import Registry
 
 
 def make(name: str = "int8", *, in_multiple: int = 16, out_multiple: int = 8) -> Format:
@@ -22,11 +23,8 @@ def make(name: str = "int8", *, in_multiple: int = 16, out_multiple: int = 8) ->
     )
 
 
-def built_in_registry() -> FormatRegistry:
-    registry = FormatRegistry()
-    for number_format in built_in_formats():
-        registry.register(number_format)
-    return registry
+def built_in_registry() -> Registry[Format]:
+    return Registry("format", built_in_formats())
 
 
 def test_built_in_formats_and_the_capability_each_needs() -> None:

@@ -3,13 +3,18 @@ import math
 import pytest
 
 from pytest_mxq.errors import CaseFaultError
-from pytest_mxq.gates.bounds import GATES, Bound, default_worst, read_bound
+from pytest_mxq.gates import built_in_gates
+from pytest_mxq.gates.base import AccuracyGate
+from pytest_mxq.gates.bounds import Bound, MarkerArguments
 
-LPIPS, SSIM = GATES["lpips"], GATES["ssim"]
+GATES = {gate.name: gate for gate in built_in_gates() if isinstance(gate, AccuracyGate)}
 
 
-def read(emulated: bool = False, kind: str = "lpips", **arguments: object) -> Bound:
-    return read_bound(GATES[kind], (), arguments, format_name="nvfp4", emulated=emulated)
+def read(emulated: bool = False, kind: str = "lpips", format_name: str = "nvfp4", **arguments: object) -> Bound:
+    gate = GATES[kind]
+    return gate.read_bound(
+        MarkerArguments(marker=gate.marker, positional=(), named=arguments, format_name=format_name, emulated=emulated)
+    )
 
 
 def test_a_number_serves_every_format_and_the_worst_bound_has_its_default() -> None:
@@ -19,7 +24,7 @@ def test_a_number_serves_every_format_and_the_worst_bound_has_its_default() -> N
 
 @pytest.mark.parametrize(("mean", "worst"), [(0.01, 0.16), (0.15, 0.30), (0.3, 0.6), (0.47, 0.80), (0.8, 0.8)])
 def test_the_default_of_the_worst_image(mean: float, worst: float) -> None:
-    assert default_worst(GATES["lpips"], mean) == pytest.approx(worst)
+    assert read(max=mean).worst == pytest.approx(worst)
 
 
 def test_an_emulated_arm_takes_its_own_key_before_the_native_one() -> None:
@@ -62,5 +67,5 @@ def test_bounds_of_videos_and_audio_that_could_not_fail_are_refused() -> None:
     ("gate", "mean", "worst"), [("audio", 8.0, 14.0), ("audio", 58.0, 60.0), ("flicker", 0.2, 0.4)]
 )
 def test_the_worst_video_is_bounded_where_the_marker_does_not_say(gate: str, mean: float, worst: float) -> None:
-    bound = read_bound(GATES[gate], (), {"max": mean}, format_name="mxfp8", emulated=False)
+    bound = read(kind=gate, format_name="mxfp8", max=mean)
     assert bound == Bound(mean=mean, worst=worst)

@@ -2,8 +2,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from pytest_mxq.gates.evidence import judge_evidence
-from pytest_mxq.gates.verdict import Evidence, Outcome
+from pytest_mxq.gates.evidence import Evidence, judge_evidence
+from pytest_mxq.gates.outcome import Outcome
 
 GOOD = Evidence(
     quantized=30,

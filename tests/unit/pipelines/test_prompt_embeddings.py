@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from pytest_mxq.backend.generation import TorchBackend
+from pytest_mxq.backend.output_set import GeneratedOutputs
 from pytest_mxq.environment import host_memory as host
 from pytest_mxq.formats import built_in_formats
-from pytest_mxq.gates.verdict import Stop
+from pytest_mxq.gates.outcome import Stop
 from pytest_mxq.metrics.images import to_uint8
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV, TINY_SIZE, build_flux
@@ -25,6 +26,7 @@ from pytest_mxq.models.qwen_image import QWEN_IMAGE
 from pytest_mxq.pipelines.cache import How
 from pytest_mxq.pipelines.generate import Series, generate, timed_call
 from pytest_mxq.pipelines.prompt_embeddings import PromptEmbeddings
+from pytest_mxq.planning.arms import ArmSpec
 from pytest_mxq.planning.case import Case
 from pytest_mxq.planning.settings import CaseSettings
 
@@ -36,6 +38,15 @@ TIMED = How(for_time=True)
 
 def plain(pipeline: Any, prompt: Any) -> Any:
     return pipeline(prompt)
+
+
+def generate_bf16(backend: TorchBackend, case: Case, workload: Any = plain, **options: Any) -> GeneratedOutputs:
+    return backend.generate(case, workload, ArmSpec.bf16(case), **{"label": "bf16", **options})
+
+
+def generate_quantized(backend: TorchBackend, case: Case, name: str) -> GeneratedOutputs:
+    arm = ArmSpec(number_format=FORMATS[name], emulated=True, execution=case.settings.execution)
+    return backend.generate(case, plain, arm, label=name)
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +73,10 @@ def test_all_arms_generate_with_embeddings_computed_once_a_chunk_and_equal_to_th
     backend.arms.release()
     calls = EncoderCalls(backend.arms.base(CASE.source).pipe)
     outputs = {
-        "drift check": backend.generate(CASE, plain, label="bf16 drift check", chunks=(0,)),
-        "bf16": backend.generate(CASE, plain, label="bf16"),
-        "mxfp8": backend.generate_quantized(CASE, plain, FORMATS["mxfp8"], emulated=True),
-        "nvfp4": backend.generate_quantized(CASE, plain, FORMATS["nvfp4"], emulated=True),
+        "drift check": generate_bf16(backend, CASE, label="bf16 drift check", chunks=(0,)),
+        "bf16": generate_bf16(backend, CASE),
+        "mxfp8": generate_quantized(backend, CASE, "mxfp8"),
+        "nvfp4": generate_quantized(backend, CASE, "nvfp4"),
     }
     assert calls.counts == {"text_encoder": 2, "text_encoder_2": 2}
     series = Series(prompts=CASE.prompts, batch_size=2, seed=0)
@@ -107,11 +118,11 @@ def tiny_case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def test_masks_negative_prompts_and_audio_come_out_equal_to_the_bit_too(backend: TorchBackend, tiny_case: Case) -> None:
     backend.arms.release()
     calls = EncoderCalls(backend.arms.base(tiny_case.source).pipe, "text_encoder")
-    plain_outputs = backend.generate(tiny_case, plain, label="bf16")
+    plain_outputs = generate_bf16(backend, tiny_case)
     once = calls.counts["text_encoder"]
     outputs = {
         None: plain_outputs,
-        "mxfp8": backend.generate_quantized(tiny_case, plain, FORMATS["mxfp8"], emulated=True),
+        "mxfp8": generate_quantized(backend, tiny_case, "mxfp8"),
     }
     assert calls.counts["text_encoder"] == once > 0
     assert not plain_outputs.equals(outputs["mxfp8"])
@@ -127,12 +138,12 @@ def test_masks_negative_prompts_and_audio_come_out_equal_to_the_bit_too(backend:
         if made.audio is not None and heard is not None:
             assert torch.equal(made.audio.waves, heard.waves), name
     others = replace(tiny_case, prompts=tuple(reversed(tiny_case.prompts)))
-    assert not plain_outputs.equals(backend.generate(others, plain, label="bf16"))  # what is embedded shows
+    assert not plain_outputs.equals(generate_bf16(backend, others))  # what is embedded shows
     backend.arms.release()
 
 
 def test_a_timed_call_runs_the_encoders_every_time(backend: TorchBackend) -> None:
-    backend.generate(CASE, plain, label="bf16")
+    generate_bf16(backend, CASE)
     pipe = backend.arms.base(CASE.source).pipe
     calls = EncoderCalls(pipe)
     call = timed_call(plain, pipe, QUICK.call, Series(prompts=CASE.prompts, batch_size=2, seed=0))
@@ -147,24 +158,24 @@ def test_prompts_that_the_workload_changes_are_embedded_as_it_changed_them(backe
 
     backend.arms.release()
     calls = EncoderCalls(backend.arms.base(CASE.source).pipe)
-    first = backend.generate(CASE, painted, label="bf16")
+    first = generate_bf16(backend, CASE, painted)
     assert calls.counts["text_encoder"] == 2
-    assert torch.equal(backend.generate(CASE, painted, label="bf16").images, first.images)
+    assert torch.equal(generate_bf16(backend, CASE, painted).images, first.images)
     assert calls.counts["text_encoder"] == 2
-    assert not torch.equal(backend.generate(CASE, plain, label="bf16").images, first.images)
+    assert not torch.equal(generate_bf16(backend, CASE).images, first.images)
 
 
 def test_another_composition_of_the_batch_is_embedded_anew(backend: TorchBackend) -> None:
     backend.arms.release()
     calls = EncoderCalls(backend.arms.base(CASE.source).pipe)
-    backend.generate(CASE, plain, label="bf16")
-    backend.generate(replace(CASE, settings=replace(CASE.settings, batch_size=3)), plain, label="bf16")
-    backend.generate(replace(CASE, settings=replace(CASE.settings, batch_size=1)), plain, label="bf16", chunks=(0,))
+    generate_bf16(backend, CASE)
+    generate_bf16(backend, replace(CASE, settings=replace(CASE.settings, batch_size=3)))
+    generate_bf16(backend, replace(CASE, settings=replace(CASE.settings, batch_size=1)), chunks=(0,))
     assert calls.counts["text_encoder"] == 2 + 1 + 3
 
 
 def test_embeddings_are_freed_with_the_base(backend: TorchBackend) -> None:
-    backend.generate(CASE, plain, label="bf16")
+    generate_bf16(backend, CASE)
     embeddings = weakref.ref(backend.arms._embeddings)
     assert embeddings() is not None
     backend.arms.release()

@@ -1,4 +1,4 @@
-"""Whether a case fits on the device: the arithmetic, and what is said where it does not."""
+"""Whether a gate can run on a device: its format's capability, the arithmetic of memory, and what is said."""
 
 from __future__ import annotations
 
@@ -8,16 +8,50 @@ from typing import Any
 import pytest
 
 from pytest_mxq.environment.device import Device
+from pytest_mxq.formats import built_in_formats
 from pytest_mxq.models import MemoryNeed, built_in_models
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV
 from pytest_mxq.planning.case import Case
-from pytest_mxq.planning.requirements import Use, insufficient_memory, memory_in_use
+from pytest_mxq.planning.requirements import Use, capability_refusal, memory_in_use, memory_refusal, runs_natively
 from pytest_mxq.planning.settings import CaseSettings
 
 # What the docstring of ArmStore calculates with.
 NEEDS = {recipe.name: recipe.memory for recipe in built_in_models() if recipe.memory is not None}
 DEVICES = (79.6, 140.4, 179.0)  # sold as 80, 141 and 180 GB
+FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
+
+
+def device(capability: tuple[int, int] | None, name: str = "GPU") -> Device:
+    kind = "cpu" if capability is None else "cuda"
+    return Device(kind=kind, name=name, capability=capability, slug="x", total_memory_gib=None, facts={})
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "native"),
+    [
+        ("mxfp8", (10, 0), True),
+        ("nvfp4", (10, 3), True),
+        ("mxfp4", (9, 0), False),
+        ("nvfp4", None, False),
+        ("float8", (8, 9), True),
+        ("float8", (8, 6), False),
+        ("nvfp4", (12, 0), True),
+    ],
+)
+def test_a_format_runs_natively_from_its_capability(
+    name: str, capability: tuple[int, int] | None, native: bool
+) -> None:
+    assert runs_natively(FORMATS[name], device(capability)) is native
+
+
+def test_a_refusal_names_format_required_capability_device_its_capability_and_the_way_out() -> None:
+    text = capability_refusal(FORMATS["nvfp4"], device((9, 0), "NVIDIA H100 80GB HBM3"), emulate=False)
+    assert text == (
+        "nvfp4 needs compute capability 10.0, found NVIDIA H100 80GB HBM3 with 9.0; "
+        "--mxq-emulate runs its accuracy gates with emulated numerics"
+    )
+    assert capability_refusal(FORMATS["nvfp4"], device((9, 0)), emulate=True) is None
 
 
 def gpu(gib: float | None) -> Device:
@@ -31,7 +65,7 @@ def case(batch_size: int = 1, memory: MemoryNeed | None = FLUX_1_DEV.memory, *, 
 
 
 def largest(use: Use, memory: MemoryNeed, device_gib: float) -> int:
-    fits = (not insufficient_memory(case(size, memory), gpu(device_gib), use) for size in range(1, 200))
+    fits = (memory_refusal(case(size, memory), gpu(device_gib), use) is None for size in range(1, 200))
     return list(fits).index(False)
 
 
@@ -73,8 +107,8 @@ def test_random_weights_do_without_the_encoders() -> None:
     memory = NEEDS["ltx-2"]
     assert memory.both_arms(1, random=False) - memory.both_arms(1, random=True) == pytest.approx(22.73)
     assert memory.one_arm(1, random=False) - memory.one_arm(1, random=True) == pytest.approx(22.73)
-    assert not insufficient_memory(case(memory=memory, random=True), gpu(79.6), Use.BOTH_ARMS)
-    assert insufficient_memory(case(memory=memory), gpu(79.6), Use.BOTH_ARMS)
+    assert memory_refusal(case(memory=memory, random=True), gpu(79.6), Use.BOTH_ARMS) is None
+    assert memory_refusal(case(memory=memory), gpu(79.6), Use.BOTH_ARMS)
 
 
 @pytest.mark.parametrize(
@@ -95,11 +129,11 @@ def test_random_weights_do_without_the_encoders() -> None:
     ],
 )
 def test_too_little_memory_is_told_with_the_numbers_and_with_what_would_fit(use: Use, sentence: str) -> None:
-    assert insufficient_memory(case(32), gpu(79.6), use) == sentence
+    assert memory_refusal(case(32), gpu(79.6), use) == sentence
 
 
 def test_where_no_batch_fits_the_least_memory_is_said() -> None:
-    said = insufficient_memory(case(14), gpu(24.0), Use.IMAGES)
+    said = memory_refusal(case(14), gpu(24.0), Use.IMAGES)
     assert (
         said
         == "the images of flux.1-dev at batch size 14 need about 65 GiB, found 24 on GPU; no batch size fits on less than 39 GiB"
@@ -108,20 +142,20 @@ def test_where_no_batch_fits_the_least_memory_is_said() -> None:
 
 def test_a_model_that_states_its_need_is_not_for_a_cpu() -> None:
     cpu = Device(kind="cpu", name="a CPU", capability=None, slug="x", total_memory_gib=None, facts={})
-    said = insufficient_memory(case(), cpu, Use.EMULATED_IMAGES)
+    said = memory_refusal(case(), cpu, Use.EMULATED_IMAGES)
     assert said == (
         "the emulated images of flux.1-dev at batch size 1 need about 49 GiB on a CUDA device, found none (cpu)"
     )
-    assert not insufficient_memory(case(memory=None), cpu, Use.EMULATED_IMAGES)
+    assert memory_refusal(case(memory=None), cpu, Use.EMULATED_IMAGES) is None
 
 
 @pytest.mark.parametrize("use", Use)
 def test_nothing_is_refused_where_model_or_device_say_nothing(use: Use) -> None:
-    assert not insufficient_memory(case(1000, memory=None), gpu(1.0), use)
-    assert not insufficient_memory(case(1000), gpu(None), use)
+    assert memory_refusal(case(1000, memory=None), gpu(1.0), use) is None
+    assert memory_refusal(case(1000), gpu(None), use) is None
 
 
-def lack(free: float, use: Use = Use.IMAGES, others: tuple[str, ...] = (), **options: Any) -> str:
+def lack(free: float, use: Use = Use.IMAGES, others: tuple[str, ...] = (), **options: Any) -> str | None:
     return memory_in_use(case(**options), gpu(79.6), use, free=free, others=others)
 
 
@@ -131,21 +165,21 @@ def test_what_others_hold_is_told_with_the_numbers_before_anything_is_loaded() -
         "the images of flux.1-dev at batch size 1 need about 39 GiB, 30.2 of 80 GiB are free on GPU: the driver lists "
         "process 4711 with 47.9 GiB, process 12; end what holds it, or choose another GPU by CUDA_VISIBLE_DEVICES"
     )
-    assert "the driver lists no other process" in lack(30.2)
+    assert "the driver lists no other process" in str(lack(30.2))
     unknown = memory_in_use(case(), gpu(None), Use.IMAGES, free=30.2, others=())
-    assert "need about 39 GiB, 30.2 GiB are free on GPU" in unknown
+    assert "need about 39 GiB, 30.2 GiB are free on GPU" in str(unknown)
 
 
 @pytest.mark.parametrize("use", Use)
 def test_nothing_lacks_on_a_device_that_nobody_else_uses(use: Use) -> None:
-    assert not lack(79.6, use)
+    assert lack(79.6, use) is None
     assert lack(10.0, use)
-    assert not lack(10.0, use, memory=None)
+    assert lack(10.0, use, memory=None) is None
 
 
 def test_a_context_and_the_drivers_own_share_are_no_others() -> None:
     """An idle GPU has a little less free than it has in all: a case that just fits is loaded."""
     tight = MemoryNeed(weights=79.0, encoders=0.0, denoiser=0.0, call=0.0, image=0.0)
-    assert not insufficient_memory(case(memory=tight), gpu(79.6), Use.BF16)
-    assert not lack(78.0, Use.BF16, memory=tight)
+    assert memory_refusal(case(memory=tight), gpu(79.6), Use.BF16) is None
+    assert lack(78.0, Use.BF16, memory=tight) is None
     assert lack(77.0, Use.BF16, memory=tight)

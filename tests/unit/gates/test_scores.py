@@ -2,11 +2,13 @@ import math
 
 import pytest
 
-from pytest_mxq.gates.accuracy import decide, summarize
-from pytest_mxq.gates.bounds import GATES, Bound
-from pytest_mxq.gates.verdict import Outcome
-
-LPIPS, SSIM, PSNR = (GATES[name] for name in ("lpips", "ssim", "psnr"))
+from pytest_mxq.gates.base import AccuracyGate
+from pytest_mxq.gates.bounds import Bound
+from pytest_mxq.gates.lpips import LPIPS
+from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.gates.psnr import PSNR
+from pytest_mxq.gates.scores import decide, summarize
+from pytest_mxq.gates.ssim import SSIM
 
 
 def test_summary_of_a_distance() -> None:
@@ -28,29 +30,29 @@ def test_p90_is_the_nearest_rank() -> None:
     assert summarize([i / 10 for i in range(1, 11)], higher_is_better=True).p90 == 0.2
 
 
-@pytest.mark.parametrize("kind", [LPIPS, SSIM, PSNR])
-def test_nan_never_passes(kind: object) -> None:
-    assert kind in GATES.values()
-    gate = next(gate for gate in GATES.values() if gate is kind)
-    scores = summarize([0.5, math.nan], higher_is_better=gate.higher_is_better)
-    assert decide(gate, scores, Bound(mean=0.1 if gate.higher_is_better else 0.8, worst=None))[0] is Outcome.REGRESSION
+@pytest.mark.parametrize("gate", [LPIPS, SSIM, PSNR], ids=lambda gate: gate.name)
+def test_nan_never_passes(gate: AccuracyGate) -> None:
+    upwards = gate.scale.higher_is_better
+    scores = summarize([0.5, math.nan], higher_is_better=upwards)
+    assert decide(gate.scale, scores, Bound(mean=0.1 if upwards else 0.8, worst=None))[0] is Outcome.REGRESSION
     assert scores.worst_index == 1
 
 
 def test_an_infinite_distance_never_passes() -> None:
     scores = summarize([0.1, math.inf], higher_is_better=False)
-    assert decide(LPIPS, scores, Bound(mean=0.8, worst=0.8))[0] is Outcome.REGRESSION
+    assert decide(LPIPS.scale, scores, Bound(mean=0.8, worst=0.8))[0] is Outcome.REGRESSION
 
 
 def test_images_equal_to_the_reference_do_not_lift_the_mean_psnr_of_the_others() -> None:
     scores = summarize([math.inf, 5.0, 5.0, 5.0], higher_is_better=True)
     assert scores.mean == 5.0
-    assert decide(PSNR, scores, Bound(mean=30, worst=None))[0] is Outcome.REGRESSION
+    assert decide(PSNR.scale, scores, Bound(mean=30, worst=None))[0] is Outcome.REGRESSION
 
 
 def test_nothing_but_a_finite_number_passes() -> None:
     assert (
-        decide(PSNR, summarize([math.inf], higher_is_better=True), Bound(mean=30, worst=None))[0] is Outcome.REGRESSION
+        decide(PSNR.scale, summarize([math.inf], higher_is_better=True), Bound(mean=30, worst=None))[0]
+        is Outcome.REGRESSION
     )
 
 
@@ -68,7 +70,7 @@ def test_mean_and_worst_are_both_bounds_and_what_failed_stands_first(
     values: list[float], outcome: Outcome, sentence: str
 ) -> None:
     scores = summarize(values, higher_is_better=False)
-    assert decide(LPIPS, scores, Bound(mean=0.15, worst=0.2)) == (outcome, sentence)
+    assert decide(LPIPS.scale, scores, Bound(mean=0.15, worst=0.2)) == (outcome, sentence)
 
 
 def test_no_values_are_refused() -> None:

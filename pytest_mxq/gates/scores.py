@@ -1,25 +1,50 @@
-"""Deciding an accuracy gate: scores of all images against the bound of the mean and of the worst image."""
+"""The values of one metric over the outputs of a case: summary, decision, and the worst outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf, isfinite, isnan, nan, sqrt
 from statistics import fmean, stdev
 
-from pytest_mxq.gates.bounds import Bound, GateKind
+from pytest_mxq.gates.base import Scale
+from pytest_mxq.gates.bounds import Bound
 from pytest_mxq.gates.distributions import student_t_quantile
-from pytest_mxq.gates.verdict import Outcome, Scores
+from pytest_mxq.gates.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """One metric's values, in the order of the prompts: for every image, for every frame, or for every video.
+
+    Attributes:
+        values: the values.
+        mean: their mean.
+        worst: the worst of them.
+        worst_index: its index.
+        p90: the value that 90 % of them do not fall behind.
+        mean_bound_95: one-sided 95 % bound of the mean, on the side of worse; NaN where there are too few values.
+        frames: values of each video, one after the other; 1 where there is one value for each image or video.
+    """
+
+    values: tuple[float, ...]
+    mean: float
+    worst: float
+    worst_index: int
+    p90: float
+    mean_bound_95: float
+    frames: int = 1
 
 
 def summarize(values: Sequence[float], *, higher_is_better: bool, frames: int = 1) -> Scores:
-    """Mean, worst, 90th percentile and one-sided 95 % bound of the mean of one metric.
+    """Return mean, worst, 90th percentile and one-sided 95 % bound of the mean of one metric.
 
     An image that equals its reference has an infinite PSNR; it is left out of the mean, which it would make infinite
     whatever the others are.
 
     p90 is the value that 90 % of the images do not fall behind (nearest rank, in the direction of worse);
     the 95 % bound of the mean is Student's, on the side of worse, over the means of the videos where there are such:
-    frames of one video are no independent images.
+    the frames of one video are not independent.
 
     Args:
         values: one value per image, frame or video.
@@ -63,40 +88,39 @@ def _mean_bound(values: Sequence[float], *, higher_is_better: bool) -> float:
     return fmean(values) - margin if higher_is_better else fmean(values) + margin
 
 
-def decide(kind: GateKind, scores: Scores, bound: Bound) -> tuple[Outcome, str]:
-    """Pass or regression, and the sentence that says why.
+def decide(scale: Scale, scores: Scores, bound: Bound) -> tuple[Outcome, str]:
+    """Return pass or regression, and the sentence that says why.
 
     Nothing passes that is not a finite number.
 
-    >>> from pytest_mxq.gates.bounds import GATES
-    >>> decide(GATES["lpips"], summarize([0.1, 0.2], higher_is_better=False), Bound(mean=0.2, worst=0.3))
+    >>> scores = summarize([0.1, 0.2], higher_is_better=False)
+    >>> decide(Scale(higher_is_better=False), scores, Bound(mean=0.2, worst=0.3))
     (<Outcome.PASS: 'pass'>, 'mean 0.1500 <= 0.2000, worst 0.2000 <= 0.3000')
     """
-    mean_ok, mean_text = _compare(kind, "mean", scores.mean, bound.mean)
+    mean_ok, mean_text = _compare(scale, "mean", scores.mean, bound.mean)
     if bound.worst is None:
         return (Outcome.PASS if mean_ok else Outcome.REGRESSION), mean_text
-    worst_ok, worst_text = _compare(kind, "worst", scores.worst, bound.worst)
+    worst_ok, worst_text = _compare(scale, "worst", scores.worst, bound.worst)
     texts = [mean_text, worst_text] if mean_ok or not worst_ok else [mean_text]
     if mean_ok and not worst_ok:
         texts.reverse()
     return (Outcome.PASS if mean_ok and worst_ok else Outcome.REGRESSION), ", ".join(texts)
 
 
-def _compare(kind: GateKind, what: str, value: float, limit: float) -> tuple[bool, str]:
-    good = isfinite(value) and (value >= limit if kind.higher_is_better else value <= limit)
-    sign = {(True, True): ">=", (True, False): "<", (False, True): "<=", (False, False): ">"}[
-        kind.higher_is_better, good
-    ]
-    if not isfinite(value):
-        sign = "is no finite number, bound"
-    value_text, limit_text = kind.show(value), kind.show(limit)
+_SIGNS = {(True, True): ">=", (True, False): "<", (False, True): "<=", (False, False): ">"}
+
+
+def _compare(scale: Scale, what: str, value: float, limit: float) -> tuple[bool, str]:
+    good = scale.holds(value, limit)
+    sign = _SIGNS[scale.higher_is_better, good] if isfinite(value) else "is not a finite number, bound"
+    value_text, limit_text = scale.show(value), scale.show(limit)
     if not good and value_text == limit_text:
         value_text, limit_text = repr(value), repr(limit)
     return good, f"{what} {value_text} {sign} {limit_text}"
 
 
 def worst_first(values: Sequence[float], *, higher_is_better: bool, frames: int = 1) -> list[int]:
-    """Indices of the values, the worst first; a NaN is worse than any number; of each video its worst frame alone.
+    """Return the indices of the values, the worst first; a NaN is worse than any number; of each video its worst frame.
 
     >>> worst_first([0.1, 0.3, 0.2], higher_is_better=False)
     [1, 2, 0]

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from pytest_mxq.gates.bounds import SpeedBound
-from pytest_mxq.gates.performance import decide
+from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.speed_statistics import SpeedMode, SpeedRule
-from pytest_mxq.gates.verdict import Outcome, SpeedFacts, SpeedSamples
+from pytest_mxq.gates.speedup import SpeedBound, SpeedFacts, SpeedSamples, decide_speedup
 
 # Three BF16 sessions whose medians have the sds 0.2 % and 0.82 % on the log scale: a process sd of a speedup of the
 # default 1 %, or of 0.82 % sqrt(2) 2.92 / 1.645 = 2.1 %.
@@ -34,7 +33,7 @@ def decided(
         quantized=quantized,
         sessions=tuple(tuple(session) for session in sessions),
     )
-    outcome, sentence, facts = decide(samples, SpeedBound(speedup=bound, rule=rule), alpha=alpha)
+    outcome, sentence, facts = decide_speedup(samples, SpeedBound(speedup=bound, rule=rule), alpha=alpha)
     assert facts is not None
     return outcome, sentence, facts
 

@@ -1,0 +1,71 @@
+"""From a plan to its verdict: preflight, dispatch, the mapping of errors to verdicts, and the time of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+from pytest_mxq.environment.fingerprint import Fingerprint
+from pytest_mxq.errors import MxqError, WeightsUnavailableError
+from pytest_mxq.evaluation.protocols import Strategy, Workload
+from pytest_mxq.gates.base import AccuracyGate
+from pytest_mxq.gates.outcome import Outcome, Stop
+from pytest_mxq.gates.verdict import Verdict
+from pytest_mxq.planning.plans import GatePlan, RefreshPlan, RunnablePlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluator:
+    """Evaluates the plans of one session.
+
+    Attributes:
+        fingerprint: of this process.
+        preflight: returns why a plan cannot be evaluated on the machine as it is now, or None.
+        accuracy: makes the strategy of gates that score outputs; the strategies are made when first needed, since
+            torch is imported with them.
+        performance: makes the strategy of gates that measure compiled calls.
+        refresh: makes the strategy that measures and stores baselines.
+    """
+
+    fingerprint: Fingerprint
+    preflight: Callable[[RunnablePlan], str | None]
+    accuracy: Callable[[], Strategy[GatePlan]]
+    performance: Callable[[], Strategy[GatePlan]]
+    refresh: Callable[[], Strategy[RefreshPlan]]
+
+    def evaluate(self, plan: RunnablePlan, workload: Workload, *, next_command: str | None = None) -> Verdict:
+        """Return the verdict of one plan; whatever goes wrong is a verdict too.
+
+        Args:
+            plan: the plan.
+            workload: the test's body.
+            next_command: the command that runs this item again.
+        """
+        start = perf_counter()
+        draft = self._draft(plan, next_command)
+        try:
+            verdict = self._evaluate(plan, workload, draft)
+        except Stop as stop:
+            verdict = replace(draft, outcome=stop.outcome, sentence=str(stop), **stop.facts)
+        except WeightsUnavailableError as error:
+            verdict = draft.because(Outcome.SKIPPED, str(error))
+        except MxqError as error:
+            verdict = draft.because(Outcome.ERROR, str(error))
+        return replace(verdict, seconds=perf_counter() - start)
+
+    def _draft(self, plan: RunnablePlan, next_command: str | None) -> Verdict:
+        hard = dict(self.fingerprint.hard)
+        draft = Verdict(cell=plan.cell, outcome=Outcome.ERROR, sentence="", fingerprint=hard)
+        if isinstance(plan, RefreshPlan):
+            return draft
+        return replace(draft, scale=plan.gate.scale, emulated=plan.emulated, next_command=next_command)
+
+    def _evaluate(self, plan: RunnablePlan, workload: Workload, draft: Verdict) -> Verdict:
+        refusal = self.preflight(plan)
+        if refusal is not None:
+            raise Stop(Outcome.ENVIRONMENT, refusal)
+        if isinstance(plan, RefreshPlan):
+            return self.refresh().evaluate(plan, workload, draft)
+        strategy = self.accuracy() if isinstance(plan.gate, AccuracyGate) else self.performance()
+        return strategy.evaluate(plan, workload, draft)

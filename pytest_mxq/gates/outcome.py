@@ -1,0 +1,49 @@
+"""The kinds of verdict, and the exception that ends a gate with one of them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+
+class Outcome(StrEnum):
+    """The kinds of verdict; every requested cell ends in exactly one of them."""
+
+    PASS = "pass"
+    MARGINAL = "marginal"
+    REGRESSION = "regression"
+    INCONCLUSIVE = "inconclusive"
+    STALE = "stale"
+    MISSING = "missing"
+    NOT_QUANTIZED = "not-quantized"
+    DEGENERATE = "degenerate"
+    ENVIRONMENT = "environment"
+    SKIPPED = "skipped"
+    ERROR = "error"
+    NOT_RUN = "not-run"
+    REFRESHED = "refreshed"
+
+    @property
+    def is_good(self) -> bool:
+        """Tell whether the gate let the model through (a skip is neither good nor a failure)."""
+        return self in {Outcome.PASS, Outcome.MARGINAL, Outcome.REFRESHED}
+
+    @property
+    def is_failure(self) -> bool:
+        """Tell whether the test fails."""
+        return not self.is_good and self is not Outcome.SKIPPED
+
+
+class Stop(Exception):  # noqa: N818  the end of an evaluation, not an error
+    """End a gate before its comparison, with a verdict of its own kind and what was known by then.
+
+    Args:
+        outcome: the kind of verdict.
+        sentence: why.
+        facts: further fields of the verdict, by name.
+    """
+
+    def __init__(self, outcome: Outcome, sentence: str, **facts: Any) -> None:
+        super().__init__(sentence)
+        self.outcome = outcome
+        self.facts = facts

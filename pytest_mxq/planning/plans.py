@@ -1,0 +1,144 @@
+"""What one item is to do: judge a gate, refresh a baseline, skip with a reason, or fail with a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pytest_mxq.gates.base import AccuracyGate
+
+if TYPE_CHECKING:
+    from pytest_mxq.environment.device import Device
+    from pytest_mxq.formats import Format
+    from pytest_mxq.gates.base import Gate
+    from pytest_mxq.gates.verdict import Cell
+    from pytest_mxq.planning.case import Case
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatePlan:
+    """One gate, ready to be judged.
+
+    Attributes:
+        drift_limit: how far regenerated BF16 images may be from the stored ones, LPIPS.
+    """
+
+    cell: Cell
+    case: Case
+    gate: Gate
+    number_format: Format
+    bound: Any
+    emulated: bool
+    drift_limit: float
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Order that builds every arm once: model, weights, format, outputs before compiled calls, case, gate.
+
+        An arm that generates outputs is another one than the compiled one, and its text encoders are elsewhere.
+        """
+        revision = self.case.settings.revision or ""
+        what = "outputs" if isinstance(self.gate, AccuracyGate) else "times"
+        return self.cell.model, revision, self.cell.format, what, self.cell.case, self.cell.gate
+
+    @property
+    def batch_caution(self) -> str | None:
+        """What is known to go wrong with the format at this batch size; None: nothing, or it runs emulated."""
+        return None if self.emulated else batch_caution(self.number_format, self.case)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshPlan:
+    """The BF16 arm of one case, to be measured and stored."""
+
+    cell: Cell
+    case: Case
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Order that loads every model once."""
+        return self.cell.model, self.case.settings.revision or "", self.cell.format, "", self.cell.case, self.cell.gate
+
+    @property
+    def batch_caution(self) -> str | None:
+        """What is known to go wrong; a refresh runs BF16 alone."""
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedPlan:
+    """A gate or a refresh that cannot run here.
+
+    Attributes:
+        reason: what is lacking, and what would help.
+        emulated: whether the format would be emulated here.
+        batch_caution: what is known to go wrong at this batch size where it can run.
+    """
+
+    cell: Cell
+    case: Case
+    reason: str
+    emulated: bool = False
+    batch_caution: str | None = None
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Order among other items."""
+        return self.cell.model, "", self.cell.format, "", self.cell.case, self.cell.gate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvalidPlan:
+    """A test that cannot be gated as it is written.
+
+    Attributes:
+        fault: what is wrong with it; raised in its setup.
+    """
+
+    cell: Cell
+    fault: str
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Order among other items."""
+        return self.cell.model, "", self.cell.format, "", self.cell.case, self.cell.gate
+
+    @property
+    def batch_caution(self) -> str | None:
+        """What is known to go wrong; nothing runs."""
+        return None
+
+
+Plan: TypeAlias = GatePlan | RefreshPlan | SkippedPlan | InvalidPlan
+RunnablePlan: TypeAlias = GatePlan | RefreshPlan
+
+
+def batch_caution(number_format: Format, case: Case) -> str | None:
+    """Return what is known to go wrong with a format at a case's batch size; None: nothing."""
+    caution, size = number_format.batch_caution, case.settings.batch_size
+    if caution is None or size < caution.from_size:
+        return None
+    return f"{number_format.name} at batch size {size}: {caution.said_of(case.recipe.name)}"
+
+
+def batch_cautions(plans: Iterable[Plan]) -> list[str]:
+    """Return what is known to go wrong with some of the plans, once a caution, with the tests that it concerns."""
+    tests: dict[str, list[str]] = {}
+    for plan in plans:
+        if plan.batch_caution:
+            tests.setdefault(plan.batch_caution, []).append(plan.cell.nodeid)
+    return [
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {caution}"
+        for caution, names in tests.items()
+    ]
+
+
+def kernel_cautions(plans: Iterable[Plan], device: Device) -> list[str]:
+    """Return the caution of `kernel_caution` for what is going to run natively, where there is one."""
+    from pytest_mxq.planning.requirements import kernel_caution
+
+    native = [plan for plan in plans if isinstance(plan, GatePlan) and not plan.emulated]
+    formats = {plan.number_format.name: plan.number_format for plan in native}
+    caution = kernel_caution(formats.values(), device)
+    return [caution] if caution else []

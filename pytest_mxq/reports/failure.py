@@ -1,0 +1,97 @@
+"""Why a gate failed, as its test says it: subject, observed and bound, reference, evidence, next command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.reports.paths import shown_path
+
+if TYPE_CHECKING:
+    from pytest_mxq.gates.scores import Scores
+    from pytest_mxq.gates.speedup import SpeedFacts
+    from pytest_mxq.gates.verdict import ReferenceNote, Verdict
+
+
+def word_of(outcome: Outcome) -> str:
+    """Return what a table calls an outcome: a regression stands out."""
+    return "REGRESSION" if outcome is Outcome.REGRESSION else outcome.value
+
+
+def failure_text(verdict: Verdict, *, root: Path, report: Path) -> str:
+    """Return why a gate failed, in a few lines.
+
+    Args:
+        verdict: its verdict.
+        root: the project's root, to which a manifest's path is relative.
+        report: the report's folder, to which comparison images' paths are relative.
+    """
+    cell = verdict.cell
+    emulated = " (emulated)" if verdict.emulated else ""
+    word = word_of(verdict.outcome).upper()
+    first = f"{word}  {cell.model} {cell.format}{emulated} {cell.gate}   {verdict.sentence}"
+    return "\n".join([first, *_details(verdict, root, report)])
+
+
+def _details(verdict: Verdict, root: Path, report: Path) -> Iterator[str]:
+    if verdict.scores is not None:
+        yield from _scores(verdict, verdict.scores)
+    if verdict.speed is not None:
+        yield from _rounds(verdict.speed)
+    if verdict.reference is not None:
+        yield from _reference(verdict.reference, root)
+    if verdict.evidence is not None:
+        yield f"  evidence  {verdict.evidence.sentence}"
+    for path in verdict.comparisons:
+        yield f"  look at   {shown_path(report / path)}"
+    if verdict.next_command:
+        yield f"  next      {verdict.next_command}"
+
+
+def _scores(verdict: Verdict, scores: Scores) -> Iterator[str]:
+    show = verdict.show
+    frame = f", frame {scores.worst_index % scores.frames + 1}" if scores.frames > 1 else ""
+    yield f"  worst     {show(scores.worst)}  {verdict.worst_prompt!r}{frame}"
+    noun = "frame" if scores.frames > 1 else verdict.scale.noun if verdict.scale else "value"
+    margin = f" (95 % bound {show(scores.mean_bound_95)})" if isfinite(scores.mean_bound_95) else ""
+    yield f"  {noun + 's':<9} {len(scores.values)}: mean {show(scores.mean)}{margin}, p90 {show(scores.p90)}"
+
+
+def _reference(reference: ReferenceNote, root: Path) -> Iterator[str]:
+    where = f"{shown_path(root / reference.manifest)} " if reference.manifest else ""
+    yield f"  baseline  {reference.mode}: {where}({reference.reason})"
+    if reference.noise_repeat is not None:
+        compiled = reference.noise_compiled
+        tail = "" if compiled is None else f", eager against compiled {compiled:.4f}"
+        yield f"  noise     BF16 against BF16: LPIPS repeated {reference.noise_repeat:.4f}{tail}"
+
+
+def _rounds(speed: SpeedFacts) -> Iterator[str]:
+    """Yield a strip of the rounds of each arm, each on its own scale, and what was seen of the machine."""
+    samples = speed.samples
+    for name, values in (("BF16", samples.bf16), ("quantized", samples.quantized)):
+        if values:
+            yield f"  {name:<9} {strip(values)}  {min(values):.3f} to {max(values):.3f} s"
+    watched = [f"{len(samples.voided)} rounds voided"]
+    if samples.throttle_share is not None:
+        watched.append(f"slowed down in {samples.throttle_share:.0%}")
+    if samples.power_cap_share is not None:
+        watched.append(f"power cap in {samples.power_cap_share:.0%}")
+    first = " and ".join(f"{seconds:.1f} s" for seconds in samples.first_call)
+    how = f"{samples.execution}; whole calls; no reference workload"
+    yield f"  machine   {', '.join(watched)}; first calls {first}; {how}"
+
+
+def strip(values: Sequence[float]) -> str:
+    """Return one block a value, from the lowest of them to the highest.
+
+    >>> strip([1.0, 1.5, 2.0])
+    '▁▅█'
+    """
+    blocks = "▁▂▃▄▅▆▇█"
+    low = min(values)
+    span = (max(values) - low) or 1.0
+    return "".join(blocks[round((value - low) / span * (len(blocks) - 1))] for value in values)

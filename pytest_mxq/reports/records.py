@@ -1,0 +1,181 @@
+"""Verdicts and reports as JSON, both ways; the types are the schema.
+
+JSON has no infinity and no NaN: such a number is written as the text "inf", "-inf" or "nan", and read back as a number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from pytest_mxq.errors import ReportInvalidError
+from pytest_mxq.gates.verdict import Cell, Verdict
+
+SCHEMA_VERSION = 2
+
+Json: TypeAlias = Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFacts:
+    """The device of a run: its name, its folder among the baselines, and whether it is "cuda" or "cpu"."""
+
+    name: str
+    slug: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FingerprintFacts:
+    """What must be equal for numbers to be comparable, and what is only recorded."""
+
+    hard: dict[str, str]
+    recorded: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """The options of a run; paths relative to the project's root, or as they were given where they lie elsewhere."""
+
+    formats: tuple[str, ...]
+    models: tuple[str, ...]
+    gates: tuple[str, ...]
+    reference: str
+    refresh: bool
+    emulate: bool
+    strict: bool
+    random_weights: bool
+    alpha: float
+    baselines: str
+    media: str | None
+    sources: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What ``report.json`` holds.
+
+    Attributes:
+        schema_version: of this layout.
+        created: ISO 8601 date and time.
+        verdicts: one for every requested (case, format, gate); paths of comparison images are relative to the
+            report's folder, those of manifests to the project's root.
+        problems: what is wrong with the run as a whole.
+        cautions: what is known to go wrong.
+    """
+
+    schema_version: Literal[2] = 2
+    created: str
+    settings: RunSettings
+    device: DeviceFacts
+    fingerprint: FingerprintFacts
+    verdicts: tuple[Verdict, ...]
+    problems: tuple[str, ...]
+    cautions: tuple[str, ...]
+
+
+def to_record(verdict: Verdict, portable: Callable[[str], str] = str) -> Json:
+    """Return a verdict as plain values that cross xdist and JSON.
+
+    Args:
+        verdict: the verdict.
+        portable: takes the machine's paths out of a text.
+    """
+    return _jsonable(msgspec.to_builtins(verdict), portable)
+
+
+def from_record(record: Json) -> Verdict:
+    """Return the verdict of a record.
+
+    Raises:
+        ReportInvalidError: it is no such record; names the field.
+    """
+    verdict: Verdict = _convert(record, Verdict, "a verdict")
+    return verdict
+
+
+def cell_record(cell: Cell) -> dict[str, str]:
+    """Return a cell as plain values."""
+    record: dict[str, str] = msgspec.to_builtins(cell)
+    return record
+
+
+def cell_of(record: Mapping[str, str]) -> Cell:
+    """Return the cell of a record.
+
+    Raises:
+        ReportInvalidError: it is no such record.
+    """
+    cell: Cell = _convert(dict(record), Cell, "a cell")
+    return cell
+
+
+def encode_report(report: Report) -> bytes:
+    """Return the text of ``report.json``."""
+    plain = _jsonable(msgspec.to_builtins(report), str)
+    return (json.dumps(plain, indent=2, allow_nan=False) + "\n").encode()
+
+
+def decode_report(data: bytes, *, where: str) -> Report:
+    """Return the report in a ``report.json``.
+
+    Args:
+        data: its bytes.
+        where: the file, for messages.
+
+    Raises:
+        ReportInvalidError: not JSON, of another schema version, or not what the schema says; names ``where``, the
+            field, and the next step.
+    """
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise ReportInvalidError(f"{where}: not a JSON document ({error}); run the gates again") from None
+    found = document.get("schema_version") if isinstance(document, dict) else None
+    if found != SCHEMA_VERSION:
+        way = "upgrade pytest-mxq" if isinstance(found, int) and found > SCHEMA_VERSION else "run the gates again"
+        raise ReportInvalidError(
+            f"{where}: the report has schema_version {found!r}, this pytest-mxq reads {SCHEMA_VERSION}; {way}"
+        )
+    report: Report = _convert(document, Report, where)
+    return report
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of ``report.json``, from the types."""
+    schema = msgspec.json.schema(Report)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    widened: dict[str, Any] = _with_texts_for_numbers(schema)
+    return widened
+
+
+def _convert(value: Any, kind: type[Any], where: str) -> Any:
+    try:
+        return msgspec.convert(value, kind, strict=False)  # not strict: "inf" and "nan" are numbers
+    except msgspec.ValidationError as error:
+        raise ReportInvalidError(f"{where}: {error}; run the gates again") from None
+
+
+def _jsonable(value: Any, portable: Callable[[str], str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _jsonable(item, portable) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item, portable) for item in value]
+    if isinstance(value, str):
+        return portable(value)
+    return str(value) if isinstance(value, float) and not isfinite(value) else value
+
+
+def _with_texts_for_numbers(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_with_texts_for_numbers(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("type") == "number":
+        return {"anyOf": [schema, {"enum": ["inf", "-inf", "nan"]}]}
+    return {key: _with_texts_for_numbers(item) for key, item in schema.items()}

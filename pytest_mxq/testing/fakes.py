@@ -1,0 +1,360 @@
+"""A backend and a benchmark without torch; what a gate decides of them is real."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pytest_mxq.baselines.manifest import Identity, Selection
+from pytest_mxq.environment.device import Device
+from pytest_mxq.errors import CaseFaultError, MxqError, WeightsUnavailableError
+from pytest_mxq.evaluation.protocols import Machine
+from pytest_mxq.formats import Format
+from pytest_mxq.gates.base import AccuracyGate
+from pytest_mxq.gates.evidence import Evidence
+from pytest_mxq.gates.memory import PeakMemory
+from pytest_mxq.gates.outcome import Outcome, Stop
+from pytest_mxq.gates.speed_statistics import SpeedMode
+from pytest_mxq.gates.speedup import SpeedSamples
+from pytest_mxq.gates.verdict import OutputFault
+
+if TYPE_CHECKING:
+    from pytest_mxq.evaluation.protocols import Workload
+    from pytest_mxq.gates.sampling import Sampling
+    from pytest_mxq.planning.arms import ArmSpec
+    from pytest_mxq.planning.case import Case
+from pytest_mxq.testing.devices import CPU
+
+BEHAVIOUR, LOG = Path("behaviour.json"), Path("backend.log")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """How the fake backend and benchmark behave; every field has a default.
+
+    Attributes:
+        shift: by format, by how much each image's red differs from BF16's: LPIPS is a thousandth of it. A list is
+            taken prompt by prompt.
+        faults: by label of what is generated, sentences of degenerate outputs.
+        quantized: how many of five layers are quantized.
+        nan: whether every score is NaN.
+        weights: name of the weights.
+        unavailable: why the model's weights cannot be loaded, or None.
+        free: GiB that are free on the device, or None.
+        seconds: by format and "bf16", seconds a call.
+        scatter: relative scatter of these.
+        peak: by format and "bf16", peak memory, GiB.
+        environment: why the machine is not fit to be timed on, or None.
+        execution: how the timed arms run.
+        inductor: name of Inductor's configuration.
+        others: processes that the driver lists beside this one.
+    """
+
+    shift: dict[str, int | list[int]] = field(default_factory=dict)
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    quantized: int = 4
+    nan: bool = False
+    weights: str = "folder:0"
+    unavailable: str | None = None
+    free: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    scatter: float = 0.001
+    peak: dict[str, float] = field(default_factory=dict)
+    environment: str | None = None
+    execution: str = "compiled blocks, default"
+    inductor: str = "0123"
+    others: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls) -> Behaviour:
+        """Return what ``behaviour.json`` in the working directory says, the default without one.
+
+        Raises:
+            MxqError: it says something else.
+        """
+        if not BEHAVIOUR.exists():
+            return cls()
+        try:
+            return msgspec.json.decode(BEHAVIOUR.read_bytes(), type=cls)
+        except msgspec.MsgspecError as error:
+            raise MxqError(f"{BEHAVIOUR}: {error}; fields: {', '.join(cls.__dataclass_fields__)}") from None
+
+
+def fake_machine(device: Device = CPU) -> Machine:
+    """Return a machine whose backend and benchmark need no torch."""
+    return Machine(
+        device=device,
+        backend=lambda _progress: FakeBackend(),
+        benchmark=lambda backend, _cache: FakeBenchmark(backend),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeOutputs:
+    """Images of 16 x 16 pixels in one colour each."""
+
+    images: tuple[Any, ...]
+    positions: tuple[int, ...]
+    faults: tuple[OutputFault, ...]
+    identity: Identity
+    noun: str = "image"
+
+    def subset(self, positions: Sequence[int]) -> FakeOutputs:
+        """Return the images at some positions."""
+        rows = [self.positions.index(position) for position in positions]
+        return replace(self, images=tuple(self.images[row] for row in rows), positions=tuple(positions))
+
+    def equals(self, other: FakeOutputs) -> bool:
+        """Tell whether all images are bit-identical."""
+        return [image.tobytes() for image in self.images] == [image.tobytes() for image in other.images]
+
+    def differences(self, _other: FakeOutputs) -> tuple[str, ...]:
+        """Return nothing: images have no length."""
+        return ()
+
+    def to_media(self) -> list[Any]:
+        """Return the images."""
+        return list(self.images)
+
+
+class _FakePipeline:
+    """What a workload gets; it returns the prompts, so that prompts and seeds matter."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.calls: list[dict[str, Any]] = []
+        self.pipe = "raw pipeline"
+
+    def __call__(self, prompt: Any, **overrides: Any) -> list[str]:
+        self.calls.append({**self.case.recipe.call, **overrides})
+        return [prompt] if isinstance(prompt, str) else list(prompt)
+
+
+class FakeBackend:
+    """Generates one-colour images by PIL, and scores them by their red; what a gate decides of it is real."""
+
+    def __init__(self) -> None:
+        self.behaviour = Behaviour.read()
+
+    def generate(
+        self, case: Case, workload: Workload, arm: ArmSpec, *, label: str, chunks: Sequence[int] | None = None
+    ) -> FakeOutputs:
+        """Generate a case, or some chunks of its prompts."""
+        self._load()
+        self.log(f"generate {case.recipe.name} {case.name} {label}")
+        shifts = self._shifts(arm, case)
+        size = case.settings.batch_size
+        starts = list(range(0, len(case.prompts), size))
+        images: list[Any] = []
+        positions: list[int] = []
+        calls: list[dict[str, Any]] = []
+        for start in starts if chunks is None else [starts[chunk] for chunk in chunks]:
+            prompts = case.prompts[start : start + size]
+            pipeline = _FakePipeline(case)
+            result = workload(pipeline, prompts[0] if size == 1 else list(prompts))
+            if not isinstance(result, list):
+                raise CaseFaultError(f"the test returned {type(result).__name__}")
+            images += [fake_image(text, shifts[(start + row) % len(shifts)]) for row, text in enumerate(result)]
+            positions += range(start, start + len(prompts))
+            calls += [call for call in pipeline.calls if call not in calls]
+        faults = tuple(OutputFault(0, text) for text in self.behaviour.faults.get(label, ()))
+        identity = _identity(case, calls, self.behaviour.weights)
+        return FakeOutputs(images=tuple(images), positions=tuple(positions), faults=faults, identity=identity)
+
+    def evidence(self, case: Case, arm: ArmSpec) -> Evidence:
+        """Return the evidence that the behaviour states."""
+        self._load()
+        self.log(f"arm {case.recipe.name} {arm.name}")
+        names = [f"blocks.{index}" for index in range(self.behaviour.quantized)]
+        return Evidence(
+            quantized=len(names),
+            chosen=len(names),
+            total=5,
+            weight_share=len(names) / 5,
+            weight_bytes=50,
+            bf16_bytes=100,
+            layers={"blocks.*": len(names)},
+            layers_sha256=hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        )
+
+    def selection(self, _case: Case, _number_format: Format) -> Selection | None:
+        """Return four layers of five."""
+        return Selection.of([f"blocks.{index}" for index in range(4)], total=5, weight_share=0.8)
+
+    def load(self, media: Sequence[Any], identity: Identity) -> FakeOutputs:
+        """Return stored images."""
+        return FakeOutputs(images=tuple(media), positions=tuple(range(len(media))), faults=(), identity=identity)
+
+    def score(self, gate: AccuracyGate, reference: FakeOutputs, other: FakeOutputs) -> list[float]:
+        """Return the difference of the first pixel's red / 1000 as LPIPS and the like; SSIM and PSNR follow from it."""
+        lpips = [abs(_red(one) - _red(two)) / 1000 for one, two in zip(reference.images, other.images, strict=True)]
+        if self.behaviour.nan:
+            return [float("nan")] * len(lpips)
+        derived: dict[str, Callable[[float], float]] = {
+            "ssim": lambda value: 1 - value,
+            "psnr": lambda value: 60 - 1000 * value,
+            "audio": lambda value: 1000 * value,
+        }
+        return [derived.get(gate.name, float)(value) for value in lpips]
+
+    def preview(self, _gate: AccuracyGate, outputs: FakeOutputs, index: int, _frame: int | None) -> Any:
+        """Return the image."""
+        return outputs.images[index]
+
+    def free_gib(self, _case: Case) -> float | None:
+        """Return what the behaviour states."""
+        return self.behaviour.free
+
+    def release(self) -> None:
+        """Free nothing: nothing is held."""
+
+    def log(self, text: str) -> None:
+        """Add a line to ``backend.log``."""
+        with LOG.open("a") as file:
+            file.write(text + "\n")
+
+    def _load(self) -> None:
+        if self.behaviour.unavailable is not None:
+            raise WeightsUnavailableError(self.behaviour.unavailable)
+
+    def _shifts(self, arm: ArmSpec, case: Case) -> list[int]:
+        if arm.number_format is None:
+            return [0 if arm.execution is case.settings.execution else 1]
+        shift = self.behaviour.shift.get(arm.name, 10)
+        return shift if isinstance(shift, list) else [shift]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeTimedBf16:
+    """A session of BF16 as the behaviour states it."""
+
+    seconds: tuple[float, ...]
+    peak_gib: float | None
+    execution: str
+    identity: Identity
+
+
+class FakeBenchmark:
+    """Times as the behaviour says: seconds of BF16 and of each format, with a little scatter."""
+
+    def __init__(self, backend: FakeBackend) -> None:
+        self.backend = backend
+        self.behaviour = backend.behaviour
+
+    def evidence(self, case: Case, number_format: Format) -> Evidence:
+        """Return the evidence that the behaviour states."""
+        from pytest_mxq.planning.arms import ArmSpec
+
+        arm = ArmSpec(number_format=number_format, emulated=False, execution=case.settings.execution)
+        return self.backend.evidence(case, arm)
+
+    def time_live(
+        self, case: Case, workload: Workload, number_format: Format, *, sampling: Sampling, seed: int
+    ) -> tuple[SpeedSamples, Identity]:
+        """Return eight rounds of both arms."""
+        self.backend.log(f"live {number_format.name}")
+        self.backend.log(f"limits {sampling.max_rounds} {sampling.max_seconds}")
+        samples = SpeedSamples(
+            mode=SpeedMode.LIVE,
+            bf16=self._times("bf16"),
+            quantized=self._times(number_format.name),
+            environment=self.behaviour.environment or "",
+            start_seed=seed,
+            execution=self.behaviour.execution,
+            first_call=(20.0, 11.0),
+            throttle_share=0.0,
+            power_cap_share=0.5,
+        )
+        return samples, self._observed(case, workload)
+
+    def time_quantized(
+        self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]
+    ) -> tuple[SpeedSamples, Identity]:
+        """Return eight rounds of the quantized arm."""
+        self.backend.log(f"stored {number_format.name}")
+        quantized = self._times(number_format.name)
+        samples = SpeedSamples(mode=SpeedMode.STORED, bf16=(), quantized=quantized, sessions=sessions)
+        return samples, self._observed(case, workload)
+
+    def time_bf16(self, case: Case, workload: Workload) -> FakeTimedBf16:
+        """Return a session of BF16.
+
+        Raises:
+            Stop: the behaviour states an unfit machine.
+        """
+        self.backend.log("session")
+        if self.behaviour.environment is not None:
+            raise Stop(Outcome.ENVIRONMENT, f"nothing was stored: {self.behaviour.environment}")
+        return FakeTimedBf16(
+            seconds=self._times("bf16"),
+            peak_gib=20.0,
+            execution=self.behaviour.execution,
+            identity=self._observed(case, workload),
+        )
+
+    def measure_memory(
+        self, case: Case, workload: Workload, number_format: Format | None
+    ) -> tuple[PeakMemory, Identity]:
+        """Return the peak that the behaviour states."""
+        name, usual = ("bf16", 20.0) if number_format is None else (number_format.name, 12.0)
+        self.backend.log(f"memory {name}")
+        peak = self.behaviour.peak.get(name, usual)
+        return PeakMemory(allocated_gib=peak, reserved_gib=peak + 1), self._observed(case, workload)
+
+    def execution(self, _case: Case) -> str:
+        """Return how the timed arms run."""
+        return self.behaviour.execution
+
+    def inductor_digest(self) -> str:
+        """Return a name of Inductor's configuration."""
+        return self.behaviour.inductor
+
+    def process_number(self) -> str | None:
+        """Return None: no driver lists this process."""
+        return None
+
+    def other_processes(self) -> Sequence[str]:
+        """Return the processes that the behaviour states."""
+        return self.behaviour.others
+
+    def _times(self, name: str, count: int = 8) -> tuple[float, ...]:
+        base, scatter = self.behaviour.seconds.get(name, 1.0), self.behaviour.scatter
+        wave = (0.0, 1.0, -1.0, 0.5, -0.5, 0.8, -0.3, 0.2)
+        return tuple(base * (1 + scatter * wave[(i + len(name)) % len(wave)]) for i in range(count))
+
+    def _observed(self, case: Case, workload: Workload) -> Identity:
+        pipeline = _FakePipeline(case)
+        workload(pipeline, case.prompts[0])
+        return _identity(case, pipeline.calls, self.behaviour.weights)
+
+
+def fake_image(text: str, shift: int) -> Any:
+    """Return the image of a prompt: 16 x 16 pixels in one colour, its red shifted."""
+    from PIL import Image
+
+    base = hashlib.sha256(text.encode()).digest()
+    return Image.new("RGB", (16, 16), (base[0] // 2 + shift, base[1], base[2]))
+
+
+def _red(image: Any) -> int:
+    return int(image.getpixel((0, 0))[0])
+
+
+def _identity(case: Case, calls: list[dict[str, Any]], weights: str) -> Identity:
+    return Identity(
+        model=case.recipe.name,
+        weights=weights,
+        prompts=case.prompts,
+        seed=case.settings.seed,
+        batch_size=case.settings.batch_size,
+        images_per_prompt=1,
+        width=16,
+        height=16,
+        execution=case.settings.execution.value,
+        calls=tuple(calls),
+    )

@@ -1,0 +1,86 @@
+"""In which order the arms of paired rounds run, and when sampling ends."""
+
+import doctest
+import math
+import random
+from itertools import pairwise
+
+import pytest
+
+from pytest_mxq.gates import sampling
+from pytest_mxq.gates.sampling import RoundOrder, Sampling, abba_order, enough
+from pytest_mxq.gates.speed_statistics import TARGET_HALF_WIDTH, SamplesError, hodges_lehmann, target_half_width
+
+
+def test_doctests_hold() -> None:
+    results = doctest.testmod(sampling)
+    assert results.failed == 0
+    assert results.attempted >= 4
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_abba_order_alternates_and_goes_on_where_a_shorter_one_ended(seed: int) -> None:
+    order = abba_order(20, seed)
+    assert all(a is not b for a, b in pairwise(order))
+    assert abba_order(6, seed) == order[:6]
+
+
+def test_abba_order_starts_with_either_arm() -> None:
+    assert {abba_order(1, seed)[0] for seed in range(20)} == set(RoundOrder)
+
+
+def rounds(n: int, spread: float) -> list[float]:
+    """BF16 times whose ln is 0 and +-spread in turn."""
+    return [2.0 * math.exp(spread * (index % 3 - 1)) for index in range(n)]
+
+
+def test_sampling_ends_on_the_width() -> None:
+    assert enough(rounds(6, 0.005), [1.0] * 6, Sampling(alpha=0.05), elapsed_seconds=0.0)
+    assert not enough(rounds(6, 0.03), [1.0] * 6, Sampling(alpha=0.05), elapsed_seconds=0.0)
+
+
+def test_sampling_ends_at_twenty_rounds_or_after_300_seconds_however_wide_the_interval() -> None:
+    assert not enough(rounds(18, 0.5), [1.0] * 18, Sampling(alpha=0.05), elapsed_seconds=299.0)
+    assert enough(rounds(18, 0.5), [1.0] * 18, Sampling(alpha=0.05), elapsed_seconds=300.0)
+    assert enough(rounds(20, 0.5), [1.0] * 20, Sampling(alpha=0.05), elapsed_seconds=0.0)
+
+
+def test_the_limits_of_rounds_and_seconds_can_be_set() -> None:
+    assert enough(rounds(8, 0.5), [1.0] * 8, Sampling(alpha=0.05, max_rounds=8), elapsed_seconds=0.0)
+    assert not enough(rounds(8, 0.5), [1.0] * 8, Sampling(alpha=0.05, max_rounds=10), elapsed_seconds=0.0)
+    assert enough(rounds(8, 0.5), [1.0] * 8, Sampling(alpha=0.05, max_seconds=30.0), elapsed_seconds=30.0)
+
+
+def test_sampling_never_ends_before_there_is_an_interval() -> None:
+    assert not enough([2.0] * 4, [1.0] * 4, Sampling(alpha=0.05), elapsed_seconds=1e6)
+    assert not enough([2.0] * 6, [1.0] * 6, Sampling(alpha=0.01), elapsed_seconds=1e6)
+
+
+def test_sampling_does_not_look_at_the_speedup() -> None:
+    rng = random.Random(1)
+    for _ in range(50):
+        bf16, quantized = ([rng.lognormvariate(0, 0.01) for _ in range(8)] for _ in range(2))
+        stops = {
+            enough(bf16, [factor * q for q in quantized], Sampling(alpha=0.05), elapsed_seconds=0.0)
+            for factor in (0.5, 0.9, 3)
+        }
+        assert len(stops) == 1
+
+
+def test_a_smaller_alpha_takes_more_rounds_for_the_interval_that_it_can_pass_with() -> None:
+    bf16 = [2.0 * math.exp(0.008 * (-1) ** index) for index in range(10)]
+    width = hodges_lehmann([math.log(b) for b in bf16], alpha=0.01).half_width
+    assert target_half_width(0.01) < width < TARGET_HALF_WIDTH
+    assert not enough(bf16, [1.0] * 10, Sampling(alpha=0.01), elapsed_seconds=0.0)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+def test_an_impossible_time_is_refused_with_its_place(bad: float) -> None:
+    with pytest.raises(SamplesError, match=rf"time 7 of .* is {bad} s"):
+        enough([1.0] * 7 + [bad], [1.0] * 8, Sampling(alpha=0.05), elapsed_seconds=0.0)
+
+
+@pytest.mark.parametrize("alpha", [0.0, -0.05, 0.5, 1.0, 1e-7, math.nan])
+def test_an_alpha_without_an_interval_is_refused(alpha: float) -> None:
+    with pytest.raises(SamplesError, match="alpha is"):
+        enough([1.0] * 20, [1.0] * 20, Sampling(alpha=alpha), elapsed_seconds=0.0)
