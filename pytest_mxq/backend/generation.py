@@ -16,6 +16,8 @@ from pytest_mxq.metrics import audio as audio_metrics
 from pytest_mxq.metrics import degenerate
 from pytest_mxq.metrics import flicker as video_metrics
 from pytest_mxq.metrics import images as pixels
+from pytest_mxq.metrics.psnr import psnr
+from pytest_mxq.metrics.ssim import ssim
 from pytest_mxq.pipelines.cache import Arm, ArmStore, How
 from pytest_mxq.pipelines.compile import CompileMode, compiling_faithfully
 from pytest_mxq.pipelines.generate import Generated, Series, generate
@@ -142,7 +144,7 @@ class TorchBackend:
         if gate == "flicker":
             _need_videos(reference)
             return video_metrics.flicker(reference.images, other.images, frames=reference.frames)
-        return {"ssim": pixels.ssim, "psnr": pixels.psnr}[gate](reference.images, other.images)
+        return {"ssim": ssim, "psnr": psnr}[gate](reference.images, other.images)
 
     def are_identical(self, reference: GeneratedOutputs, other: GeneratedOutputs) -> bool:
         """Whether all images, and all audio, are bit-identical."""
@@ -155,7 +157,7 @@ class TorchBackend:
     def lpips_info(self) -> LpipsInfo:
         """What LPIPS was computed with."""
         described = self._lpips_probe().describe()
-        return LpipsInfo(net=described.net, version=described.version, trunk_sha256=described.trunk_sha256)
+        return LpipsInfo(net=described.net, version=described.version, weights_sha256=described.weights_sha256)
 
     def _lpips_probe(self) -> Lpips:
         if self._lpips is None:

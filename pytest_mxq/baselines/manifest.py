@@ -130,11 +130,11 @@ class NoiseFloor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class LpipsInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which LPIPS the numbers come from: net, version, SHA-256 of the LPIPS weights's weights."""
+    """The LPIPS that the numbers come from: net, version, SHA-256 of the AlexNet weights."""
 
     net: Text
     version: Text
-    trunk_sha256: Sha256
+    weights_sha256: Sha256 = msgspec.field(name="trunk_sha256")  # its key in schema 1
 
 
 class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

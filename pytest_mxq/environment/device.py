@@ -1,4 +1,4 @@
-"""The device that torch would call `cuda:0`, or the CPU, found without torch: skipping a test must cost nothing."""
+"""The device that torch would call `cuda:0`, or the CPU, found without importing torch."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ CPU_NUMERICS_VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What the gates and baselines know of the device under test.
+    """The device under test, as the gates and baselines see it.
 
     Attributes:
         kind: `"cuda"` or `"cpu"`.
@@ -46,7 +46,7 @@ class Nvml(Protocol):
 
 
 def find_device(nvml: Nvml | None = None) -> Device:
-    """The device that torch would call `cuda:0` in this process, or the CPU if there is none.
+    """Return the device that torch would call `cuda:0` in this process, or the CPU where there is no GPU.
 
     `CUDA_VISIBLE_DEVICES` is read as CUDA reads it. Indices count in PCI order. CUDA itself counts so under
     `CUDA_DEVICE_ORDER=PCI_BUS_ID` or among equal GPUs; its default order (fastest first) is not documented, so for
@@ -127,7 +127,7 @@ def _slices(ask: _Reader, board: _Unit) -> Iterator[_Unit]:
 
 
 def _select(visible: str | None, gpus: Sequence[_Unit]) -> list[_Unit]:
-    """The units that `CUDA_VISIBLE_DEVICES` leaves, by CUDA's rules.
+    """Return the units that `CUDA_VISIBLE_DEVICES` leaves, by CUDA's rules.
 
     The first entry that names nothing (out of range, negative, unknown or ambiguous UUID) ends the list; an entry
     named twice empties it. Source: CUDA programming guide, and `torch.cuda._parse_visible_devices`.
@@ -156,7 +156,7 @@ def _named(entry: str, gpus: Sequence[_Unit]) -> _Unit | None:
 
 
 def _enumerated(units: Sequence[_Unit]) -> list[_Unit]:
-    """What CUDA then enumerates: one MIG slice and nothing beside it, or whole GPUs.
+    """Return what CUDA then enumerates: one MIG slice and nothing beside it, or whole GPUs.
 
     A board in MIG mode is no device of its own. Source: NVIDIA MIG user guide, "CUDA Device Enumeration".
     """
@@ -209,7 +209,7 @@ def _pci(ask: _Reader, unit: _Unit) -> str | None:
 
 
 def _switch(modes: Sequence[int] | None) -> str:
-    """`on`, `off` or `unsupported`, from NVML's pair (current, pending)."""
+    """Return `on`, `off` or `unsupported` from NVML's pair (current, pending)."""
     return "unsupported" if modes is None else ("off", "on")[modes[0]]
 
 
@@ -236,7 +236,7 @@ def _cpu(*, no_gpu: str) -> Device:
 
 
 def _read_cpuinfo() -> dict[str, str]:
-    """The first processor's entries; empty on a system without the file."""
+    """Return the first processor's entries; empty on a system without the file."""
     if not CPUINFO.exists():
         return {}
     lines = CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
@@ -245,7 +245,7 @@ def _read_cpuinfo() -> dict[str, str]:
 
 
 def cpu_isa(flags: str) -> str:
-    """The instruction set that decides a CPU's numerics in torch and oneDNN.
+    """Return the instruction set that decides a CPU's numerics in torch and oneDNN.
 
     Args:
         flags: Linux's list: `flags` on x86, `Features` on Arm.

@@ -55,7 +55,7 @@ def make_manifest(identity: Identity = IDENTITY) -> Manifest:
             "nvfp4": Selection.of(["blocks.0.q"], total=5, weight_share=0.5),
         },
         noise_floor=NoiseFloor(repeat=0.0, eager_vs_compiled=None, note="no compiler on this machine"),
-        lpips=LpipsInfo(net="alex", version="0.1", trunk_sha256=HEX),
+        lpips=LpipsInfo(net="alex", version="0.1", weights_sha256=HEX),
         fingerprint=Fingerprint(hard={"torch": "2.15.0"}, recorded={"host": "runner"}),
     )
 

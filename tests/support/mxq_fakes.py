@@ -161,7 +161,7 @@ class FakeBackend:
         return outputs.images[index]
 
     def lpips_info(self) -> LpipsInfo:
-        return LpipsInfo(net="alex", version="0", trunk_sha256="0" * 64)
+        return LpipsInfo(net="alex", version="0", weights_sha256="0" * 64)
 
 
 def _image(text: str, shift: int) -> Image.Image:
