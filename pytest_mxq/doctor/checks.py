@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from pytest_mxq.baselines.manifest import Manifest, decode
-from pytest_mxq.baselines.storage import MAX_MANIFEST_BYTES, read_capped
+from pytest_mxq.baselines.storage import MAX_MANIFEST_BYTES, read_capped, reason_of
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.baselines.strict_json import REFRESH
 from pytest_mxq.doctor.screen import Finding, Mark
@@ -149,9 +149,9 @@ def _read_all(store: BaselineStore) -> tuple[list[tuple[str, str]], list[Manifes
         try:
             manifests.append(decode(read_capped(path, MAX_MANIFEST_BYTES), where=path.name))
         except MxqError as error:
-            faults.append((path.parent.name, str(error)))
+            faults.append((path.parent.name, str(error).removeprefix(f"{path.parent}{os.sep}")))
         except OSError as error:
-            faults.append((path.parent.name, f"{path.name}: cannot be read ({error.strerror})"))
+            faults.append((path.parent.name, f"{path.name}: cannot be read ({reason_of(error)})"))
     return faults, manifests
 
 
