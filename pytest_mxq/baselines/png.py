@@ -6,7 +6,7 @@ import struct
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from pytest_mxq.baselines.strict_json import cut, invalid
+from pytest_mxq.baselines.strict_json import cut, invalid, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,14 +35,15 @@ def encode_png(image: Image, *, where: str) -> bytes:
 
 
 def decode_png(data: bytes, *, size: tuple[int, int], where: str) -> Image:
-    """Return the 8-bit RGB image of `size` (width, height) in a PNG; its header is checked before it is decoded.
+    """Return the 8-bit RGB image of `size` (width, height) in a PNG; its header and chunks are checked first.
 
     Raises:
-        BaselineInvalidError: Not a PNG, of another size, too many pixels, not 8-bit RGB, or damaged.
+        BaselineInvalidError: Not a PNG, of another size, too many pixels, not 8-bit RGB, with metadata, or damaged.
     """
     import PIL.Image
 
     _check_header(data, size, where)
+    _check_chunks(data, where)
     try:
         image = PIL.Image.open(BytesIO(data), formats=["PNG"])
         image.load()
@@ -66,3 +67,13 @@ def _check_header(data: bytes, size: tuple[int, int], where: str) -> None:
     if (depth, colour) != (8, 2):
         found = f"{_COLOURS.get(colour, 'unknown')} of {depth} bits"
         raise invalid(where, f"the image is {found} a channel, it must be RGB of 8")
+
+
+def _check_chunks(data: bytes, where: str) -> None:
+    """Refuse chunks that `encode_png` does not write: animations, profiles and compressed texts only cost memory."""
+    at = 8
+    while at + 8 <= len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        if kind not in {b"IHDR", b"IDAT", b"IEND"}:
+            raise invalid(where, f"the PNG has a chunk {shown(kind.decode('latin-1'))}: only pixels are stored")
+        at += length + 12

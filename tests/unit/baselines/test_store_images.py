@@ -151,6 +151,18 @@ def test_an_image_that_is_not_8_bit_rgb_in_a_png_is_refused(
     assert_refused(store, first_replaced(store, folder, data), folder, problem)
 
 
+@pytest.mark.parametrize("kind", [b"acTL", b"iCCP", b"zTXt", b"tRNS", b"eXIf", b"\x00\xff\n\x1b"])
+def test_a_png_with_more_than_pixels_is_refused_before_it_is_decoded(
+    store: BaselineStore, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    data = png_of(make_images(OLD)[0])
+    body = b"a\0\0" + zlib.compress(bytes(100_000))
+    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    manifest = first_replaced(store, folder, data[:33] + chunk + data[33:])
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("decoded"))
+    assert_refused(store, manifest, folder, "the PNG has a chunk")
+
+
 def test_links_out_of_the_root_are_refused(store: BaselineStore, folder: Path, tmp_path: Path) -> None:
     saved = store.save(make_draft(), make_images(OLD))
     path = folder / saved.outputs[0].file
