@@ -205,7 +205,7 @@ class Manifest(Draft, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def is_covered(self) -> bool:
-        """Whether a digest covers every section; in schema version 1 only identity and outputs have one."""
+        """Return whether a digest covers every section; in schema version 1 only identity and outputs have one."""
         return self.content_sha256 is not None
 
     @property
@@ -269,7 +269,7 @@ def content_digest(document: dict[str, Any]) -> str:
 
 
 def _renamed(document: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return a document of schema version 1 under the keys of version 2."""
+    """Return a document of schema version 1 under the keys of version 2; no key of version 2 may stand in it."""
     renamed: dict[str, Any] = _rename(document, "pictures", "outputs", where)
     outputs, lpips = renamed.get("outputs"), renamed.get("lpips")
     if isinstance(outputs, list):

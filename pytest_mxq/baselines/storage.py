@@ -9,8 +9,9 @@ import re
 import shlex
 import stat
 from contextlib import contextmanager, suppress
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from pytest_mxq.baselines.strict_json import invalid
@@ -177,11 +178,11 @@ def _read(file: BufferedReader, path: Path, limit_bytes: int) -> bytes:
 def _file_lock(path: Path) -> BaseFileLock:
     from filelock import FileLock
 
-    try:
-        # A lock that is only a file's existence would outlive a killed process.
-        return FileLock(path, timeout=_LONGEST_WAIT, fallback_to_soft=False)
-    except TypeError:  # older releases have no such fallback
-        return FileLock(path, timeout=_LONGEST_WAIT)
+    options: dict[str, Any] = {"timeout": _LONGEST_WAIT}
+    # A lock that is only a file's existence would outlive a killed process; older releases have no such fallback.
+    if "fallback_to_soft" in signature(FileLock.__init__).parameters:
+        options["fallback_to_soft"] = False
+    return FileLock(path, **options)
 
 
 def _acquire(lock: BaseFileLock) -> bool:

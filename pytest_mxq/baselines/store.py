@@ -23,7 +23,7 @@ from pytest_mxq.baselines.storage import (
     restore_command,
     write_atomically,
 )
-from pytest_mxq.baselines.strict_json import REFRESH, cut, invalid, printable, shown
+from pytest_mxq.baselines.strict_json import MAX_MESSAGE, REFRESH, cut, invalid, printable, shown
 from pytest_mxq.baselines.video import Video
 from pytest_mxq.errors import BaselineMissingError, MxqError
 
@@ -145,7 +145,9 @@ class BaselineStore:
         try:
             self._write(path, data, folder, files)
         except OSError as error:
-            raise MxqError(printable(f"{path}: the baseline could not be written ({error})")) from error
+            place = cut(str(path), MAX_MESSAGE // 2)
+            problem = f"the baseline could not be written ({cut(str(error), MAX_MESSAGE // 3)})"
+            raise MxqError(printable(f"{place}: {problem}")) from error
         return manifest
 
     def _write(self, path: Path, data: bytes, folder: Path, files: dict[StoredOutput, bytes]) -> None:

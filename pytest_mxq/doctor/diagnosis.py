@@ -1,4 +1,4 @@
-"""What this machine can gate: one screen, and whether every requested format can be gated natively."""
+"""The diagnosis of a machine: one screen, and whether every requested format can be gated natively."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ALWAYS_SHOWN = ("torch", "torchvision", "torchao", "diffusers", "transformers")
 
 
 class Ability(StrEnum):
-    """How a format can be gated on this machine."""
+    """The ways in which a format can be gated on a machine."""
 
     NATIVE = "native"
     EMULATED = "emulated only"
@@ -138,7 +138,7 @@ class Diagnosis:
 
     @property
     def is_able(self) -> bool:
-        """Whether every requested format can be gated natively, on every model requested by name."""
+        """Return whether every requested format can be gated natively, on every model requested by name."""
         return all(found.is_whole for found in self.answers) and not (self.models_requested and self.too_large)
 
     @property

@@ -62,7 +62,7 @@ class Package:
 
     @property
     def is_for_images(self) -> bool:
-        """Whether gates of images alone need it."""
+        """Return whether gates of images alone need it."""
         return self.name in _FOR_IMAGES
 
     @property
@@ -78,7 +78,7 @@ class Package:
 
     @property
     def is_older_than_published(self) -> bool:
-        """Whether the published numbers were made with a later one."""
+        """Return whether the published numbers were made with a later one."""
         published = PUBLISHED_STACK.get(self.name)
         if self.found is None or published is None or _version(self.found) is None:
             return False
@@ -226,7 +226,7 @@ def _is_placeholder(found: Installed) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CudaFault:
-    """Why torch cannot use the GPU, and what to do about it."""
+    """The reason why torch cannot use the GPU, and the fix."""
 
     reason: str
     fix: str

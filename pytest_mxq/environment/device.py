@@ -216,9 +216,10 @@ def _cpu(*, no_gpu: str) -> Device:
 
 def _read_cpuinfo() -> dict[str, str]:
     """Return the first processor's entries; empty on a system without the file."""
-    if not CPUINFO.exists():
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
+    except OSError:
         return {}
-    lines = CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
     pairs = (line.partition(":") for line in lines)
     return {key.strip(): value.strip() for key, _, value in pairs}
 
