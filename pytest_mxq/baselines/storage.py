@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from filelock import BaseFileLock
 
-MAX_MANIFEST_BYTES = 4 * 2**20  # as Python objects up to 40 times as much; a manifest of 200 prompts has 0.2 MiB
+MAX_MANIFEST_BYTES = 2 * 2**20  # up to 60 times as much as Python objects; a manifest of 200 prompts has 0.2 MiB
 MAX_IMAGE_BYTES = 256 * 2**20
 
 _LONGEST_WAIT = 60.0  # seconds for another refresh, which holds the lock only while it writes

@@ -24,6 +24,8 @@ _MIN_PROBLEM = 160  # a remedy that would leave less for the problem is left out
 _END: Final = object()
 _MAX_DEPTH = 64  # of nested arrays and objects; a manifest has 5, and a call's arguments are short
 
+_LONG_INTEGER = re.compile(rb"(?<![.\d])\d{20}")  # the shortest that may not fit into 64 bits, or part of a text
+
 Path = tuple["Path", str | int] | None
 """The path of a value, from its end: keys and indices."""
 
@@ -142,6 +144,8 @@ def path_text(path: Path) -> str:
 
 
 def _check_values(document: object, where: str) -> None:
+    if _is_plain(document):  # a walk in Python, which finds the path, takes seconds for the largest files
+        return
     try:
         for path, value in leaves(document):
             problem = _value_problem(value)
@@ -150,6 +154,23 @@ def _check_values(document: object, where: str) -> None:
                 raise invalid(where, f"{name} is {shown(value)}: {problem}")
     except RecursionError as error:
         raise invalid(where, f"the document is {error}") from None
+
+
+def _is_plain(document: object) -> bool:
+    """Return whether every value is finite, of 64 bits and valid Unicode, and nothing is nested too deeply."""
+    level: list[Any] = [[document]]
+    for _ in range(_MAX_DEPTH + 1):
+        children = (node.values() if isinstance(node, dict) else node for node in level)
+        level = [child for nodes in children for child in nodes if isinstance(child, dict | list | tuple)]
+        if not level:
+            break
+    else:
+        return False
+    try:
+        json.dumps(document, allow_nan=False)
+        return not _LONG_INTEGER.search(msgspec.json.encode(document))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
 
 
 def _value_problem(value: object) -> str | None:
