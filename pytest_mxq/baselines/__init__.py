@@ -1,6 +1,5 @@
-"""Baselines remember: what was measured, on what, and whether it still compares.
+"""Stored BF16 baselines: what was measured, on what, and whether it is still comparable.
 
-`fingerprint` says what must be equal for numbers to be comparable, `identity` what a case was when it ran, `schema`
-what a manifest holds (read and written by `strict`), `store` where it lies (with `names`, `files` and, for what video
-models generate, `videos` and `matroska` underneath).
+`identity` says what a case was when it ran, `manifest` what a baseline holds (read and written by `strict_json`),
+`store` where it is stored (by `paths`, `storage` and `png`, and for video models by `media` and `video`).
 """

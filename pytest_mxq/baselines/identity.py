@@ -1,4 +1,4 @@
-"""What a case was when it ran: a baseline of another identity is stale, and the changed field is named."""
+"""The identity of a case as it ran: a baseline of another identity is stale, and the changed field is named."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ Text = Annotated[str, Meta(min_length=1)]
 
 
 class OutputKey(NamedTuple):
-    """Which image: its prompt, the prompt's index, its own index among that prompt's images, its noise's seed."""
+    """The key of one output: prompt, index of the prompt, index among that prompt's outputs, seed of its noise."""
 
     prompt: str
     prompt_index: int
@@ -25,7 +25,7 @@ class OutputKey(NamedTuple):
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was observed when the case ran.
+    """The facts observed when the case ran.
 
     Attributes:
         model: The registered name or Hub id.
@@ -53,15 +53,18 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON (sorted keys, no spaces), in hex.
+        """The SHA-256 of the canonical JSON (sorted keys, no spaces), in hex.
 
         Raises:
-            BaselineInvalidError: a call argument has no JSON form or is not finite.
+            BaselineInvalidError: A call argument has no JSON form or is not finite.
         """
         return hashlib.sha256(canonical(self, where="identity")).hexdigest()
 
     def output_keys(self) -> Iterator[OutputKey]:
-        """Every image, in order; `seed = first seed + prompt index x images per prompt + image index`."""
+        """Yield the key of every output, in order.
+
+        `seed = first seed + prompt index x images per prompt + image index`.
+        """
         for prompt_index, prompt in enumerate(self.prompts):
             for image_index in range(self.images_per_prompt):
                 offset = prompt_index * self.images_per_prompt + image_index
@@ -69,7 +72,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def identity_differences(stored: Identity, current: Identity) -> tuple[str, ...]:
-    """Every field in which two identities differ, readably; empty exactly if their digests agree.
+    """List every field in which two identities differ; empty exactly if their digests agree.
 
     Such as `num_inference_steps 28 -> 20` and `prompts: 2 of 24 differ, first #3 'a' -> 'b'` (counted from 0).
     An argument that changed in several calls is named once.
@@ -82,10 +85,10 @@ def identity_differences(stored: Identity, current: Identity) -> tuple[str, ...]
 
 
 def check_same_calls(bf16: Identity, quantized: Identity) -> None:
-    """Refuse to compare two arms whose workloads did different things.
+    """Raise if the workloads of two arms did different things.
 
     Raises:
-        MxqError: names what.
+        MxqError: They did; names every difference.
     """
     differences = identity_differences(bf16, quantized)
     if differences:
@@ -127,7 +130,7 @@ def _call_changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[
 
 
 def _arrow(before: str, after: str) -> str:
-    """`before -> after`, with a long common beginning left out and each side cut to 60 characters."""
+    """Return `before -> after`, with a long common beginning left out and each side cut to 60 characters."""
     common = next((at for at, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), 0)
     start = common - 10 if common > 30 else 0
     lead = "..." if start else ""

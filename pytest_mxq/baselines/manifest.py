@@ -1,4 +1,4 @@
-"""What a manifest holds: the BF16 arm of one case on one kind of device, small enough to review in a pull request."""
+"""The manifest of a baseline: the BF16 arm of one case on one kind of device, small enough to review in git."""
 
 import hashlib
 import re
@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from pytest_mxq.baselines.identity import Count, Identity, OutputKey, Positive, Text, identity_differences
-from pytest_mxq.baselines.strict_json import build, canonical, invalid, parse, shown
+from pytest_mxq.baselines.strict_json import build, canonical, cut, invalid, parse, shown
 from pytest_mxq.environment.fingerprint import Fingerprint
 
 __all__ = [
@@ -26,12 +26,14 @@ __all__ = [
     "StoredOutput",
     "TimingSession",
     "VideoFacts",
+    "content_digest",
     "decode",
     "encode",
     "identity_differences",
+    "sealed",
 ]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(png|mkv)\Z")]
@@ -41,7 +43,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 
 
 class VideoFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What makes an image a video.
+    """The facts that a video has beside an image's.
 
     Attributes:
         frames: How many there are.
@@ -72,16 +74,16 @@ class StoredOutput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     sha256: Sha256
     width: Positive
     height: Positive
-    video: VideoFacts | None = msgspec.field(default=None, name="clip")  # its key in schema 1
+    video: VideoFacts | None = None
 
     @property
     def noun(self) -> str:
-        """What it is: "image" or "video"."""
+        """The output's kind: "image" or "video"."""
         return "image" if self.video is None else "video"
 
     @property
     def key(self) -> OutputKey:
-        """Which image of the identity this is."""
+        """The key of the identity's output that this is."""
         return OutputKey(self.prompt, self.prompt_index, self.image_index, self.seed)
 
 
@@ -104,7 +106,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @classmethod
     def of(cls, names: Iterable[str], *, total: int, weight_share: float) -> Self:
-        """The selection of the layers called `names`."""
+        """Return the selection of the layers called `names`."""
         ordered = sorted(names)
         return cls(
             quantized=len(ordered),
@@ -116,7 +118,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class NoiseFloor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """LPIPS of BF16 against BF16, the largest of the drift check's images: what no quantization causes.
+    """LPIPS of BF16 against BF16, the largest of the drift check's outputs: what no quantization causes.
 
     Attributes:
         repeat: The same arm generated twice.
@@ -130,11 +132,11 @@ class NoiseFloor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class LpipsInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which LPIPS the numbers come from: net, version, SHA-256 of the LPIPS weights's weights."""
+    """The LPIPS that the numbers come from: net, version, SHA-256 of the AlexNet weights."""
 
     net: Text
     version: Text
-    trunk_sha256: Sha256
+    weights_sha256: Sha256
 
 
 class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -159,7 +161,7 @@ class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a refresh hands to the store, which adds the images.
+    """A baseline as a refresh hands it to the store, which adds the outputs.
 
     Attributes:
         case: The case's name.
@@ -187,63 +189,136 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Manifest(Draft, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A stored baseline; `images` holds every image of the identity in order, or none for a case without them."""
+    """A stored baseline; `outputs` holds every output of the identity in order, or none for a case without them.
 
-    schema_version: Literal[1]
+    Attributes:
+        schema_version: Of the file that it was read from; 2 is what is written.
+        identity_sha256: The identity's digest.
+        outputs: The stored images or videos.
+        content_sha256: SHA-256 of the canonical JSON of everything else; None in schema version 1.
+    """
+
+    schema_version: Literal[1, 2]
     identity_sha256: Sha256
-    outputs: tuple[StoredOutput, ...] = msgspec.field(name="pictures")  # its key in schema 1
+    outputs: tuple[StoredOutput, ...]
+    content_sha256: Sha256 | None = None
+
+    @property
+    def is_covered(self) -> bool:
+        """Return whether a digest covers every section; in schema version 1 only identity and outputs have one."""
+        return self.content_sha256 is not None
 
     @property
     def contents(self) -> str:
-        """How many images or videos it holds."""
+        """Count the outputs and name their kind, such as "8 images"."""
         return f"{len(self.outputs)} {self.outputs[0].noun if self.outputs else 'image'}s"
 
 
 def decode(data: bytes, *, where: str) -> Manifest:
-    """The manifest in `data`.
+    """Return the manifest in `data`, of schema version 1 or 2.
 
     Raises:
-        BaselineInvalidError: truncated, made by a newer version, altered, or impossible; names `where` (the file),
+        BaselineInvalidError: Truncated, made by a newer version, altered, or impossible; names `where` (the file),
             the field's path, its value, and the next command.
     """
     document = parse(data, where=where)
     version = document.get("schema_version") if isinstance(document, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        newer = f"schema_version {version}, this one reads {SCHEMA_VERSION}"
+    if type(version) is int and version > SCHEMA_VERSION:
+        newer = f"schema_version {shown(version)}, this one reads up to {SCHEMA_VERSION}"
         raise invalid(where, f"made by a newer pytest-mxq: {newer}; upgrade pytest-mxq")
+    if type(version) is int and version == 1:
+        document = _renamed(document, where)
     manifest = build(document, Manifest, where=where)
     for contradiction in _contradictions(manifest):
         raise invalid(where, contradiction)
+    _check_content(document, manifest, where)
     return manifest
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The manifest's one text: sorted keys, indented by 2, a newline at the end; read back before it is returned.
+    """Return the manifest's one text: sorted keys, indented by 2, a newline at the end; of schema version 2.
 
     Raises:
-        BaselineInvalidError: what `decode` would refuse.
+        BaselineInvalidError: `decode` would refuse it.
     """
     where = f"baseline of {manifest.case}"
-    data = msgspec.json.format(canonical(manifest, where=where), indent=2) + b"\n"
+    data = msgspec.json.format(canonical(sealed(manifest), where=where), indent=2) + b"\n"
     decode(data, where=where)
     return data
 
 
+def sealed(manifest: Manifest) -> Manifest:
+    """Return the manifest in schema version 2, with the digest of its content.
+
+    Raises:
+        BaselineInvalidError: A value has no JSON form.
+    """
+    current = msgspec.structs.replace(manifest, schema_version=SCHEMA_VERSION, content_sha256=None)
+    document = msgspec.json.decode(canonical(current, where=f"baseline of {manifest.case}"))
+    return msgspec.structs.replace(current, content_sha256=content_digest(document))
+
+
+def content_digest(document: dict[str, Any]) -> str:
+    """Return the SHA-256 of a manifest's canonical JSON without its `content_sha256`, in hex.
+
+    Args:
+        document: What `parse` returned: its values are not checked again.
+    """
+    content = {key: value for key, value in document.items() if key != "content_sha256"}
+    return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+
+
+def _renamed(document: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return a document of schema version 1 under the keys of version 2; no key of version 2 may stand in it."""
+    renamed: dict[str, Any] = _rename(document, "pictures", "outputs", where)
+    outputs, lpips = renamed.get("outputs"), renamed.get("lpips")
+    if isinstance(outputs, list):
+        renamed["outputs"] = [_rename(output, "clip", "video", where) for output in outputs]
+    if isinstance(lpips, dict):
+        renamed["lpips"] = _rename(lpips, "trunk_sha256", "weights_sha256", where)
+    return renamed
+
+
+def _rename(mapping: Any, old: str, new: str, where: str) -> Any:
+    if not isinstance(mapping, dict):
+        return mapping
+    if new in mapping:
+        raise invalid(where, f"schema_version 1 has no field `{new}`")
+    return {new if key == old else key: value for key, value in mapping.items()}
+
+
+def _check_content(document: dict[str, Any], manifest: Manifest, where: str) -> None:
+    if manifest.schema_version == 1:
+        if manifest.content_sha256 is not None:
+            raise invalid(where, "schema_version 1 has no field `content_sha256`")
+        return
+    found = content_digest(document)
+    if manifest.content_sha256 != found:
+        stated = manifest.content_sha256 or "missing"
+        raise invalid(where, f"content_sha256 is {stated}, but the content's is {found}: the manifest was altered")
+
+
 def _contradictions(manifest: Manifest) -> Iterator[str]:
-    """What no field tells alone."""
+    """Yield what is wrong between fields that are right by themselves."""
     digest = manifest.identity.digest
     if manifest.identity_sha256 != digest:
         yield f"identity_sha256 is {manifest.identity_sha256}, but the identity's is {digest}: one was altered"
-    try:
-        datetime.fromisoformat(manifest.created)
-    except ValueError:
+    if not _is_moment(manifest.created):
         yield f"created is {shown(manifest.created)}: not an ISO 8601 date and time"
     floor = manifest.noise_floor
     if floor and floor.eager_vs_compiled is None and not floor.note.strip():
-        yield f"noise_floor.note is {floor.note!r}: it must say why eager_vs_compiled is null"
+        yield f"noise_floor.note is {shown(floor.note)}: it must say why eager_vs_compiled is null"
     for name, selection in manifest.selections.items():
-        yield from _selection_contradictions(f"selections.{name}", selection)
-    yield from _image_contradictions(manifest)
+        yield from _selection_contradictions(f"selections.{cut(name, 80)}", selection)
+    yield from _output_contradictions(manifest)
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _selection_contradictions(path: str, selection: Selection) -> Iterator[str]:
@@ -254,24 +329,30 @@ def _selection_contradictions(path: str, selection: Selection) -> Iterator[str]:
         yield f"{path}.quantized is {selection.quantized}, more than total {selection.total}"
 
 
-def _image_contradictions(manifest: Manifest) -> Iterator[str]:
-    images, identity = manifest.outputs, manifest.identity
+def _output_contradictions(manifest: Manifest) -> Iterator[str]:
+    outputs, identity = manifest.outputs, manifest.identity
     wanted = len(identity.prompts) * identity.images_per_prompt
-    if len(images) not in {0, wanted}:
-        yield f"pictures has {len(images)} entries, but the identity generates {wanted}"
-    if len({image.video is None for image in images}) == 2:
-        yield "pictures holds images as well as videos: a model generates one or the other"
-    for index, (image, key) in enumerate(zip(images, identity.output_keys(), strict=False)):
-        if image.key != key:
-            yield f"pictures[{index}] is {tuple(image.key)}, but the identity generates {tuple(key)} there"
-        if any(image.file == other.file for other in images[:index]):
-            yield f"pictures[{index}].file is {image.file!r}, as another image's is: a duplicate"
-        yield from _video_contradictions(f"pictures[{index}]", image)
+    if len(outputs) not in {0, wanted}:
+        yield f"outputs has {len(outputs)} entries, but the identity generates {wanted}"
+    if len({output.video is None for output in outputs}) == 2:
+        yield "outputs holds images as well as videos: a model generates one or the other"
+    files: set[str] = set()
+    for index, (output, key) in enumerate(zip(outputs, identity.output_keys(), strict=False)):
+        if output.key != key:
+            yield f"outputs[{index}] is {_key(output.key)}, but the identity generates {_key(key)} there"
+        if output.file in files:
+            yield f"outputs[{index}].file is {shown(output.file)}, as another output's is: a duplicate"
+        files.add(output.file)
+        yield from _video_contradictions(f"outputs[{index}]", output)
 
 
-def _video_contradictions(path: str, image: StoredOutput) -> Iterator[str]:
-    video = image.video
-    if image.file.endswith(".mkv") != (video is not None):
-        yield f"{path}.file is {image.file!r}, but clip is {video}: a video is an .mkv file, an image a .png"
+def _key(key: OutputKey) -> str:
+    return f"({shown(key.prompt)}, {key.prompt_index}, {key.image_index}, {key.seed})"
+
+
+def _video_contradictions(path: str, output: StoredOutput) -> Iterator[str]:
+    video = output.video
+    if output.file.endswith(".mkv") != (video is not None):
+        yield f"{path}.file is {shown(output.file)}, but video is {video}: a video is an .mkv file, an image a .png"
     if video and len({value is None for value in (video.sample_rate, video.channels, video.samples)}) == 2:
-        yield f"{path}.clip is {video}: sample_rate, channels and samples are null together"
+        yield f"{path}.video is {video}: sample_rate, channels and samples are null together"

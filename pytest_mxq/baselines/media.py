@@ -1,11 +1,11 @@
-"""Videos of video models: frames with audio, stored exactly, to the bit, and checked before they are decoded."""
+"""Videos of video models: frames with audio, stored without loss, and checked before they are decoded."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from pytest_mxq.baselines.manifest import VideoFacts
-from pytest_mxq.baselines.storage import MAX_PIXELS
+from pytest_mxq.baselines.png import MAX_PIXELS
 from pytest_mxq.baselines.strict_json import invalid
 from pytest_mxq.baselines.video import Video, decode, encode, inspect
 
@@ -19,10 +19,10 @@ MAX_VIDEO_BYTES = 2**31  # noise grows by a tenth in FFV1: what keeps the two li
 
 
 def encode_video(video: Video, *, where: str) -> bytes:
-    """The video as a Matroska file: equal videos give equal bytes under one version of PyAV.
+    """Return the video as a Matroska file: equal videos give equal bytes under one version of PyAV.
 
     Raises:
-        BaselineInvalidError: the video is not what `Video` says, or is larger than is read again.
+        BaselineInvalidError: The video is not what `Video` says, or is larger than is read again.
         MxqError: PyAV is not installed.
     """
     _check_arrays(video, where)
@@ -31,10 +31,10 @@ def encode_video(video: Video, *, where: str) -> bytes:
 
 
 def decode_video(data: bytes, *, size: tuple[int, int], facts: VideoFacts, where: str) -> Video:
-    """The video of `size` (width, height) and `facts` in a Matroska file; nothing else is decoded.
+    """Return the video of `size` (width, height) and `facts` in a Matroska file; nothing else is decoded.
 
     Raises:
-        BaselineInvalidError: larger than is decoded, not such a file, of another size, length or rate, or damaged.
+        BaselineInvalidError: Larger than is decoded, not such a file, of another size, length or rate, or damaged.
         MxqError: PyAV is not installed.
     """
     found_size, found = inspect(data, where=where)
@@ -59,7 +59,7 @@ def _differences(found: VideoFacts, wanted: VideoFacts) -> Iterator[tuple[str, o
 
 
 def _check_arrays(video: Video, where: str) -> None:
-    """Refuses arrays that would be converted, and not be stored as they are."""
+    """Raise if an array would be converted instead of being stored as it is."""
     if _dtype(video.frames) != "uint8" or video.frames.ndim != 4 or video.frames.shape[3] != 3:
         raise invalid(where, f"the frames are {_shown(video.frames)}: they must be uint8 (frames, height, width, 3)")
     if (video.audio is None) != (video.sample_rate is None):
@@ -73,7 +73,7 @@ def _check_arrays(video: Video, where: str) -> None:
 
 
 def _check_limits(size: tuple[int, int], facts: VideoFacts, where: str) -> None:
-    """Refuses what FFV1 in Matroska cannot hold, or memory should not."""
+    """Raise if FFV1 in Matroska cannot hold the video, or memory should not."""
     pixels = size[0] * size[1]
     if min(size) < 2 or pixels > MAX_PIXELS or not 0 < facts.frames * pixels <= MAX_VIDEO_PIXELS:
         allowed = f"at least 1 of 2 x 2, at most {MAX_PIXELS} pixels in one and {MAX_VIDEO_PIXELS} in all are allowed"

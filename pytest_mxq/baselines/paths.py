@@ -1,8 +1,9 @@
-"""Names of models and cases, and the file names made of them."""
+"""Names of models and cases, and the file names that they become."""
 
 import re
 from urllib.parse import quote
 
+from pytest_mxq.baselines.strict_json import shown
 from pytest_mxq.errors import CaseFaultError
 
 MAX_FILE_NAME = (
@@ -16,39 +17,40 @@ _NAME_IT = 'name the case in its test: @pytest.mark.mxq(..., case="...")'
 
 
 def check_case_name(name: str) -> None:
-    """Accepts names such as `TestFlux.test_dev[b4-wide]`.
+    """Raise unless `name` can be a case's, such as `TestFlux.test_dev[b4-wide]`.
 
     Raises:
-        CaseFaultError: the name is empty, begins with a dot, climbs (`..`), is too long, ends as a manifest does,
+        CaseFaultError: The name is empty, begins with a dot, holds `..`, is too long, ends as a manifest does,
             or holds a slash, a control character or another character that is not allowed.
     """
     if not _CASE.fullmatch(name) or ".." in name or name.endswith((" ", ".json")):
         raise CaseFaultError(
-            f"case name {name!r} is not allowed: it begins with a letter, digit or _, goes on with these, spaces and "
-            f"[ ] . - + = , holds no '..' and ends in neither a space nor .json; {_NAME_IT}"
+            f"case name {shown(name)} is not allowed: it begins with a letter, digit or _, goes on with these, spaces "
+            f"and [ ] . - + = , holds no '..' and ends in neither a space nor .json; {_NAME_IT}"
         )
     if len(_escape(name)) > MAX_FILE_NAME:
         raise CaseFaultError(
-            f"case name {name!r} makes a file name of {len(_escape(name))} characters, at most {MAX_FILE_NAME} are "
-            f"allowed; {_NAME_IT}"
+            f"case name {shown(name)} makes a file name of {len(_escape(name))} characters, at most {MAX_FILE_NAME} "
+            f"are allowed; {_NAME_IT}"
         )
 
 
 def check_model_name(name: str) -> None:
-    """Accepts registered names and Hub ids: `flux.1-dev`, `black-forest-labs/FLUX.1-dev`.
+    """Raise unless `name` is a registered name or a Hub id: `flux.1-dev`, `black-forest-labs/FLUX.1-dev`.
 
     Raises:
-        CaseFaultError: as for `check_case_name`; one slash is allowed.
+        CaseFaultError: As for `check_case_name`; one slash is allowed, and no space.
     """
     if not _MODEL.fullmatch(name) or ".." in name or len(name) > MAX_FILE_NAME:
         raise CaseFaultError(
-            f"model name {name!r} is not allowed: a registered name or a Hub id begins with a letter, digit or _, goes "
-            f"on with these and . - + =, holds no '..', at most one / and at most {MAX_FILE_NAME} characters"
+            f"model name {shown(name)} is not allowed: a registered name or a Hub id begins with a letter, digit or _, "
+            f"goes on with these and . - + =, holds no space, no '..', at most one / and at most {MAX_FILE_NAME} "
+            "characters; rename the folder, or register the model under a name of its own"
         )
 
 
 def case_file_name(case: str) -> str:
-    """The case's name on disk: what a shell, a glob or a URL would read otherwise is percent-escaped.
+    """Return the case's name on disk: what a shell, a glob or a URL would interpret is percent-escaped.
 
     >>> case_file_name("test_dev[b4 wide]")
     'test_dev%5Bb4%20wide%5D'
@@ -58,7 +60,7 @@ def case_file_name(case: str) -> str:
 
 
 def model_folder_name(model: str) -> str:
-    """The model's name on disk.
+    """Return the model's name on disk.
 
     >>> model_folder_name("black-forest-labs/FLUX.1-dev")
     'black-forest-labs--FLUX.1-dev'
@@ -68,7 +70,7 @@ def model_folder_name(model: str) -> str:
 
 
 def output_file_name(order: int, prompt: str, sha256: str, suffix: str = ".png") -> str:
-    """An image's or video's file name; unique by content, so that writing a new one never overwrites an old one.
+    """Return the file name of an image or video; unique by content, so that a new one never overwrites an old one.
 
     >>> output_file_name(0, "A large, striped red circle", "0123456789abcdef")
     '00-a-large-striped-red-circle-01234567.png'

@@ -1,34 +1,53 @@
-"""Files that are whole or absent: atomic writes, a lock among refreshes, capped reads, PNG there and back."""
+"""Files that are whole or absent: atomic writes, a lock among refreshes, and reads that no stored file can abuse."""
 
 from __future__ import annotations
 
-import fcntl
+import errno
+import hashlib
 import os
-import struct
-import zlib
-from contextlib import contextmanager
-from io import BytesIO
-from typing import TYPE_CHECKING
+import re
+import shlex
+import stat
+from contextlib import contextmanager, suppress
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from pytest_mxq.baselines.strict_json import invalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+    from io import BufferedReader
 
-    from PIL.Image import Image
+    from filelock import BaseFileLock
 
-MAX_PIXELS = 2**26  # 8192 x 8192; Pillow itself warns from 2**26.4 on
+MAX_MANIFEST_BYTES = 2 * 2**20  # up to 60 times as much as Python objects; a manifest of 200 prompts has 0.2 MiB
 MAX_IMAGE_BYTES = 256 * 2**20
-MAX_MANIFEST_BYTES = 16 * 2**20
+
+_LONGEST_WAIT = 60.0  # seconds for another refresh, which holds the lock only while it writes
+_LOCK = ".refresh.lock"
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}(\.[a-z0-9]+)?")  # names beginning with a dot are never a case's or an image's
+
+# What a file system answers that cannot sync a folder (fsync(2): EINVAL; others in use: ENOTSUP, ENOSYS, EBADF).
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 
 
 def make_folder(folder: Path) -> None:
-    """Makes `folder` and its parents so that they outlast a power cut.
+    """Make `folder` and its parents so that they survive a power cut.
 
     Raises:
-        OSError: a part of the path is a file, or may not be written.
+        OSError: A part of the path is a file, or may not be written.
     """
     if folder.is_dir():
         return
@@ -38,13 +57,12 @@ def make_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes `data` as `path`: at any moment a reader finds the old file or the new one, whole.
+    """Write `data` as `path`: at any moment a reader finds the old file or the new one, whole.
 
     Raises:
-        OSError: it could not be written; `path` is as it was.
+        OSError: It could not be written; `path` is as it was.
     """
-    # A name beginning with a dot is never an image's, a case's or a manifest's.
-    temporary = path.with_name(f".{uuid4().hex}{path.suffix}")
+    temporary = path.with_name(f".{uuid4().hex}{path.suffix.lower()}")
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -56,73 +74,125 @@ def write_atomically(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what killed calls of `write_atomically` left in `folder`; call it with the folder locked.
+
+    Raises:
+        OSError: The folder cannot be read, or a file not be removed.
+    """
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _TEMPORARY.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
+            path.unlink(missing_ok=True)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Waits for other refreshes in `folder`, then keeps them out; False where the file system has no locks."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Wait for other refreshes in `folder`, then keep them out.
+
+    Yields:
+        Whether the folder is locked: False where the file system has no locks, or after a minute of waiting.
+    """
+    lock = _file_lock(folder / _LOCK)
+    is_locked = _acquire(lock)
     try:
-        yield _lock(descriptor)
+        yield is_locked
     finally:
-        os.close(descriptor)
+        if is_locked:
+            # Removed while held, so that a refresh leaves no file behind; a waiting one opens the file again.
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()
+            lock.release()
 
 
 def read_capped(path: Path, limit_bytes: int) -> bytes:
-    """The bytes of `path`, if there are not too many.
+    """Return the bytes of a regular file, if there are not too many.
 
     Raises:
-        BaselineInvalidError: the file is larger than `limit_bytes`.
-        OSError: it cannot be read.
+        BaselineInvalidError: Not a regular file, or larger than `limit_bytes`.
+        OSError: It cannot be read.
     """
-    size = path.stat().st_size
-    if size > limit_bytes:
-        raise invalid(str(path), f"the file has {size} bytes, at most {limit_bytes} are read")
-    return path.read_bytes()
+    with _open_regular(path, limit_bytes) as file:
+        return _read(file, path, limit_bytes)
 
 
-def encode_png(image: Image, *, where: str) -> bytes:
-    """The image as a PNG without metadata: equal pixels give equal bytes under one version of Pillow.
+def read_verified(path: Path, limit_bytes: int, sha256: str) -> bytes:
+    """Return the bytes of a regular file after its SHA-256; a file with another one is never held in memory.
 
     Raises:
-        BaselineInvalidError: the image is not RGB, or larger than `MAX_PIXELS`.
+        BaselineInvalidError: Not a regular file, larger than `limit_bytes`, or of another SHA-256; a Git LFS pointer
+            to the content is named with the command that fetches it.
+        OSError: It cannot be read.
     """
-    import PIL.Image
+    with _open_regular(path, limit_bytes) as file:
+        start = file.read(1024)
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != sha256:
+            if start.startswith(_LFS_POINTER) and f"oid sha256:{sha256}\n".encode() in start:
+                raise invalid(str(path), "a Git LFS pointer, not its content", remedy="to fetch it: git lfs pull")
+            problem = f"altered: its sha256 is {digest[:16]}..., the manifest says {sha256[:16]}..."
+            raise invalid(str(path), problem, remedy=restore_command(path))
+        file.seek(0)
+        return _read(file, path, limit_bytes)
 
-    if image.mode != "RGB" or image.width * image.height > MAX_PIXELS:
-        size = f"{image.mode} of {image.width} x {image.height}"
-        raise invalid(where, f"the image is {size}: it must be RGB and have at most {MAX_PIXELS} pixels")
-    buffer = BytesIO()
-    # A fresh image: Pillow would write the ICC profile and transparency that an image carries in its info.
-    PIL.Image.frombytes("RGB", image.size, image.tobytes()).save(buffer, format="PNG", compress_level=6)
-    return buffer.getvalue()
+
+def restore_command(path: Path) -> str | None:
+    """Return how to restore a file of a git checkout; None outside of one."""
+    if not any((folder / ".git").exists() for folder in path.absolute().parents):
+        return None
+    return f"to restore it: git checkout -- {shlex.quote(os.path.relpath(path))}"
 
 
-def decode_png(data: bytes, *, size: tuple[int, int], where: str) -> Image:
-    """The RGB image of `size` (width, height) in a PNG; the size is read from the header before anything is decoded.
+def reason_of(error: OSError) -> str:
+    """Return an error's text without the path, which the message around it names already."""
+    return error.strerror or type(error).__name__
 
-    Raises:
-        BaselineInvalidError: not a PNG, of another size, too many pixels, not RGB, or damaged.
-    """
-    import PIL.Image
 
-    found = _png_size(data, where)
-    if found[0] * found[1] > MAX_PIXELS:
-        raise invalid(where, f"the image is {found[0]} x {found[1]}, at most {MAX_PIXELS} pixels are decoded")
-    if found != size:
-        raise invalid(where, f"the image is {found[0]} x {found[1]}, the manifest says {size[0]} x {size[1]}")
+def _open_regular(path: Path, limit_bytes: int) -> BufferedReader:
+    _check_regular(path, path.stat(), limit_bytes)
+    # Not blocking: between the two checks the file may have become a pipe that nobody writes to.
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), "rb")
     try:
-        image = PIL.Image.open(BytesIO(data), formats=["PNG"])
-        image.load()
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
-        raise invalid(where, f"the PNG is damaged ({error})") from error
-    if image.mode != "RGB":
-        raise invalid(where, f"the image is {image.mode}, it must be RGB")
-    return image
+        _check_regular(path, os.fstat(file.fileno()), limit_bytes)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
-def _lock(descriptor: int) -> bool:
+def _check_regular(path: Path, status: os.stat_result, limit_bytes: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise invalid(str(path), f"cannot be read: it is {kind}, not a regular file")
+    if status.st_size > limit_bytes:
+        raise invalid(str(path), f"the file has {status.st_size} bytes, at most {limit_bytes} are read")
+
+
+def _read(file: BufferedReader, path: Path, limit_bytes: int) -> bytes:
+    data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:  # it grew since, or belongs to a file system that reports no sizes
+        raise invalid(str(path), f"the file has more than {limit_bytes} bytes, at most {limit_bytes} are read")
+    return data
+
+
+def _file_lock(path: Path) -> BaseFileLock:
+    from filelock import FileLock
+
+    options: dict[str, Any] = {"timeout": _LONGEST_WAIT}
+    # A lock that is only a file's existence would outlive a killed process; older releases have no such fallback.
+    if "fallback_to_soft" in signature(FileLock.__init__).parameters:
+        options["fallback_to_soft"] = False
+    return FileLock(path, **options)
+
+
+def _acquire(lock: BaseFileLock) -> bool:
+    """Lock; False where that is not possible. A lock whose file was removed by its last holder is taken again."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
+        lock.acquire()
+        while not Path(lock.lock_file).exists():
+            lock.release()
+            lock.acquire()
+    except (OSError, NotImplementedError, RuntimeError):  # filelock's Timeout is an OSError
         return False
     return True
 
@@ -131,13 +201,8 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
-
-
-def _png_size(data: bytes, where: str) -> tuple[int, int]:
-    """Width and height from the IHDR chunk (PNG specification, 11.2.2)."""
-    if len(data) < 24 or data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
-        raise invalid(where, "not a PNG file")
-    width, height = struct.unpack(">II", data[16:24])
-    return width, height

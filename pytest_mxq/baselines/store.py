@@ -1,25 +1,29 @@
-"""Where baselines lie: `<root>/<device>/<model>/<case>.json`, and their images in a folder of the case's name."""
+"""The store of baselines: `<root>/<device>/<model>/<case>.json`, and outputs in a folder of the case's name."""
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-from pytest_mxq.baselines.manifest import SCHEMA_VERSION, Draft, Manifest, StoredOutput, decode, encode
+from pytest_mxq.baselines.manifest import SCHEMA_VERSION, Draft, Manifest, StoredOutput, decode, encode, sealed
 from pytest_mxq.baselines.media import MAX_VIDEO_BYTES, decode_video, encode_video
 from pytest_mxq.baselines.paths import case_file_name, check_case_name, model_folder_name, output_file_name
+from pytest_mxq.baselines.png import decode_png, encode_png
 from pytest_mxq.baselines.storage import (
     MAX_IMAGE_BYTES,
     MAX_MANIFEST_BYTES,
-    decode_png,
-    encode_png,
     locked,
     make_folder,
     read_capped,
+    read_verified,
+    reason_of,
+    remove_temporary_files,
+    restore_command,
     write_atomically,
 )
-from pytest_mxq.baselines.strict_json import REFRESH, invalid
+from pytest_mxq.baselines.strict_json import MAX_MESSAGE, REFRESH, cut, invalid, printable, shown
 from pytest_mxq.baselines.video import Video
 from pytest_mxq.errors import BaselineMissingError, MxqError
 
@@ -38,11 +42,11 @@ class BaselineStore:
     """The baselines of one kind of device.
 
     A refresh writes images first, under names made of their content, and the manifest last: until then the old
-    manifest finds its old images. Never a pickle.
+    manifest finds its old images. Nothing is ever pickled.
 
     Args:
-        root: Where the manifests lie.
-        media: Where the images lie; None means beside their manifests.
+        root: The directory of the manifests.
+        media: The directory of the images; None means beside their manifests.
         device: The device's slug.
     """
 
@@ -52,72 +56,73 @@ class BaselineStore:
         self._device = device
 
     def manifest_path(self, model: str, case: str) -> Path:
-        """Where the case's manifest lies.
+        """Return the path of the case's manifest.
 
         Raises:
-            CaseFaultError: a name that is not allowed.
-            BaselineInvalidError: a link leads out of the root.
+            CaseFaultError: A name that is not allowed.
+            BaselineInvalidError: A link leads out of the root.
         """
         name = f"{case_file_name(case)}.json"
         return _inside(self._root, self._root / self._device / model_folder_name(model) / name)
 
     def manifests(self) -> list[Path]:
-        """Every manifest of this device, sorted."""
+        """Return the path of every manifest of this device, sorted."""
         found = (self._root / self._device).glob("*/*.json")
         return sorted(path for path in found if not path.name.startswith("."))
 
     def load(self, model: str, case: str) -> Manifest:
-        """The case's manifest.
+        """Return the case's manifest.
 
         Raises:
-            CaseFaultError: a name that is not allowed.
-            BaselineMissingError: there is none.
-            BaselineInvalidError: there is one that cannot be used, or that belongs to another case.
+            CaseFaultError: A name that is not allowed.
+            BaselineMissingError: There is no such file.
+            BaselineInvalidError: The file cannot be used, or belongs to another case.
         """
         path = self.manifest_path(model, case)
         try:
             data = read_capped(path, MAX_MANIFEST_BYTES)
         except FileNotFoundError:
-            place = f"no baseline of case {case!r}, model {model}, device {self._device}"
-            raise BaselineMissingError(f"{place}: {path} does not exist; to measure it: {REFRESH}") from None
+            place = f"no baseline of case {shown(case)}, model {cut(model, 80)}, device {self._device}"
+            missing = f"{place}: {cut(str(path), 250)} does not exist; to measure it: {REFRESH}"
+            raise BaselineMissingError(printable(missing)) from None
         except OSError as error:
-            raise invalid(str(path), f"cannot be read ({error.strerror})") from error
+            raise invalid(str(path), f"cannot be read ({reason_of(error)})", remedy=restore_command(path)) from error
         manifest = decode(data, where=str(path))
         belongs = (manifest.device, manifest.model, manifest.case)
         if belongs != (self._device, model, case):
-            raise invalid(str(path), f"belongs to {' / '.join(belongs)}, not to {self._device} / {model} / {case}")
+            owner = " / ".join(cut(name, 80) for name in belongs)
+            raise invalid(str(path), f"belongs to {owner}, not to {self._device} / {model} / {case}")
         return manifest
 
     def read_outputs(self, manifest: Manifest) -> list[Any]:
-        """Every image of the manifest in order: RGB images, or a `Video` each where the model generates video.
+        """Read every output of the manifest in order: RGB images, or a `Video` each where the model generates video.
 
         Raises:
-            BaselineInvalidError: one is missing, too large, altered, damaged, or of another size or length; names the
+            BaselineInvalidError: One is missing, too large, altered, damaged, or of another size or length; names the
                 file.
-            MxqError: a video, and PyAV is not installed.
+            MxqError: A video, and PyAV is not installed.
         """
         return [self._read_output(manifest, image) for image in manifest.outputs]
 
     def _read_output(self, manifest: Manifest, image: StoredOutput) -> Image | Video:
-        """One image or video of the manifest; its bytes are hashed before they are decoded."""
+        """Read one output of the manifest; its bytes are hashed before they are decoded."""
         path = _inside(self._media, self._output_folder(manifest) / image.file)
+        limit = MAX_IMAGE_BYTES if image.video is None else MAX_VIDEO_BYTES
         try:
-            data = read_capped(path, MAX_IMAGE_BYTES if image.video is None else MAX_VIDEO_BYTES)
+            data = read_verified(path, limit, image.sha256)
         except OSError as error:
-            raise invalid(str(path), f"the {image.noun} cannot be read ({error.strerror})") from error
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != image.sha256:
-            raise invalid(str(path), f"altered: its sha256 is {digest}, the manifest says {image.sha256}")
+            problem = f"the {image.noun} cannot be read ({reason_of(error)})"
+            raise invalid(str(path), problem, remedy=restore_command(path)) from error
         size = (image.width, image.height)
         if image.video is None:
             return decode_png(data, size=size, where=str(path))
         return decode_video(data, size=size, facts=image.video, where=str(path))
 
     def save(self, draft: Draft, media: Sequence[Image | Video]) -> Manifest:
-        """Stores a baseline in place of an older one and returns what was stored.
+        """Store a baseline in place of an older one, and return what was stored.
 
-        Images that the manifest no longer names are removed, unless they lie in a media directory of their own:
-        other checkouts and older commits may still name those.
+        Images that the manifest no longer names are removed, unless they are in a media directory of their own:
+        other checkouts and older commits may still name those. So are temporary files of a killed refresh.
 
         Args:
             draft: All but the images.
@@ -125,9 +130,9 @@ class BaselineStore:
                 case without.
 
         Raises:
-            CaseFaultError: a name that is not allowed.
-            BaselineInvalidError: the draft or an image is impossible; nothing was written.
-            MxqError: it could not be written; the old baseline or the new one stands, whole. Or videos, and PyAV is
+            CaseFaultError: A name that is not allowed.
+            BaselineInvalidError: The draft or an image is impossible; nothing was written.
+            MxqError: It could not be written; the old baseline or the new one stands, whole. Or videos, and PyAV is
                 not installed.
         """
         path = self.manifest_path(draft.model, draft.case)
@@ -135,43 +140,65 @@ class BaselineStore:
             raise invalid(str(path), f"device is {draft.device!r}, this store holds {self._device!r}")
         folder = _inside(self._media, self._output_folder(draft))
         files = _encode_outputs(draft, media)
-        manifest = _complete(draft, tuple(files))
+        manifest = sealed(_complete(draft, tuple(files)))
         data = encode(manifest)
         try:
-            make_folder(path.parent)
-            with locked(path.parent) as alone:
-                _write_outputs(folder, files)
-                write_atomically(path, data)
-                if alone and self._media == self._root:
-                    _remove_other_outputs(folder, manifest)
+            self._write(path, data, folder, files)
         except OSError as error:
-            raise MxqError(f"{path}: the baseline could not be written ({error})") from error
+            place = cut(str(path), MAX_MESSAGE // 2)
+            problem = f"the baseline could not be written ({cut(str(error), MAX_MESSAGE // 3)})"
+            raise MxqError(printable(f"{place}: {problem}")) from error
         return manifest
 
+    def _write(self, path: Path, data: bytes, folder: Path, files: dict[StoredOutput, bytes]) -> None:
+        """Write the outputs, then the manifest, with their folders locked where the file system has locks."""
+        parents = {path.parent} | ({folder.parent} if files else set())
+        with ExitStack() as locks:
+            for parent in sorted(parents):
+                make_folder(parent)
+            found = [locks.enter_context(locked(parent)) for parent in sorted(parents)]
+            is_locked = all(found)
+            if is_locked:
+                remove_temporary_files(path.parent)
+                remove_temporary_files(folder)
+            _write_outputs(folder, files)
+            write_atomically(path, data)
+            if is_locked and self._media == self._root:
+                _remove_other_outputs(folder, {image.file for image in files})
+
     def check_writable(self) -> None:
-        """Shows before anything is loaded that a refresh will be able to write.
+        """Raise before anything is loaded if a refresh will not be able to write.
 
         Raises:
-            MxqError: a directory cannot be made or written; names it and the reason.
+            MxqError: A directory cannot be made or written; names it and the reason.
         """
         for root, option in ((self._root, "--mxq-baselines"), (self._media, "--mxq-media")):
             folder = root / self._device
-            probe = folder / f".{uuid4().hex}"
             try:
                 make_folder(folder)
-                write_atomically(probe, b"")
-                probe.unlink()
+                with tempfile.TemporaryFile(dir=folder) as probe:
+                    probe.write(b"x")
             except OSError as error:
-                reason = f"cannot be written ({error.strerror}: {error.filename})"
-                raise MxqError(f"{folder} {reason}; free it, or choose another directory with {option}=DIR") from error
+                reason = f"cannot be written ({reason_of(error)}: {error.filename})"
+                way = f"free it, or choose another directory with {option}=DIR"
+                raise MxqError(printable(f"{folder} {reason}; {way}")) from error
 
     def _output_folder(self, draft: Draft) -> Path:
         return self._media / self._device / model_folder_name(draft.model) / case_file_name(draft.case)
 
 
 def _inside(root: Path, path: Path) -> Path:
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise invalid(str(path), f"a link leads out of {root}, to {path.resolve()}")
+    """Return `path`, which neither links nor `..` lead out of `root`.
+
+    Raises:
+        BaselineInvalidError: They do, or lead in a circle.
+    """
+    try:
+        target, within = path.resolve(), root.resolve()
+    except (OSError, RuntimeError) as error:  # up to Python 3.12 a circle of links is a RuntimeError
+        raise invalid(str(path), "cannot be read: links lead in a circle", remedy=restore_command(path)) from error
+    if not target.is_relative_to(within):
+        raise invalid(str(path), f"a link leads out of {cut(str(root), 80)}, to {cut(str(target), 80)}")
     return path
 
 
@@ -215,8 +242,7 @@ def _write_outputs(folder: Path, files: dict[StoredOutput, bytes]) -> None:
         write_atomically(folder / image.file, data)
 
 
-def _remove_other_outputs(folder: Path, manifest: Manifest) -> None:
-    named = {image.file for image in manifest.outputs}
+def _remove_other_outputs(folder: Path, named: set[str]) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.suffix in {".png", ".mkv"} and path.name not in named:
             path.unlink(missing_ok=True)

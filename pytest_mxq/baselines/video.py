@@ -1,4 +1,4 @@
-"""FFV1 (RFC 9043) and 32-bit float PCM in one Matroska file, by PyAV: no bit is lost."""
+"""FFV1 (RFC 9043) and 32-bit float PCM in one Matroska file, by PyAV: lossless."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from pytest_mxq.baselines.manifest import VideoFacts
-from pytest_mxq.baselines.storage import MAX_PIXELS
-from pytest_mxq.baselines.strict_json import invalid
+from pytest_mxq.baselines.png import MAX_PIXELS
+from pytest_mxq.baselines.strict_json import cut, invalid
 from pytest_mxq.errors import MxqError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _LAYOUTS = {1: "mono", 2: "stereo"}
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Video:
-    """What a video model generates from one prompt.
+    """A video as a video model generates it from one prompt.
 
     Attributes:
         frames: RGB, a uint8 array (frames, height, width, 3), at least 2 x 2 pixels.
@@ -60,7 +60,7 @@ class Video:
 
     @property
     def facts(self) -> VideoFacts:
-        """What a manifest says of it beside its size."""
+        """The video's facts for a manifest, beside its size."""
         count, rate = len(self.frames), float(self.frame_rate)
         if self.audio is None:
             return VideoFacts(frames=count, frame_rate=rate)
@@ -71,10 +71,10 @@ class Video:
 
 
 def load_av() -> Any:  # a module
-    """PyAV, which reads and writes videos.
+    """Import PyAV, which reads and writes videos.
 
     Raises:
-        MxqError: it cannot be imported; says how to install it.
+        MxqError: It cannot be imported; says how to install it.
     """
     try:
         import av
@@ -84,7 +84,7 @@ def load_av() -> Any:  # a module
 
 
 def encode(video: Video) -> bytes:
-    """The video as a Matroska file; equal videos give equal bytes under one version of PyAV.
+    """Return the video as a Matroska file; equal videos give equal bytes under one version of PyAV.
 
     Raises:
         MxqError: PyAV is not installed.
@@ -104,10 +104,10 @@ def encode(video: Video) -> bytes:
 
 
 def inspect(data: bytes, *, where: str) -> tuple[tuple[int, int], VideoFacts]:
-    """Width and height, and what else a manifest says of a video: its packets are counted, not decoded.
+    """Return width and height, and a video's facts for a manifest; its packets are counted, not decoded.
 
     Raises:
-        BaselineInvalidError: not a file that `encode` made, damaged, or its frames are larger than `MAX_PIXELS`.
+        BaselineInvalidError: Not a file that `encode` made, damaged, or its frames are larger than `MAX_PIXELS`.
         MxqError: PyAV is not installed.
     """
     with _opened(data, where) as container:
@@ -131,10 +131,10 @@ def inspect(data: bytes, *, where: str) -> tuple[tuple[int, int], VideoFacts]:
 
 
 def decode(data: bytes, *, size: tuple[int, int], facts: VideoFacts, where: str) -> tuple[Any, Any | None]:
-    """The frames (frames, height, width, 3) and the audio (channels, samples) of a file that `inspect` describes so.
+    """Return the frames (frames, height, width, 3) and the audio (channels, samples) of a file described by `inspect`.
 
     Raises:
-        BaselineInvalidError: damaged.
+        BaselineInvalidError: Damaged.
         MxqError: PyAV is not installed.
     """
     import numpy as np
@@ -157,18 +157,25 @@ def decode(data: bytes, *, size: tuple[int, int], facts: VideoFacts, where: str)
 
 @contextmanager
 def _opened(data: bytes, where: str) -> Iterator[Any]:
-    """The container in `data`, of which no other format, codec or larger frame is tried."""
+    """Open the container in `data`; no other format, codec or larger frame is tried."""
     av = load_av()
     try:
         with av.open(BytesIO(data), format="matroska", options=_READING) as container:
-            tracks = [f"{stream.type} {getattr(stream, 'name', 'unknown')}" for stream in container.streams]
-            if tracks not in _TRACKS:
-                raise invalid(where, f"not a video that pytest-mxq wrote: it holds {', '.join(tracks) or 'nothing'}")
-            for tag in {_RATE, _CONTENT} - container.metadata.keys():
-                raise invalid(where, f"not a video that pytest-mxq wrote: it has no tag {tag}")
+            _check_ours(container, where)
             yield container
-    except (av.FFmpegError, ValueError, IndexError) as error:
-        raise invalid(where, f"the video is damaged ({error})") from error
+    except MxqError:
+        raise
+    except Exception as error:
+        # Which exceptions a damaged file raises depends on FFmpeg's release: errors of its own, or of a wrong shape.
+        raise invalid(where, f"the video is damaged ({cut(str(error) or type(error).__name__, 120)})") from error
+
+
+def _check_ours(container: Any, where: str) -> None:
+    tracks = [f"{stream.type} {getattr(stream, 'name', 'unknown')}" for stream in container.streams]
+    if tracks not in _TRACKS:
+        raise invalid(where, f"not a video that pytest-mxq wrote: it holds {', '.join(tracks) or 'nothing'}")
+    for tag in {_RATE, _CONTENT} - container.metadata.keys():
+        raise invalid(where, f"not a video that pytest-mxq wrote: it has no tag {tag}")
 
 
 def _video_stream(container: Any, video: Video) -> Any:
@@ -196,7 +203,7 @@ def _audio_stream(container: Any, video: Video) -> Any:
 
 
 def _audio_frames(video: Video) -> Iterator[Any]:
-    """The audio in pieces of a second, its channels interleaved."""
+    """Yield the audio in pieces of a second, its channels interleaved."""
     import numpy as np
 
     av, audio, rate = load_av(), np.asarray(video.audio), video.sample_rate or 0
@@ -216,7 +223,7 @@ def _audio_of(data: bytearray, channels: int | None) -> Any | None:
 
 
 def _digest(facts: VideoFacts, frames: Any, audio: Any | None) -> str:
-    """SHA-256 of the rates as text, then the frames' bytes and the audio's in the order of their axes."""
+    """Return the SHA-256 of the rates as text, then the frames' bytes and the audio's in the order of their axes."""
     import numpy as np
 
     content = hashlib.sha256(f"{facts.frame_rate!r} {facts.sample_rate}".encode())

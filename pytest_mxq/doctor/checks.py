@@ -1,4 +1,4 @@
-"""What lies around the software: the Hub's token, the LPIPS weights, stored baselines, compiled code."""
+"""Checks of what surrounds the software: the Hub's token, LPIPS weights, stored baselines, compiled code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from pytest_mxq.baselines.manifest import Manifest, decode
-from pytest_mxq.baselines.storage import MAX_MANIFEST_BYTES, read_capped
+from pytest_mxq.baselines.storage import MAX_MANIFEST_BYTES, read_capped, reason_of
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.baselines.strict_json import REFRESH
 from pytest_mxq.doctor.screen import Finding, Mark
@@ -20,15 +20,15 @@ from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import MxqError
 from pytest_mxq.metrics.lpips_weights import WEIGHTS_PATH, read_weights
 
-_ANEW = f"{REFRESH} on this machine; until then gates measure BF16 anew"
+_REFRESH_HERE = f"{REFRESH} on this machine; until then gates measure BF16 again in the same run"
 _MOST_FAULTS = 3  # unreadable baselines that are shown one by one
 
 
 def examine_hub(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Whether there is a token for the Hub, and whether it may be asked at all; no part of the token is shown.
+    """Report whether there is a token for the Hub and whether the Hub may be asked; no part of the token is shown.
 
     Args:
-        environment: the process's variables.
+        environment: The process's variables.
     """
     offline = next((name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if _is_on(environment, name)), "")
     if offline:
@@ -76,7 +76,7 @@ def _token_file(environment: Mapping[str, str]) -> Path:
 
 
 def examine_lpips_weights(path: Path = WEIGHTS_PATH) -> Finding:
-    """Whether the packaged LPIPS weights is there and the right one."""
+    """Report whether the packaged LPIPS weights are there, with the right SHA-256."""
     try:
         read_weights(path)
     except MxqError as error:
@@ -87,11 +87,11 @@ def examine_lpips_weights(path: Path = WEIGHTS_PATH) -> Finding:
 
 
 def examine_compile_cache(stated: Path | None, environment: Mapping[str, str]) -> Finding:
-    """Where compiled code is kept, and how much of it there is.
+    """Report where compiled code is cached, and how much of it there is.
 
     Args:
-        stated: the directory of the settings; None: torch's own.
-        environment: the process's variables.
+        stated: The directory of the settings; None for torch's own.
+        environment: The process's variables.
     """
     directory = stated or _torchs_own(environment)
     sizes = list(_sizes(directory))
@@ -101,18 +101,18 @@ def examine_compile_cache(stated: Path | None, environment: Mapping[str, str]) -
         mark=Mark.FINE if stated else Mark.NOTE,
         subject="compile cache",
         text=f"{directory if place.startswith('..') else place}: {amount}",
-        fix="" if stated else "torch's own, of every project; --mxq-compile-cache=DIR keeps one apart",
+        fix=None if stated else "torch's own, shared by every project; --mxq-compile-cache=DIR gives this one its own",
     )
 
 
 def _torchs_own(environment: Mapping[str, str]) -> Path:
-    """As torch/_inductor/runtime/cache_dir_utils.py has it."""
+    """Return torch's default directory, as torch/_inductor/runtime/cache_dir_utils.py computes it."""
     user = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
     return Path(environment.get("TORCHINDUCTOR_CACHE_DIR") or Path(tempfile.gettempdir(), f"torchinductor_{user}"))
 
 
 def _sizes(directory: Path) -> Iterator[int]:
-    """Size of every file below, bytes; an unreadable folder counts as empty."""
+    """Yield the size of every file below, bytes; an unreadable folder counts as empty."""
     for folder, _, names in os.walk(directory):
         for name in names:
             try:
@@ -122,16 +122,16 @@ def _sizes(directory: Path) -> Iterator[int]:
 
 
 def examine_baselines(store: BaselineStore, current: Fingerprint, *, now: datetime | None = None) -> Iterator[Finding]:
-    """The baselines of this device by model: how many, how old, whether they are of this software.
+    """Report the baselines of this device by model: how many, how old, and whether they are of this software.
 
     Args:
-        store: of this device.
-        current: of this process.
-        now: for tests.
+        store: The store of this device.
+        current: The fingerprint of this process.
+        now: The present moment; None for the clock's.
     """
     faults, manifests = _read_all(store)
     if not faults and not manifests:
-        yield Finding(mark=Mark.NOTE, subject="none", text="no stored baseline of this device", fix=_ANEW)
+        yield Finding(mark=Mark.NOTE, subject="none", text="no stored baseline of this device", fix=_REFRESH_HERE)
     by_model = sorted(manifests, key=lambda manifest: manifest.model)
     for model, group in groupby(by_model, key=lambda manifest: manifest.model):
         yield _of_model(model, tuple(group), current, now or datetime.now(UTC))
@@ -149,9 +149,9 @@ def _read_all(store: BaselineStore) -> tuple[list[tuple[str, str]], list[Manifes
         try:
             manifests.append(decode(read_capped(path, MAX_MANIFEST_BYTES), where=path.name))
         except MxqError as error:
-            faults.append((path.parent.name, str(error)))
+            faults.append((path.parent.name, str(error).removeprefix(f"{path.parent}{os.sep}")))
         except OSError as error:
-            faults.append((path.parent.name, f"{path.name}: cannot be read ({error.strerror})"))
+            faults.append((path.parent.name, f"{path.name}: cannot be read ({reason_of(error)})"))
     return faults, manifests
 
 
@@ -164,7 +164,7 @@ def _of_model(model: str, manifests: tuple[Manifest, ...], current: Fingerprint,
     if not others:
         return Finding(mark=Mark.FINE, subject=model, text=text)
     text = f"{text}; {len(others)} of other hardware or software: {', '.join(others[0][:3])}"
-    return Finding(mark=Mark.NOTE, subject=model, text=text, fix=_ANEW)
+    return Finding(mark=Mark.NOTE, subject=model, text=text, fix=_REFRESH_HERE)
 
 
 def _moment(manifest: Manifest) -> datetime:
@@ -173,7 +173,7 @@ def _moment(manifest: Manifest) -> datetime:
 
 
 def _span(values: list[int]) -> str:
-    """The range of sorted numbers.
+    """Return the range of sorted numbers as text.
 
     >>> _span([3, 5, 9]), _span([4, 4])
     ('3 to 9', '4')

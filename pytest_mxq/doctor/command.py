@@ -1,4 +1,4 @@
-"""``pytest --mxq-doctor``: gathers what there is to look at, prints the screen, and gives the exit code."""
+"""``pytest --mxq-doctor``: examine the machine, print the screen, return the exit code."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _one(subject: str, examine: Callable[[], Finding]) -> Finding:
 
 
 def _safely(subject: str, examine: Callable[[], Iterable[Finding]]) -> tuple[Finding, ...]:
-    """The findings of an examination; an environment that breaks it is a finding too."""
+    """Return the findings of an examination; an environment that breaks it is a finding too."""
     try:
         return tuple(examine())
     except Exception as error:  # noqa: BLE001  whatever is wrong there must not hide what else was found

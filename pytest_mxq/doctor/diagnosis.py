@@ -1,4 +1,4 @@
-"""What this machine can gate: one screen, and whether every format asked for can be gated natively."""
+"""The diagnosis of a machine: one screen, and whether every requested format can be gated natively."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pytest_mxq.doctor.packages import (
+    CudaFault,
     Lookup,
     Package,
     cuda_fault,
@@ -27,7 +28,7 @@ _ALWAYS_SHOWN = ("torch", "torchvision", "torchao", "diffusers", "transformers")
 
 
 class Ability(StrEnum):
-    """How a format can be gated on this machine."""
+    """The ways in which a format can be gated on a machine."""
 
     NATIVE = "native"
     EMULATED = "emulated only"
@@ -36,10 +37,10 @@ class Ability(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """How one format can be gated, and why.
+    """One format's answer: how it can be gated, and why.
 
     Attributes:
-        is_whole: whether every gate asked for runs natively.
+        is_whole: Whether every requested gate runs natively.
     """
 
     format: str
@@ -50,13 +51,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the answers depend on.
+    """The machine that the answers depend on.
 
     Attributes:
-        device: the device under test.
-        lookup: what finds installed packages.
-        lpips_weights: the finding on the LPIPS weights.
-        gates: the gates asked for.
+        device: The device under test.
+        lookup: What finds installed packages.
+        lpips_weights: The finding on the LPIPS weights.
+        gates: The gates asked for.
     """
 
     device: Device
@@ -65,21 +66,22 @@ class Machine:
     gates: tuple[Gate, ...]
 
     def dependencies(self) -> tuple[Package, ...]:
-        """Every declared dependency, and torchvision."""
+        """Examine every declared dependency, and torchvision."""
         return tuple(examine_dependencies(self.lookup))
 
-    def cuda(self) -> tuple[str, str]:
-        """Why torch cannot use the GPU, and what to do; empty texts on a CPU."""
+    def cuda(self) -> CudaFault | None:
+        """Return why torch cannot use the GPU, and what to do; None where it can, and on a CPU."""
         if self.device.kind != "cuda":
-            return "", ""
+            return None
         return cuda_fault(self.lookup, self.device.facts.get("driver", ""), self.device.capability)
 
 
 def answer(number_format: Format, machine: Machine) -> Answer:
-    """How a format can be gated here."""
+    """Return how a format can be gated here."""
     packages = machine.dependencies()
     broken = [package.fault for package in packages if package.fault and not package.is_for_images]
-    broken += [machine.cuda()[0]] if machine.cuda()[0] else []
+    cuda = machine.cuda()
+    broken += [cuda.reason] if cuda else []
     blind = [package.fault for package in packages if package.fault and package.is_for_images]
     blind += [machine.lpips_weights.text] if machine.lpips_weights.mark is Mark.FAULT else []
 
@@ -101,7 +103,7 @@ def answer(number_format: Format, machine: Machine) -> Answer:
 
 
 def _without_instructions(number_format: Format, device: Device, blind: Sequence[str]) -> tuple[Ability, str]:
-    """What is left of a format whose instructions the device lacks: emulated images, where they can be measured."""
+    """Return what is left of a format that the device cannot run: emulated images, where they can be measured."""
     found = f"this GPU has {_dotted(device.capability)}" if device.capability else "there is no GPU"
     reason = f"needs compute capability {_dotted(number_format.capability)}, {found}"
     if number_format.emulation is None:
@@ -119,26 +121,26 @@ def _kernels(number_format: Format, machine: Machine) -> Iterator[Package]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What the screen says.
+    """The content of the screen.
 
     Attributes:
-        sections: in the order in which they are shown.
-        answers: one a format.
-        crowded: models whose gates do not fit at batch size 1.
-        use: what memory is needed for.
-        models_asked: whether models were named, so that each of them must fit.
+        sections: In the order in which they are shown.
+        answers: One per format.
+        too_large: Models whose gates do not fit at batch size 1.
+        use: What memory is needed for.
+        models_requested: Whether models were named, so that each of them must fit.
     """
 
     sections: tuple[Section, ...]
     answers: tuple[Answer, ...]
-    crowded: tuple[str, ...] = ()
+    too_large: tuple[str, ...] = ()
     use: Use = Use.BOTH_ARMS
-    models_asked: bool = False
+    models_requested: bool = False
 
     @property
     def is_able(self) -> bool:
-        """Whether every format asked for can be gated natively, on every model asked for by name."""
-        return all(found.is_whole for found in self.answers) and not (self.models_asked and self.crowded)
+        """Return whether every requested format can be gated natively, on every model requested by name."""
+        return all(found.is_whole for found in self.answers) and not (self.models_requested and self.too_large)
 
     @property
     def sentence(self) -> str:
@@ -149,8 +151,8 @@ class Diagnosis:
             way = "; accuracy alone with --mxq-emulate" if emulated else ""
             return f"not natively gated on this machine: {', '.join(unable)}{way}"
         gates = "speed and memory" if self.use is Use.BOTH_ARMS else "image"
-        crowded = f"; no room for {gates} gates of {', '.join(self.crowded)}" if self.crowded else ""
-        return f"natively gated on this machine: {', '.join(found.format for found in self.answers)}{crowded}"
+        too_large = f"; not enough memory for {gates} gates of {', '.join(self.too_large)}" if self.too_large else ""
+        return f"natively gated on this machine: {', '.join(found.format for found in self.answers)}{too_large}"
 
 
 def diagnose(
@@ -160,14 +162,14 @@ def diagnose(
     models: Sequence[Recipe],
     around: Sequence[Section],
 ) -> Diagnosis:
-    """Everything that is shown of a machine.
+    """Return everything that is shown of a machine.
 
     Args:
-        machine: what the answers depend on.
-        settings: of the run that is asked about.
-        formats: those asked for.
-        models: those asked for.
-        around: further sections, shown before the answers.
+        machine: What the answers depend on.
+        settings: The run's settings.
+        formats: The requested formats.
+        models: The requested models.
+        around: Further sections, shown before the answers.
     """
     answers = tuple(answer(number_format, machine) for number_format in formats)
     use = _use(machine, settings, answers)
@@ -181,18 +183,18 @@ def diagnose(
         *around,
         Section(title="formats", findings=tuple(map(_as_finding, answers))),
     )
-    room = machine.device.total_memory_gib
+    total = machine.device.total_memory_gib
     return Diagnosis(
         sections=sections,
         answers=answers,
-        crowded=tuple(name for name, need in needs.items() if need and room is not None and need[0] > room),
+        too_large=tuple(name for name, need in needs.items() if need and total is not None and need[0] > total),
         use=use,
-        models_asked=bool(settings.models),
+        models_requested=bool(settings.models),
     )
 
 
 def _use(machine: Machine, settings: Settings, answers: Sequence[Answer]) -> Use:
-    """What the gates asked for need the most memory for."""
+    """Return what the requested gates need the most memory for."""
     if any(gate.needs.memory is MemoryUse.BOTH_ARMS for gate in machine.gates):
         return Use.BOTH_ARMS
     emulated = settings.emulate and any(found.ability is Ability.EMULATED for found in answers)
@@ -200,7 +202,7 @@ def _use(machine: Machine, settings: Settings, answers: Sequence[Answer]) -> Use
 
 
 def _needs(recipe: Recipe, settings: Settings, use: Use) -> tuple[float, ...]:
-    """What a model's gates need at the batch sizes shown, GiB; empty: it states none."""
+    """Return the memory that a model's gates need at the batch sizes shown, GiB; empty where the model states none."""
     memory = recipe.memory
     if memory is None:
         return ()
@@ -224,14 +226,16 @@ def _machine(machine: Machine, formats: Sequence[Format]) -> Iterator[Finding]:
     memory = "memory unknown" if device.total_memory_gib is None else f"{device.total_memory_gib:.0f} GiB"
     text = f"{device.name}, compute capability {_dotted(device.capability)}, {memory}"
     caution = kernel_caution(formats, device)
-    yield Finding(mark=Mark.NOTE if caution else Mark.FINE, subject="GPU", text=text, fix=caution or "")
-    fault, fix = machine.cuda()
-    driver = device.facts.get("driver", "unknown")
-    yield Finding(mark=Mark.FAULT if fault else Mark.FINE, subject="driver", text=fault or driver, fix=fault and fix)
+    yield Finding(mark=Mark.NOTE if caution else Mark.FINE, subject="GPU", text=text, fix=caution)
+    fault = machine.cuda()
+    if fault:
+        yield Finding(mark=Mark.FAULT, subject="driver", text=fault.reason, fix=fault.fix)
+    else:
+        yield Finding(mark=Mark.FINE, subject="driver", text=device.facts.get("driver", "unknown"))
 
 
 def _software(machine: Machine, formats: Sequence[Format]) -> Iterator[Finding]:
-    """The packages that decide, and any other that is broken; a format's kernels count where it could use them."""
+    """Report the main packages and any other that is broken; kernels are a fault only where a format can use them."""
     packages = {package.name: package for package in machine.dependencies()}
     for package in (packages[name] for name in dict.fromkeys([*_ALWAYS_SHOWN, *packages]) if name in packages):
         if package.fault or package.name in _ALWAYS_SHOWN:
@@ -246,7 +250,7 @@ def _software(machine: Machine, formats: Sequence[Format]) -> Iterator[Finding]:
 
 
 def _video(machine: Machine, models: Sequence[Recipe]) -> Iterator[Finding]:
-    """What stores videos, where one of the models makes them; gates against BF16 of the same run do without it."""
+    """Report what stores videos, where a model generates them; gates against BF16 of the same run do without it."""
     names = ", ".join(recipe.name for recipe in models if recipe.generates_video)
     package = examine_video(machine.lookup)
     if names and package.fault:
@@ -269,17 +273,21 @@ def _of_package(package: Package, mark: Mark) -> Finding:
 
 def _memory(name: str, needs: Sequence[float], device: Device) -> Finding:
     if not needs:
-        return Finding(mark=Mark.FINE, subject=name, text="states no need and is not checked")
-    room = device.total_memory_gib
-    if room is None:
-        return Finding(mark=Mark.FINE, subject=name, text="".join(f"{need:>4.0f} GiB      " for need in needs))
-    cells = [f"{need:>4.0f} GiB {'fits' if need <= room else 'no  '} " for need in needs]
-    fits = all(need <= room for need in needs)
+        return Finding(mark=Mark.NOTE, subject=name, text="states no need: its memory is not checked")
+    total = device.total_memory_gib
+    if total is None:  # nothing was compared: no "ok"
+        missing = "there is no GPU" if device.capability is None else "the driver does not tell the GPU's memory"
+        sizes = "".join(f"{need:>4.0f} GiB      " for need in needs)
+        return Finding(mark=Mark.NOTE, subject=name, text=f"{sizes}{missing}")
+    cells = [f"{need:>4.0f} GiB {'fits' if need <= total else 'no  '} " for need in needs]
+    fits = all(need <= total for need in needs)
     return Finding(
         mark=Mark.FINE if fits else Mark.NOTE,
         subject=name,
         text="".join(cells).rstrip(),
-        fix="" if fits else f"of {room:.0f} GiB: a smaller batch, or a device of {max(needs):.0f} GiB for all of them",
+        fix=None
+        if fits
+        else f"of {total:.0f} GiB: a smaller batch, or a device of {max(needs):.0f} GiB for all of them",
     )
 
 

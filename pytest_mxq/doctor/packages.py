@@ -1,4 +1,4 @@
-"""The installed software, read from its metadata: nothing of it is imported, torch least of all."""
+"""The installed software, read from its metadata without importing any of it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Installed:
     """An installed distribution.
 
     Attributes:
-        name: its name.
-        version: its version, of torch and torchvision with the build, such as "2.15.0+cu132".
-        requires: its requirements, as it declares them.
+        name: Its name.
+        version: Its version; of torch and torchvision with the build, such as "2.15.0+cu132".
+        requires: Its requirements, as it declares them.
     """
 
     name: str
@@ -46,23 +46,23 @@ Lookup = Callable[[str], Installed | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """One package: what is there, and whether it suits.
+    """One package: what is installed, and whether it meets the requirement.
 
     Attributes:
-        needed: the range that is needed.
-        fault: what is wrong with it; empty: it suits.
-        fix: what to do about the fault.
+        needed: The required range.
+        fault: What is wrong with it; None where it meets the requirement.
+        fix: What to do about the fault; None where there is no fault.
     """
 
     name: str
     found: Installed | None
     needed: str
-    fault: str = ""
-    fix: str = ""
+    fault: str | None = None
+    fix: str | None = None
 
     @property
     def is_for_images(self) -> bool:
-        """Whether gates of images alone need it."""
+        """Return whether gates of images alone need it."""
         return self.name in _FOR_IMAGES
 
     @property
@@ -78,7 +78,7 @@ class Package:
 
     @property
     def is_older_than_published(self) -> bool:
-        """Whether the published numbers were made with a later one."""
+        """Return whether the published numbers were made with a later one."""
         published = PUBLISHED_STACK.get(self.name)
         if self.found is None or published is None or _version(self.found) is None:
             return False
@@ -88,7 +88,7 @@ class Package:
 
 
 def find_installed(name: str) -> Installed | None:
-    """The installed distribution of a name; None: there is none."""
+    """Return the installed distribution of a name; None where it is not installed."""
     try:
         found = metadata.distribution(name)
         version: str | None = found.version
@@ -99,7 +99,7 @@ def find_installed(name: str) -> Installed | None:
 
 
 def _build(found: metadata.Distribution, name: str) -> str | None:
-    """The version with its build, which PyPI's wheels keep out of their metadata and write into a version.py."""
+    """Return the version with its build, which PyPI's wheels leave out of their metadata and write into version.py."""
     if name not in {"torch", "torchvision"}:
         return None
     try:
@@ -118,7 +118,7 @@ def _version(found: Installed) -> Version | None:
 
 
 def examine_dependencies(lookup: Lookup) -> Iterator[Package]:
-    """Every dependency that pytest-mxq declares, and torchvision, which lpips imports."""
+    """Examine every dependency that pytest-mxq declares, and torchvision, which lpips imports."""
     ours = lookup(OURS)
     if ours is None:
         fault = f"{OURS} is not installed: its ranges are not known"
@@ -130,7 +130,7 @@ def examine_dependencies(lookup: Lookup) -> Iterator[Package]:
 
 
 def examine(requirement: Requirement, lookup: Lookup, *, fix: str) -> Package:
-    """Whether a requirement is met."""
+    """Examine whether a requirement is met."""
     found = lookup(requirement.name)
     fault = _fault(requirement, found)
     return Package(
@@ -138,16 +138,16 @@ def examine(requirement: Requirement, lookup: Lookup, *, fix: str) -> Package:
         found=found,
         needed=_shown(requirement.specifier),
         fault=fault,
-        fix=fix if fault else "",
+        fix=fix if fault else None,
     )
 
 
 def _shown(specifier: SpecifierSet) -> str:
-    """A range with its lower end first: packaging sorts "<" before ">"."""
+    """Return a range with its lower end first: packaging sorts "<" before ">"."""
     return ",".join(sorted(map(str, specifier), reverse=True))
 
 
-def _fault(requirement: Requirement, found: Installed | None) -> str:
+def _fault(requirement: Requirement, found: Installed | None) -> str | None:
     if found is None:
         return f"{requirement.name} is not installed"
     version = _version(found)
@@ -155,27 +155,27 @@ def _fault(requirement: Requirement, found: Installed | None) -> str:
         return f"{found.name}'s version {found.version!r} cannot be read"
     if not requirement.specifier.contains(version, prereleases=True):
         return f"{found.name} {found.version} is not {_shown(requirement.specifier)}"
-    return ""
+    return None
 
 
 def examine_torchvision(lookup: Lookup) -> Package:
-    """Whether torchvision loads beside this torch: as its own metadata say, and of the same build."""
+    """Examine whether torchvision is of this torch: by its own metadata, and of the same build."""
     vision, torch = lookup("torchvision"), lookup("torch")
     if vision is None or torch is None:
-        fault = "torchvision is not installed, and lpips imports it" if vision is None else ""
+        fault = None if vision else "torchvision is not installed, and lpips imports it"
         return Package(
-            name="torchvision", found=vision, needed="", fault=fault, fix="pip install torchvision" if fault else ""
+            name="torchvision", found=vision, needed="", fault=fault, fix="pip install torchvision" if fault else None
         )
     needs = next(_requirements_on("torch", vision.requires), None)
-    fault = (_fault(needs, torch) if needs else "") or _other_build(vision, torch)
+    fault = (_fault(needs, torch) if needs else None) or _other_build(vision, torch)
     return Package(
         name="torchvision",
         found=vision,
         needed=f"torch{_shown(needs.specifier)}" if needs else "",
-        fault=f"torchvision is not of this torch: {fault}" if fault else "",
+        fault=f"torchvision is not of this torch: {fault}" if fault else None,
         fix=f"pip install --force-reinstall torchvision torch=={torch.version.partition('+')[0]}, from one index"
         if fault
-        else "",
+        else None,
     )
 
 
@@ -189,13 +189,13 @@ def _requirements_on(name: str, texts: Iterable[str]) -> Iterator[Requirement]:
             yield requirement
 
 
-def _other_build(vision: Installed, torch: Installed) -> str:
+def _other_build(vision: Installed, torch: Installed) -> str | None:
     builds = [version.local for version in (_version(vision), _version(torch)) if version and version.local]
-    return f"build {builds[0]}, torch's {builds[1]}" if len(set(builds)) > 1 else ""
+    return f"build {builds[0]}, torch's {builds[1]}" if len(set(builds)) > 1 else None
 
 
 def examine_video(lookup: Lookup) -> Package:
-    """Whether PyAV is there, which the extra "video" brings: baselines of videos are stored and read with it."""
+    """Examine PyAV, which the extra "video" installs: baselines of videos are stored and read with it."""
     ours = lookup(OURS)
     declared = map(Requirement, ours.requires if ours else ())
     stated = next((requirement for requirement in declared if requirement.name == "av"), Requirement("av"))
@@ -203,7 +203,7 @@ def examine_video(lookup: Lookup) -> Package:
 
 
 def examine_kernels(text: str, lookup: Lookup) -> Package:
-    """Whether a format's own requirement is met, such as "mslk-cuda>=1.0"."""
+    """Examine whether a format's own requirement is met, such as "mslk-cuda>=1.0"."""
     requirement = Requirement(text)
     names = (requirement.name, *_OTHER_NAMES.get(requirement.name, ()))
     there = [found for found in map(lookup, names) if found is not None]
@@ -224,45 +224,59 @@ def _is_placeholder(found: Installed) -> bool:
     return found.name == "mslk" and found.version == "0.0.0"  # what PyPI has under that name
 
 
-def cuda_fault(lookup: Lookup, driver: str, capability: tuple[int, int] | None) -> tuple[str, str]:
-    """Why torch cannot use the GPU, and what to do; two empty texts: it can, or torch does not say its build.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CudaFault:
+    """The reason why torch cannot use the GPU, and the fix."""
+
+    reason: str
+    fix: str
+
+
+def cuda_fault(lookup: Lookup, driver: str, capability: tuple[int, int] | None) -> CudaFault | None:
+    """Return why torch cannot use the GPU, and what to do; None where it can, or torch does not say its build.
 
     A driver runs every CUDA of a major version from a first release on (CUDA Toolkit release notes, "CUDA Minor
     Version Compatibility": 12.x needs driver 525, 13.x needs 580). A build for a CUDA that is older than the GPU loads
     and sees it, and has no kernels for it.
 
     Args:
-        lookup: what finds torch.
-        driver: the driver's version, such as "580.65.06"; empty: not known.
-        capability: the GPU's compute capability; None: not known.
+        lookup: What finds torch.
+        driver: The driver's version, such as "580.65.06"; empty where it is not known.
+        capability: The GPU's compute capability; None where it is not known.
     """
     torch = lookup("torch")
     version = _version(torch) if torch else None
     build = (version.local if version else None) or ""
     if torch is None or build.startswith(("cpu", "rocm", "xpu")):
-        return (f"torch {torch.version} is built without CUDA" if torch else ""), "install torch's CUDA build"
+        return _without_cuda(torch)
     stated = re.match(r"cu(\d\d)(\d+)", build)
     if stated is None:
-        return "", ""
+        return None
     cuda = int(stated[1]), int(stated[2])
-    return _no_kernels(torch, cuda, capability) or _old_driver(torch, cuda[0], driver) or ("", "")
+    return _no_kernels(torch, cuda, capability) or _old_driver(torch, cuda[0], driver)
 
 
-def _no_kernels(torch: Installed, cuda: tuple[int, int], capability: tuple[int, int] | None) -> tuple[str, str] | None:
+def _without_cuda(torch: Installed | None) -> CudaFault | None:
+    if torch is None:  # its absence is a finding of its own
+        return None
+    return CudaFault(reason=f"torch {torch.version} is built without CUDA", fix="install torch's CUDA build")
+
+
+def _no_kernels(torch: Installed, cuda: tuple[int, int], capability: tuple[int, int] | None) -> CudaFault | None:
     if capability is None or capability < _BLACKWELL or cuda >= _BLACKWELL_CUDA:
         return None
     built, found, needed = (".".join(map(str, pair)) for pair in (cuda, capability, _BLACKWELL_CUDA))
-    return (
-        f"torch {torch.version} is built for CUDA {built}; compute capability {found} needs {needed}",
-        f"install torch's build for CUDA {needed} or newer",
+    return CudaFault(
+        reason=f"torch {torch.version} is built for CUDA {built}; compute capability {found} needs {needed}",
+        fix=f"install torch's build for CUDA {needed} or newer",
     )
 
 
-def _old_driver(torch: Installed, major: int, driver: str) -> tuple[str, str] | None:
+def _old_driver(torch: Installed, major: int, driver: str) -> CudaFault | None:
     found, least = re.match(r"\d+", driver), _LEAST_DRIVER.get(major, 0)
     if found is None or int(found[0]) >= least:
         return None
-    return (
-        f"torch {torch.version} needs driver {least} or newer, found {driver}",
-        "update the driver, or install a torch that is built for an older CUDA",
+    return CudaFault(
+        reason=f"torch {torch.version} needs driver {least} or newer, found {driver}",
+        fix="update the driver, or install a torch that is built for an older CUDA",
     )

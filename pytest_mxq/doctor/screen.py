@@ -1,4 +1,4 @@
-"""What an examination of the machine found, and how it is laid out on a screen."""
+"""Findings of an examination of the machine, and their layout on a screen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONGEST_SUBJECT = 24
 
 
 class Mark(StrEnum):
-    """How a finding is to be taken."""
+    """The severity of a finding."""
 
     FINE = "ok"
     NOTE = "note"
@@ -21,18 +21,18 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was examined.
 
     Attributes:
-        subject: what.
-        text: what was found.
-        fix: what to do about it; empty where nothing is to be done.
+        subject: What was examined.
+        text: What was found.
+        fix: What to do about it; None where nothing is to be done.
     """
 
     mark: Mark
     subject: str
     text: str
-    fix: str = ""
+    fix: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ _COLOURS = {Mark.FINE: {"green": True}, Mark.NOTE: {"yellow": True}, Mark.FAULT:
 
 
 def laid_out(sections: Sequence[Section]) -> Iterator[tuple[str, dict[str, bool]]]:
-    """The lines of a screen and their colours: marks, subjects and texts aligned, each fix beneath its finding."""
+    """Yield a screen's lines and their colours: marks, subjects and texts aligned, each fix beneath its finding."""
     subjects = [len(finding.subject) for section in sections for finding in section.findings]
     column = min(max(subjects, default=0), _LONGEST_SUBJECT)
     for section in sections:
@@ -58,14 +58,14 @@ def laid_out(sections: Sequence[Section]) -> Iterator[tuple[str, dict[str, bool]
 
 def _lines(finding: Finding, column: int) -> Iterator[str]:
     indent = " " * (column + 11)
-    room = WIDTH - len(indent)
+    width = WIDTH - len(indent)
     # Not wrap() alone: it would close up the columns of a text that fits.
-    text = [finding.text] if len(finding.text) <= room else wrap(finding.text, room, break_on_hyphens=False)
+    text = [finding.text] if len(finding.text) <= width else wrap(finding.text, width, break_on_hyphens=False)
     head = f"  {finding.mark:<5}  {finding.subject:<{column}}  "
     if len(head) > len(indent):
         yield head.rstrip()
     else:
         yield (head + text.pop(0)).rstrip()
     yield from (indent + line for line in text)
-    fix = wrap(finding.fix, room - 3, break_on_hyphens=False, break_long_words=False)
+    fix = wrap(finding.fix or "", width - 3, break_on_hyphens=False, break_long_words=False)
     yield from (f"{indent}{'   ' if number else '-> '}{line}" for number, line in enumerate(fix))

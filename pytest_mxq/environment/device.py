@@ -1,14 +1,23 @@
-"""The device that torch would call `cuda:0`, or the CPU, found without torch: skipping a test must cost nothing."""
+"""The device that torch would call `cuda:0`, or the CPU, found without importing torch."""
 
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from pytest_mxq.environment.nvml import Nvml, NvmlSession, NvmlUnavailableError, as_number, as_text, open_nvml
+
+__all__ = ["Device", "Nvml", "cpu_isa", "find_device"]
 
 CPUINFO = Path("/proc/cpuinfo")
+
+# More than any machine has: an answer beyond them is not a count.
+_MOST_GPUS, _MOST_SLICES = 1024, 64
+
+_STATES: Mapping[int | None, str] = {0: "off", 1: "on"}  # nvmlEnableState_t of nvml.h
 
 # Each changes which kernels a CPU uses, and with them the last bits of an image.
 CPU_NUMERICS_VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
@@ -16,7 +25,7 @@ CPU_NUMERICS_VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What the gates and baselines know of the device under test.
+    """The device under test, as the gates and baselines see it.
 
     Attributes:
         kind: `"cuda"` or `"cpu"`.
@@ -37,16 +46,8 @@ class Device:
     facts: Mapping[str, str]
 
 
-class Nvml(Protocol):
-    """What is used of the module `pynvml`: its error class, and its functions by their NVML names."""
-
-    NVMLError: type[Exception]
-
-    def __getattr__(self, function: str) -> Callable[..., Any]: ...
-
-
 def find_device(nvml: Nvml | None = None) -> Device:
-    """The device that torch would call `cuda:0` in this process, or the CPU if there is none.
+    """Return the device that torch would call `cuda:0` in this process, or the CPU where there is no GPU.
 
     `CUDA_VISIBLE_DEVICES` is read as CUDA reads it. Indices count in PCI order. CUDA itself counts so under
     `CUDA_DEVICE_ORDER=PCI_BUS_ID` or among equal GPUs; its default order (fastest first) is not documented, so for
@@ -55,33 +56,11 @@ def find_device(nvml: Nvml | None = None) -> Device:
     Args:
         nvml: A stand-in for the module `pynvml`.
     """
-    if nvml is None:
-        try:
-            import pynvml
-        except ImportError:
-            return _cpu(no_gpu="nvidia-ml-py is not installed")
-        nvml = pynvml
     try:
-        nvml.nvmlInit()
-    except nvml.NVMLError as error:
+        with open_nvml(nvml) as session:
+            return _first_gpu(session) or _cpu(no_gpu=f"none visible, CUDA_VISIBLE_DEVICES={_visible()!r}")
+    except NvmlUnavailableError as error:
         return _cpu(no_gpu=str(error))
-    try:
-        return _first_gpu(_Reader(nvml)) or _cpu(no_gpu=f"none visible, CUDA_VISIBLE_DEVICES={_visible()!r}")
-    finally:
-        nvml.nvmlShutdown()
-
-
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Asks NVML; None where the driver has no answer (NotSupported, no permission, lost, older than the question)."""
-
-    nvml: Nvml
-
-    def __call__(self, question: str, *arguments: object) -> Any:
-        try:
-            return getattr(self.nvml, f"nvml{question}")(*arguments)
-        except self.nvml.NVMLError:
-            return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +74,7 @@ class _Unit:
     slices: "tuple[_Unit, ...]" = ()
 
 
-def _first_gpu(ask: _Reader) -> Device | None:
+def _first_gpu(ask: NvmlSession) -> Device | None:
     gpus = _list_gpus(ask)
     units = _enumerated(_select(_visible(), gpus))
     return _describe(ask, units[0], _order(ask, gpus)) if units else None
@@ -105,29 +84,30 @@ def _visible() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
-def _list_gpus(ask: _Reader) -> list[_Unit]:
-    handles = (ask("DeviceGetHandleByIndex", index) for index in range(ask("DeviceGetCount") or 0))
+def _list_gpus(ask: NvmlSession) -> list[_Unit]:
+    count = min(ask.number("DeviceGetCount") or 0, _MOST_GPUS)
+    handles = (ask.ask("DeviceGetHandleByIndex", index) for index in range(count))
     gpus = [_gpu(ask, handle) for handle in handles if handle is not None]
     # NVML promises no order of its own; without PCI addresses (some virtual machines) the sort changes nothing.
     return sorted(gpus, key=lambda gpu: _pci(ask, gpu) or "")
 
 
-def _gpu(ask: _Reader, handle: object) -> _Unit:
-    mode = _switch(ask("DeviceGetMigMode", handle))
-    board = _Unit(handle=handle, uuid=ask("DeviceGetUUID", handle) or "unknown", mig=mode)
+def _gpu(ask: NvmlSession, handle: object) -> _Unit:
+    mode = _switch(ask.pair("DeviceGetMigMode", handle))
+    board = _Unit(handle=handle, uuid=ask.text("DeviceGetUUID", handle) or "unknown", mig=mode)
     slices = tuple(_slices(ask, board)) if mode == "on" else ()
     return _Unit(handle=handle, uuid=board.uuid, mig=mode, slices=slices)
 
 
-def _slices(ask: _Reader, board: _Unit) -> Iterator[_Unit]:
-    for index in range(ask("DeviceGetMaxMigDeviceCount", board.handle) or 0):
-        handle = ask("DeviceGetMigDeviceHandleByIndex", board.handle, index)
+def _slices(ask: NvmlSession, board: _Unit) -> Iterator[_Unit]:
+    for index in range(min(ask.number("DeviceGetMaxMigDeviceCount", board.handle) or 0, _MOST_SLICES)):
+        handle = ask.ask("DeviceGetMigDeviceHandleByIndex", board.handle, index)
         if handle is not None:
-            yield _Unit(handle=handle, uuid=ask("DeviceGetUUID", handle) or "unknown", board=board, mig="on")
+            yield _Unit(handle=handle, uuid=ask.text("DeviceGetUUID", handle) or "unknown", board=board, mig="on")
 
 
 def _select(visible: str | None, gpus: Sequence[_Unit]) -> list[_Unit]:
-    """The units that `CUDA_VISIBLE_DEVICES` leaves, by CUDA's rules.
+    """Return the units that `CUDA_VISIBLE_DEVICES` leaves, by CUDA's rules.
 
     The first entry that names nothing (out of range, negative, unknown or ambiguous UUID) ends the list; an entry
     named twice empties it. Source: CUDA programming guide, and `torch.cuda._parse_visible_devices`.
@@ -156,7 +136,7 @@ def _named(entry: str, gpus: Sequence[_Unit]) -> _Unit | None:
 
 
 def _enumerated(units: Sequence[_Unit]) -> list[_Unit]:
-    """What CUDA then enumerates: one MIG slice and nothing beside it, or whole GPUs.
+    """Return what CUDA then enumerates: one MIG slice and nothing beside it, or whole GPUs.
 
     A board in MIG mode is no device of its own. Source: NVIDIA MIG user guide, "CUDA Device Enumeration".
     """
@@ -164,53 +144,52 @@ def _enumerated(units: Sequence[_Unit]) -> list[_Unit]:
     return pieces[:1] or [unit for unit in units if unit.mig != "on"]
 
 
-def _describe(ask: _Reader, unit: _Unit, order: str) -> Device:
+def _describe(ask: NvmlSession, unit: _Unit, order: str) -> Device:
     board = unit.board or unit
-    name = ask("DeviceGetName", unit.handle) or ask("DeviceGetName", board.handle) or "unknown GPU"
-    capability = ask("DeviceGetCudaComputeCapability", board.handle)
-    memory = ask("DeviceGetMemoryInfo", unit.handle)
+    name = ask.text("DeviceGetName", unit.handle) or ask.text("DeviceGetName", board.handle) or "unknown GPU"
+    capability = ask.pair("DeviceGetCudaComputeCapability", board.handle)
+    memory = as_number(ask.field("total", "DeviceGetMemoryInfo", unit.handle))
     suffix = "-sm{}{}".format(*capability) if capability else ""
     return Device(
         kind="cuda",
         name=name,
-        capability=tuple(capability) if capability else None,
-        slug=_slugify(name) + suffix,
-        total_memory_gib=memory.total / 2**30 if memory else None,
+        capability=capability,
+        slug=(_slugify(name) or "unknown-gpu") + suffix,
+        total_memory_gib=memory / 2**30 if memory else None,
         facts=dict(_facts(ask, unit, board)) | {"order": order},
     )
 
 
-def _facts(ask: _Reader, unit: _Unit, board: _Unit) -> Iterator[tuple[str, str]]:
+def _facts(ask: NvmlSession, unit: _Unit, board: _Unit) -> Iterator[tuple[str, str]]:
     yield "uuid", unit.uuid
     yield "mig", board.mig
-    yield "ecc", _switch(ask("DeviceGetEccMode", board.handle))
+    yield "ecc", _switch(ask.pair("DeviceGetEccMode", board.handle))
     answers = {
-        "driver": ask("SystemGetDriverVersion"),
+        "driver": ask.text("SystemGetDriverVersion"),
         "pci": _pci(ask, board),
-        "persistence": {0: "off", 1: "on"}.get(ask("DeviceGetPersistenceMode", board.handle)),
-        "power_limit_w": _watts(ask("DeviceGetPowerManagementLimit", board.handle)),
-        "power_limit_default_w": _watts(ask("DeviceGetPowerManagementDefaultLimit", board.handle)),
-        "max_sm_clock_mhz": ask("DeviceGetMaxClockInfo", board.handle, 1),  # NVML_CLOCK_SM
-        "max_memory_clock_mhz": ask("DeviceGetMaxClockInfo", board.handle, 2),  # NVML_CLOCK_MEM
+        "persistence": _STATES.get(ask.number("DeviceGetPersistenceMode", board.handle)),
+        "power_limit_w": _watts(ask.number("DeviceGetPowerManagementLimit", board.handle)),
+        "power_limit_default_w": _watts(ask.number("DeviceGetPowerManagementDefaultLimit", board.handle)),
+        "max_sm_clock_mhz": ask.number("DeviceGetMaxClockInfo", board.handle, 1),  # NVML_CLOCK_SM
+        "max_memory_clock_mhz": ask.number("DeviceGetMaxClockInfo", board.handle, 2),  # NVML_CLOCK_MEM
     }
     yield from ((key, str(answer)) for key, answer in answers.items() if answer is not None)
 
 
-def _order(ask: _Reader, gpus: Sequence[_Unit]) -> str:
-    names = {ask("DeviceGetName", gpu.handle) for gpu in gpus}
+def _order(ask: NvmlSession, gpus: Sequence[_Unit]) -> str:
+    names = {ask.text("DeviceGetName", gpu.handle) for gpu in gpus}
     if len(names) == 1 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
         return "pci"
     return "pci assumed: the GPUs differ and CUDA_DEVICE_ORDER is not PCI_BUS_ID"
 
 
-def _pci(ask: _Reader, unit: _Unit) -> str | None:
-    info = ask("DeviceGetPciInfo", unit.handle)
-    return None if info is None else str(info.busId)
+def _pci(ask: NvmlSession, unit: _Unit) -> str | None:
+    return as_text(ask.field("busId", "DeviceGetPciInfo", unit.handle))
 
 
-def _switch(modes: Sequence[int] | None) -> str:
-    """`on`, `off` or `unsupported`, from NVML's pair (current, pending)."""
-    return "unsupported" if modes is None else ("off", "on")[modes[0]]
+def _switch(modes: tuple[int, int] | None) -> str:
+    """Return `on`, `off` or `unsupported` from NVML's pair (current, pending)."""
+    return "unsupported" if modes is None else _STATES.get(modes[0], "unsupported")
 
 
 def _watts(milliwatts: int | None) -> str | None:
@@ -236,16 +215,17 @@ def _cpu(*, no_gpu: str) -> Device:
 
 
 def _read_cpuinfo() -> dict[str, str]:
-    """The first processor's entries; empty on a system without the file."""
-    if not CPUINFO.exists():
+    """Return the first processor's entries; empty on a system without the file."""
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
+    except OSError:
         return {}
-    lines = CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
     pairs = (line.partition(":") for line in lines)
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def cpu_isa(flags: str) -> str:
-    """The instruction set that decides a CPU's numerics in torch and oneDNN.
+    """Return the instruction set that decides a CPU's numerics in torch and oneDNN.
 
     Args:
         flags: Linux's list: `flags` on x86, `Features` on Arm.

@@ -1,4 +1,4 @@
-"""What must be the same for numbers to be comparable, and what is merely recorded beside it."""
+"""The facts that must be equal for numbers to be comparable, and those that are only recorded."""
 
 import platform
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class DeviceFacts(Protocol):
-    """What a fingerprint takes from a `pytest_mxq.environment.device.Device`."""
+    """The facts that a fingerprint takes from a `pytest_mxq.environment.device.Device`."""
 
     @property
     def name(self) -> str:
@@ -46,7 +46,7 @@ class DeviceFacts(Protocol):
 
 
 def take_fingerprint(device: DeviceFacts) -> Fingerprint:
-    """The fingerprint of this process on `device`; reads package versions from metadata and imports none of them.
+    """Return the fingerprint of this process on `device`; package versions are read from metadata, without an import.
 
     A CPU's name is recorded only: clouds rename the same processor, and its instruction set decides.
     """
@@ -64,7 +64,7 @@ def take_fingerprint(device: DeviceFacts) -> Fingerprint:
 
 
 def hard_differences(stored: Fingerprint, current: Fingerprint) -> tuple[str, ...]:
-    """Every hard fact in which two fingerprints differ, such as `torch 2.15.0 -> 2.16.0`, sorted by name.
+    """List every hard fact in which two fingerprints differ, such as `torch 2.15.0 -> 2.16.0`, sorted by name.
 
     A fact that one side lacks is a difference: `triton 3.9.0 -> (absent)`.
     """

@@ -1,4 +1,4 @@
-"""How much of the CPU's memory this process can still have: of the machine, or of the container that it runs in."""
+"""Free host memory: of the machine, or of the container that the process runs in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CONTROL_GROUP = Path("/sys/fs/cgroup")  # of a container, where the system has v
 
 
 def available_bytes() -> int | None:
-    """What can be allocated without swapping, bytes; None where the system does not tell.
+    """Return how much can be allocated without swapping, bytes; None where the system does not tell.
 
     Of a container it is its limit less what cannot be dropped; the pages of files that were read can be.
     """
@@ -23,7 +23,7 @@ def available_bytes() -> int | None:
 
 
 def _numbers(path: Path) -> dict[str, int]:
-    """The first number of each line by the line's first word."""
+    """Return the first number of each line by the line's first word."""
     words = (line.split() for line in _text(path).splitlines())
     return {line[0]: int(line[1]) for line in words if len(line) > 1 and line[1].isdecimal()}
 

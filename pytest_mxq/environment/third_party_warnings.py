@@ -1,4 +1,4 @@
-"""Log lines and warnings of other packages that mean nothing here, and would stand under every failed gate."""
+"""Harmless log lines and warnings of other packages, which would otherwise stand under every failed gate."""
 
 import logging
 import warnings
@@ -13,7 +13,7 @@ _HARMLESS = (
 
 @contextmanager
 def silence_third_party_warnings() -> Iterator[None]:
-    """Let these loggers speak only of errors meanwhile, and let no SyntaxWarning of an import become an error.
+    """Silence these loggers below ERROR meanwhile, and keep a SyntaxWarning of an import from becoming an error.
 
     torchao 0.18 has an invalid escape in a docstring; where it is compiled at first import, under Python 3.12 or newer
     and ``filterwarnings = error``, the import would fail.

@@ -235,7 +235,7 @@ def preview_line(settings: Settings, load: Callable[[], Manifest], fingerprint: 
 
 def lpips_info() -> LpipsInfo:
     """Return what LPIPS is computed with here."""
-    return LpipsInfo(net="alex", version=version("lpips"), trunk_sha256=WEIGHTS_SHA256)
+    return LpipsInfo(net="alex", version=version("lpips"), weights_sha256=WEIGHTS_SHA256)
 
 
 def largest_lpips(backend: Backend[O], reference: O, other: O) -> float:

@@ -9,7 +9,7 @@ from pytest_mxq.gates.base import AccuracyGate, Scale
 
 
 def _score(reference: Any, other: Any) -> Sequence[float]:
-    from pytest_mxq.metrics.images import psnr
+    from pytest_mxq.metrics.psnr import psnr
 
     return psnr(reference.images, other.images)
 

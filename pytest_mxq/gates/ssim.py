@@ -9,7 +9,7 @@ from pytest_mxq.gates.base import AccuracyGate, Scale
 
 
 def _score(reference: Any, other: Any) -> Sequence[float]:
-    from pytest_mxq.metrics.images import ssim
+    from pytest_mxq.metrics.ssim import ssim
 
     return ssim(reference.images, other.images)
 

@@ -1,6 +1,6 @@
-"""Audio: how far its spectrum is from the reference's, whether it is any, and what it looks like.
+"""Audio: log-spectral distance to a reference, silence and non-finite values, and spectrograms.
 
-A set of audio is a float32 tensor (videos, channels, samples) on the CPU, full scale 1.
+A batch of audio is a float32 tensor (videos, channels, samples) on the CPU, full scale 1.
 """
 
 import torch
@@ -16,18 +16,18 @@ FLOOR_DB = 60.0
 """Power further below the reference's loudest bin than this counts as this: silence stays at a finite distance."""
 
 SILENT_PEAK = 2 / 32768
-"""A audio that nowhere exceeds this, two steps of 16 bits, is silent."""
+"""Audio that nowhere exceeds this, two steps of 16 bits, is silent."""
 
 SHOWN_DB = 100.0
 """A spectrogram's range: white is a sine of full scale, black is this far below it or further."""
 
 
 class AudioError(MxqError):
-    """Two audio that cannot be compared."""
+    """Audio that cannot be compared with its reference."""
 
 
 def log_spectral_distance(reference: Tensor, other: Tensor) -> list[float]:
-    """Log-spectral distance of each video's audio to its reference, dB; 0 for equal audio.
+    """Measure the log-spectral distance of each video's audio to its reference, dB; 0 for equal audio.
 
     ``LSD = mean_t sqrt(mean_f (10 log10(P_r(t, f) / P_q(t, f)))^2)`` (Gray and Markel 1976; Rabiner and Juang 1993,
     section 4.5) over the power spectra P of Hann windows of 1024 samples, averaged over the channels. Power is at least
@@ -35,18 +35,18 @@ def log_spectral_distance(reference: Tensor, other: Tensor) -> list[float]:
     mean, and so are spectra of nothing else: a change of level of x dB is then about x dB of any audio, be it a tone or
     noise, and no less of one with pauses.
 
-    Two noises of the same spectrum are about 8 dB apart; silence instead of audio is tens of dB. A silent reference
-    gives no finite number, which no gate lets pass.
+    Two noise signals of the same spectrum are about 8 dB apart; silence instead of audio is tens of dB. A silent
+    reference gives a value that is not finite, which no gate passes.
 
     Args:
-        reference: audio (videos, channels, samples).
-        other: audio of the same shape; finite.
+        reference: Audio (videos, channels, samples).
+        other: Audio of the same shape; finite.
 
     Returns:
         One value a video.
 
     Raises:
-        AudioError: the shapes differ.
+        AudioError: The shapes differ.
     """
     if reference.shape != other.shape:
         raise AudioError(
@@ -57,7 +57,7 @@ def log_spectral_distance(reference: Tensor, other: Tensor) -> list[float]:
 
 
 def find_silent(audio: Tensor) -> list[Degenerate]:
-    """Every video whose audio is none: NaN, infinite, or silence.
+    """Find every video whose audio is NaN, infinite or silent.
 
     Args:
         audio: (videos, channels, samples).
@@ -70,13 +70,13 @@ def find_silent(audio: Tensor) -> list[Degenerate]:
 
 
 def spectrogram(audio: Tensor) -> Tensor:
-    """The power of audio over time as a grey image: black 100 dB below full scale, white at it, high notes on top.
+    """Return the power of audio over time as a grey image: black 100 dB below full scale, high notes on top.
 
     Args:
         audio: (channels, samples); the channels stand one below the other.
 
     Returns:
-        uint8 image (3, channels x 256, spectra); of a short audio the spectra stand closer, so that it is as wide.
+        uint8 image (3, channels x 256, spectra); of short audio the spectra stand closer, so that the image is as wide.
     """
     hop = max(1, min(WINDOW // 4, audio.shape[1] // 256))
     power = _power(audio.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), hop=hop)[:, :-1]
@@ -98,7 +98,7 @@ def _distance(reference: Tensor, other: Tensor) -> float:
 
 
 def _power(audio: Tensor, *, hop: int = WINDOW // 4) -> Tensor:
-    """Power spectra (channels, bins, spectra) in double precision; the audio is continued with zeros."""
+    """Return power spectra (channels, bins, spectra) in double precision; the audio is padded with zeros."""
     window = torch.hann_window(WINDOW, dtype=torch.float64)
     spectrum = torch.stft(
         audio.double(), WINDOW, hop_length=hop, window=window, pad_mode="constant", return_complex=True

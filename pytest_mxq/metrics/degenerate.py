@@ -1,4 +1,4 @@
-"""Images and videos that are none: NaN, one colour, the wrong size, the same one twice, a video that stands still.
+"""Degenerate outputs: NaN, one colour, the wrong size, a duplicate, a frozen video, silent audio.
 
 Each is a verdict of its own, because a distance to the reference would hide it or blame something else.
 """
@@ -21,7 +21,7 @@ ONE_COLOUR_SHARE = 0.99
 
 
 class DegenerateKind(Enum):
-    """The ways in which an image, a video or its audio is none."""
+    """The ways in which an image, a video or its audio is degenerate."""
 
     NOT_FINITE = "not-finite"
     CONSTANT = "constant"
@@ -34,7 +34,7 @@ class DegenerateKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degenerate:
-    """One fault of one image or video: its index in the set, what is wrong, and the numbers behind it."""
+    """One fault of one image or video: its index in the batch, what is wrong, and the numbers behind it."""
 
     index: int
     kind: DegenerateKind
@@ -42,22 +42,22 @@ class Degenerate:
 
 
 def find_degenerate(images: Tensor, *, size: tuple[int, int] | None, frames: int = 1) -> list[Degenerate]:
-    """Every fault in a set of images or videos; an empty list means that all are such.
+    """Find every fault in a batch of images or videos; an empty list means that none is degenerate.
 
     Each has at most one fault of content (the first of not finite, constant, one colour, frozen, duplicate of an
     earlier one) and may have the wrong size besides. A video is constant or of one colour if every frame is: videos
-    fade in from black. It is looked at in one piece, so that only one is held as floats at a time.
+    fade in from black. Each is inspected by itself, so that only one is held as floats at a time.
 
     Args:
-        images: float images (N, 3, H, W) in [0, 1], as the pipeline returned them.
-        size: the (height, width) in pixels that was asked for, or None where any size is right.
-        frames: images of a video; 1: they are images.
+        images: Float images (N, 3, H, W) in [0, 1], as the pipeline returned them.
+        size: The (height, width) in pixels that was asked for, or None where any size is right.
+        frames: Frames of each video; 1 for images.
 
     Returns:
         The faults in the order of the images or videos.
 
     Raises:
-        ImageError: ``images`` is not a non-empty set of float images.
+        ImageError: ``images`` is empty, or is not a batch of float images.
     """
     check_set(images)
     first_with: dict[bytes, int] = {}
@@ -71,14 +71,14 @@ def find_degenerate(images: Tensor, *, size: tuple[int, int] | None, frames: int
 
 
 def identical(reference: Tensor, other: Tensor) -> bool:
-    """Whether every image equals its reference to the bit: a format that changed nothing was not applied.
+    """Return whether every image is bit-identical to its reference: a format that changed nothing was not applied.
 
     Args:
-        reference: uint8 images (N, 3, H, W).
-        other: uint8 images of the same shape.
+        reference: Images, uint8 (N, 3, H, W).
+        other: Images of the same shape, uint8.
 
     Raises:
-        ImageError: the sets do not agree.
+        ImageError: The shapes or types do not agree.
     """
     check_pair(reference, other)
     return bool((reference == other).all())
@@ -93,7 +93,7 @@ def _size_fault(index: int, image: Tensor, size: tuple[int, int] | None) -> Dege
 
 
 def _content_fault(index: int, image: Tensor, pixels: Tensor, twin: int) -> Degenerate | None:
-    """The first fault of content of one image's or video's floats (frames, 3, H, W) and the same in 8 bits."""
+    """Return the first fault of content of one image or video, as floats (frames, 3, H, W) and as 8-bit pixels."""
 
     def fault(kind: DegenerateKind, detail: str) -> Degenerate:
         return Degenerate(index=index, kind=kind, detail=detail)
@@ -119,7 +119,7 @@ def _content_fault(index: int, image: Tensor, pixels: Tensor, twin: int) -> Dege
 
 
 def _largest_spread(image: Tensor) -> float:
-    """The largest standard deviation of a frame, by channel; no more is looked for once it is no constant one.
+    """Return the largest standard deviation of a frame by channel; stop at the first frame that is not constant.
 
     By channel: over all values a flat red image has a large deviation.
     """
@@ -132,7 +132,7 @@ def _largest_spread(image: Tensor) -> float:
 
 
 def _smallest_share(pixels: Tensor) -> tuple[float, str]:
-    """The commonest colour of the frame where it has the smallest share; or of the first where it is no majority."""
+    """Return the commonest colour of the frame where its share is smallest; stop at the first without a majority."""
     smallest = (2.0, "")
     for frame in pixels:
         smallest = min(smallest, _commonest_colour(frame))
@@ -142,7 +142,7 @@ def _smallest_share(pixels: Tensor) -> tuple[float, str]:
 
 
 def _commonest_colour(pixels: Tensor) -> tuple[float, str]:
-    """The share and the ``#rrggbb`` of a colour that, if any colour fills more than half of the image, is that one.
+    """Return the share and the ``#rrggbb`` of the median colour: the majority colour, wherever there is one.
 
     A majority is also the median, in any order, and a median costs a tenth of counting every colour.
     """

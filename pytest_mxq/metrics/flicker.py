@@ -1,6 +1,6 @@
-"""Videos in time: how much a video changes from frame to frame, and whether it moves at all.
+"""Videos over time: how much a video changes from frame to frame, and whether it is frozen.
 
-A set of videos is a set of images, ``torch.uint8`` (videos x frames, 3, H, W), frame after frame.
+A batch of videos is a batch of images, ``torch.uint8`` (videos x frames, 3, H, W), frame after frame.
 """
 
 from itertools import pairwise
@@ -14,25 +14,25 @@ FROZEN_CHANGE = 0.25 / 255
 """A video is frozen if no frame differs from its first by more (mean absolute difference, values in [0, 1])."""
 
 LEAST_CHANGE = 1 / 255
-"""What a reference's change counts at least: a video that hardly moves gives no scale to measure flicker by."""
+"""Lower bound of a reference's change: a video that hardly moves gives no scale to measure flicker by."""
 
 
 def flicker(reference: Tensor, other: Tensor, *, frames: int) -> list[float]:
-    """How far each video's change from frame to frame is from its reference's, relative to the reference's.
+    """Measure how far each video's change from frame to frame is from its reference's, relative to the reference's.
 
     ``|c(q) - c(r)| / max(c(r), 1/255)`` with ``c(x) = mean_t mean |x_t - x_(t-1)|`` over pixels and channels in
     [0, 1]: 0 for the reference itself and 1 for a video that stands still, however good its frames are.
 
     Args:
-        reference: uint8 videos (N x frames, 3, H, W).
-        other: uint8 videos of the same shape.
-        frames: frames of a video.
+        reference: Videos, uint8 (N x frames, 3, H, W).
+        other: Videos of the same shape, uint8.
+        frames: Frames of each video.
 
     Returns:
         One value a video.
 
     Raises:
-        ImageError: the sets do not agree, or a video has one frame alone.
+        ImageError: The shapes or types do not agree, or a video has a single frame.
     """
     check_pair(reference, other)
     if frames < 2:
@@ -45,10 +45,12 @@ def flicker(reference: Tensor, other: Tensor, *, frames: int) -> list[float]:
 
 
 def largest_departure(video: Tensor) -> float:
-    """The largest mean absolute difference of a frame to the first, values in [0, 1]; of a moving video, a lower bound.
+    """Return the largest mean absolute difference of a frame to the first, values in [0, 1].
+
+    Of a video that is not frozen, a lower bound: the search stops at the first frame beyond `FROZEN_CHANGE`.
 
     Args:
-        video: uint8 frames (F, 3, H, W).
+        video: Frames, uint8 (F, 3, H, W).
     """
     largest = 0.0
     for frame in video[1:]:

@@ -40,11 +40,11 @@ Features: TypeAlias = list[Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LpipsIdentity:
-    """What a distance depends on besides the images; stored with every baseline."""
+    """The net, version and weights that a distance depends on; stored with every baseline."""
 
     net: str
     version: str
-    trunk_sha256: str
+    weights_sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +54,19 @@ class _Kept:
 
 
 def read_lpips_weights(path: Path) -> dict[str, Tensor]:
-    """The LPIPS weights's tensors, named ``features.<layer>.<weight|bias>``.
+    """Read the packaged AlexNet tensors, named ``features.<layer>.<weight|bias>``.
 
     Raises:
-        LpipsWeightsError: the file is missing, or its SHA-256 is not ``WEIGHTS_SHA256``.
+        LpipsWeightsError: The file is missing, or its SHA-256 is not ``WEIGHTS_SHA256``.
     """
     return safetensors.torch.load(read_weights(path))  # type: ignore[no-any-return]  # untyped package
 
 
 def _architecture() -> Any:
-    """LPIPS without values, on the meta device.
+    """Build LPIPS without values, on the meta device.
 
-    Built plainly it would fill all 61 M parameters of AlexNet with random numbers only to drop them: 0.3 s, 230 MB, and
-    the global random state would have moved between two tests.
+    Built on the CPU it would fill all 61 M parameters of AlexNet with random numbers only to drop them: 0.3 s, 230 MB,
+    and the global random state would have moved between two tests.
     """
     with warnings.catch_warnings():
         # lpips 0.1.4 still passes `pretrained=` to torchvision, which deprecates it in two messages.
@@ -89,13 +89,13 @@ def _network() -> Any:
 
 
 class Lpips:
-    """Measures LPIPS distances on the CPU in float32.
+    """LPIPS distances on the CPU in float32.
 
-    One reference set is remembered with its features, so that the second format compared with it pays for its own
-    images alone. Make one object a session.
+    One reference batch is cached with its features, so that the second format compared with it pays for its own
+    images alone. Create one object per session.
 
     Raises:
-        LpipsWeightsError: the packaged AlexNet weights are missing or altered.
+        LpipsWeightsError: The packaged AlexNet weights are missing or altered.
     """
 
     def __init__(self) -> None:
@@ -103,21 +103,21 @@ class Lpips:
         self._kept: _Kept | None = None
 
     def describe(self) -> LpipsIdentity:
-        """The net, the version of the ``lpips`` package and the digest of the LPIPS weights in use."""
-        return LpipsIdentity(net="alex", version=importlib.metadata.version("lpips"), trunk_sha256=WEIGHTS_SHA256)
+        """Return the net, the version of the ``lpips`` package and the SHA-256 of the weights in use."""
+        return LpipsIdentity(net="alex", version=importlib.metadata.version("lpips"), weights_sha256=WEIGHTS_SHA256)
 
     def distances(self, reference: Tensor, other: Tensor) -> list[float]:
-        """The LPIPS distance of each pair, 0.0 for equal images.
+        """Measure the LPIPS distance of each pair, 0.0 for equal images.
 
         Args:
-            reference: uint8 images (N, 3, H, W), sides of at least 31 pixels.
-            other: uint8 images of the same shape.
+            reference: Images, uint8 (N, 3, H, W), sides of at least 31 pixels.
+            other: Images of the same shape, uint8.
 
         Returns:
-            One value an image.
+            One value per image.
 
         Raises:
-            ImageError: the sets do not agree, or a side is too short.
+            ImageError: The shapes or types do not agree, or a side is too short.
         """
         check_pair(reference, other)
         height, width = reference.shape[-2:]
@@ -142,9 +142,9 @@ class Lpips:
         return self._kept.features
 
     def _features(self, images: Tensor) -> Features:
-        """The five feature maps of each image, normalized over the channels.
+        """Return the five feature maps of each image, normalized over the channels.
 
-        The formulas of ``ScalingLayer`` and ``normalize_tensor``, in place, and the first on whole planes.
+        Computes the formulas of ``ScalingLayer`` and ``normalize_tensor``, in place, and the first on whole planes.
         """
         scaling = self._network.scaling_layer
         values = images.float().div_(127.5).sub_(1).sub_(scaling.shift).div_(scaling.scale)
@@ -152,7 +152,7 @@ class Lpips:
         return [layer.div_(torch.linalg.vector_norm(layer, dim=1, keepdim=True).add_(1e-10)) for layer in layers]
 
     def _compare(self, reference: Features, other: Features) -> list[float]:
-        """The squared differences, weighted by each layer's head, averaged over space, summed over layers (eq. 1)."""
+        """Sum the squared differences over layers, weighted by each layer's head and averaged over space (eq. 1)."""
         total = torch.zeros(len(reference[0]))
         for head, one, another in zip(self._network.lins, reference, other, strict=True):
             total += head((one - another).square_()).mean((1, 2, 3))

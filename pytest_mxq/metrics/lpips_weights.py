@@ -1,4 +1,4 @@
-"""The packaged AlexNet weights of LPIPS: where they lie, and the one file that they may be."""
+"""The packaged AlexNet weights of LPIPS: their path, and the SHA-256 that they must have."""
 
 import hashlib
 from pathlib import Path
@@ -17,13 +17,13 @@ class LpipsWeightsError(MxqError):
 
 
 def read_weights(path: Path) -> bytes:
-    """The LPIPS weights's file, in safetensors format.
+    """Read the packaged AlexNet weights, in safetensors format.
 
     Raises:
-        LpipsWeightsError: the file is missing, cannot be read, or its SHA-256 is not ``WEIGHTS_SHA256``.
+        LpipsWeightsError: The file is missing, cannot be read, or its SHA-256 is not ``WEIGHTS_SHA256``.
     """
     if not path.is_file():
-        raise LpipsWeightsError(f"the LPIPS weights {path} is missing; reinstall pytest-mxq.")
+        raise LpipsWeightsError(f"the LPIPS weights {path} are missing; reinstall pytest-mxq.")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -33,7 +33,7 @@ def read_weights(path: Path) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != WEIGHTS_SHA256:
         raise LpipsWeightsError(
-            f"the LPIPS weights {path} has SHA-256 {found}, expected {WEIGHTS_SHA256}: "
-            "its distances would not be comparable with any other. Reinstall pytest-mxq."
+            f"the LPIPS weights {path} have SHA-256 {found}, expected {WEIGHTS_SHA256}: "
+            "their distances would not be comparable with any other. Reinstall pytest-mxq."
         )
     return content

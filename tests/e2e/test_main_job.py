@@ -80,7 +80,7 @@ def test_the_committed_baseline_is_what_a_refresh_makes(tmp_path: Path) -> None:
         assert fresh[name] == committed[name], name
     same_machine = fresh["fingerprint"]["hard"] == committed["fingerprint"]["hard"]
     if same_machine:  # on other hardware or software BF16 generates other bits; that case is judged live
-        assert [p["sha256"] for p in fresh["pictures"]] == [p["sha256"] for p in committed["pictures"]]
+        assert [p["sha256"] for p in fresh["outputs"]] == [p["sha256"] for p in committed["outputs"]]
     assert fresh["noise_floor"]["repeat"] == 0.0
     compiled = fresh["noise_floor"]["eager_vs_compiled"]
     assert compiled is None or compiled < 0.005

@@ -79,7 +79,7 @@ def test_random_weights_skip_images_and_have_a_baseline_of_their_own(b200: GateD
     b200.write(SPEED_TEST.replace('"demo"', '"flux.1-dev"'))
     b200.run("--mxq-refresh", "--mxq-weights=random").assert_outcomes(passed=1)
     path = b200.path / "baselines/nvidia-b200-sm100/flux.1-dev/test_speed-random-weights.json"
-    assert json.loads(path.read_text())["pictures"] == []
+    assert json.loads(path.read_text())["outputs"] == []
 
 
 def test_a_model_that_cannot_be_random_skips_with_the_reason(b200: GateDirectory) -> None:

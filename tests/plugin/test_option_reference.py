@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from gate_project import GATE_TEST, GateDirectory
+from manifest_examples import resealed
 
 
 def manifest(gates: GateDirectory) -> Path:
@@ -18,7 +19,7 @@ def alter(gates: GateDirectory, **changes: Any) -> None:
         for parent in parents:
             target = target[parent]
         target[name] = value
-    manifest(gates).write_text(json.dumps(document))
+    manifest(gates).write_text(json.dumps(resealed(document)))
 
 
 @pytest.fixture
@@ -82,11 +83,11 @@ def store_shifted_images(gates: GateDirectory, document: dict[str, Any]) -> None
 
     from pytest_mxq.testing.fakes import fake_image
 
-    for entry in document["pictures"]:
+    for entry in document["outputs"]:
         path = manifest(gates).parent / "test_gate" / entry["file"]
         fake_image(entry["prompt"], 30).save(path)
         entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    manifest(gates).write_text(json.dumps(document))
+    manifest(gates).write_text(json.dumps(resealed(document)))
 
 
 def test_live_generates_bf16_in_this_run_and_does_not_look_at_the_baseline(stored: GateDirectory) -> None:
@@ -128,7 +129,7 @@ def test_an_unknown_reference_is_refused(gates: GateDirectory) -> None:
         ("truncate", "*truncated*"),
         ("hash", "*sha256*"),
         ("size", "*"),
-        ("newer", "*schema_version 2*upgrade*"),
+        ("newer", "*schema_version 3*upgrade*"),
         ("nan", "*noise_floor.repeat is nan*finite*"),
         ("missing image", "*.png*"),
     ],
@@ -144,9 +145,9 @@ def test_a_damaged_baseline_is_an_error_by_name_and_stays_as_it_is(
         case "hash":
             image.write_bytes(image.read_bytes()[:-1] + b"x")
         case "size":
-            alter(stored, images=[{**entry, "width": 17} for entry in json.loads(text)["pictures"]])
+            alter(stored, outputs=[{**entry, "width": 17} for entry in json.loads(text)["outputs"]])
         case "newer":
-            alter(stored, schema_version=2)
+            alter(stored, schema_version=3)
         case "nan":
             alter(stored, noise_floor__repeat=float("nan"))
         case "missing image":

@@ -22,7 +22,7 @@ def test_the_manifest_is_sorted_json_with_images_noise_floor_and_selections(gate
     text = manifest(gates).read_text()
     document = json.loads(text)
     assert json.dumps(document, indent=2, sort_keys=True) + "\n" == text
-    assert len(document["pictures"]) == 3
+    assert len(document["outputs"]) == 3
     assert sorted(document["selections"]) == ["float8", "mxfp4", "mxfp8", "nvfp4"]
     assert document["selections"]["nvfp4"]["layers"] == {"blocks.*": 4}
     assert document["noise_floor"] == {"repeat": 0.0, "eager_vs_compiled": 0.001, "note": ""}

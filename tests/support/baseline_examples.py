@@ -82,7 +82,7 @@ def make_videos(seeds: Sequence[int]) -> list[Video]:
 
 
 def assert_same_video(read: Video, written: Video) -> None:
-    """To the bit, and to the digit of the rates."""
+    """Assert that frames and audio are bit-identical, and the rates equal."""
     assert read.facts == written.facts
     assert read.frames.dtype == np.uint8
     assert np.array_equal(read.frames, written.frames)

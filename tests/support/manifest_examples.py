@@ -13,8 +13,10 @@ from pytest_mxq.baselines.manifest import (
     NoiseFloor,
     Selection,
     StoredOutput,
+    content_digest,
     decode,
     encode,
+    sealed,
 )
 from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import BaselineInvalidError
@@ -38,8 +40,8 @@ IDENTITY = Identity(
 
 def make_manifest(identity: Identity = IDENTITY) -> Manifest:
     keys = list(identity.output_keys())
-    return Manifest(
-        schema_version=1,
+    manifest = Manifest(
+        schema_version=2,
         case="test_demo[b2]",
         model="demo",
         device="cpu-x86-64",
@@ -55,15 +57,35 @@ def make_manifest(identity: Identity = IDENTITY) -> Manifest:
             "nvfp4": Selection.of(["blocks.0.q"], total=5, weight_share=0.5),
         },
         noise_floor=NoiseFloor(repeat=0.0, eager_vs_compiled=None, note="no compiler on this machine"),
-        lpips=LpipsInfo(net="alex", version="0.1", trunk_sha256=HEX),
+        lpips=LpipsInfo(net="alex", version="0.1", weights_sha256=HEX),
         fingerprint=Fingerprint(hard={"torch": "2.15.0"}, recorded={"host": "runner"}),
     )
+    return sealed(manifest)
 
 
 def altered(change: Callable[[dict[str, Any]], object]) -> bytes:
     document = json.loads(encode(make_manifest()))
     change(document)
     return json.dumps(document).encode()
+
+
+def in_schema_1(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of schema version 2 as version 1 wrote it."""
+    old = {key: value for key, value in document.items() if key not in {"outputs", "content_sha256"}}
+    old["schema_version"] = 1
+    old["pictures"] = [
+        {"clip" if key == "video" else key: value for key, value in output.items()} for output in document["outputs"]
+    ]
+    if old["lpips"]:
+        old["lpips"] = {
+            "trunk_sha256" if key == "weights_sha256" else key: value for key, value in old["lpips"].items()
+        }
+    return old
+
+
+def resealed(document: dict[str, Any]) -> dict[str, Any]:
+    """Return an altered document with the digest of its content."""
+    return document | {"content_sha256": content_digest(document)}
 
 
 def message_of(data: bytes) -> str:

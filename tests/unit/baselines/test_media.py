@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from baseline_examples import assert_same_video, make_video
 
-from pytest_mxq.baselines import media as videos
+from pytest_mxq.baselines import media
 from pytest_mxq.baselines.media import decode_video, encode_video
 from pytest_mxq.baselines.video import Video, inspect
 from pytest_mxq.errors import BaselineInvalidError, MxqError
@@ -48,7 +48,7 @@ def noise(*shape: int) -> Any:
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 2), (5, 3, 353), (4, 353, 3), (3, 37, 53), (2, 300, 400)], ids=str)
-def test_frames_of_noise_come_back_to_the_bit(path: Path, shape: tuple[int, ...]) -> None:
+def test_frames_of_noise_are_read_back_bit_identical(path: Path, shape: tuple[int, ...]) -> None:
     video = Video(frames=noise(*shape), frame_rate=24)
     write_video(path, video)
     assert_same_video(read_video(path), video)
@@ -65,7 +65,7 @@ def test_rates_and_audio_come_back_exactly(path: Path, frame_rate: float, channe
     assert (read.frame_rate, read.sample_rate) == (frame_rate, sample_rate)
 
 
-def test_audio_beyond_full_scale_and_without_a_value_comes_back_to_the_bit(path: Path) -> None:
+def test_audio_beyond_full_scale_and_not_finite_is_read_back_bit_identical(path: Path) -> None:
     values = [1.5, -7e30, -0.0, np.inf, -np.inf, np.nan, 1e-42]
     video = Video(frames=noise(1, 6, 8), frame_rate=24, audio=np.array([values], np.float32), sample_rate=8_000)
     write_video(path, video)
@@ -165,10 +165,10 @@ def test_what_could_not_be_stored_exactly_is_refused(path: Path, changes: dict[s
 def test_what_is_too_large_is_neither_written_nor_decoded(
     path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, allowed: int, problem: str
 ) -> None:
-    monkeypatch.setattr(videos, limit, allowed)
+    monkeypatch.setattr(media, limit, allowed)
     write_video(path, make_video())
-    monkeypatch.setattr(videos, limit, allowed - 1)
-    monkeypatch.setattr(videos, "decode", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr(media, limit, allowed - 1)
+    monkeypatch.setattr(media, "decode", lambda *_, **__: pytest.fail("decoded"))
     assert problem in refusal_of(path)
     with pytest.raises(BaselineInvalidError, match=problem):
         write_video(path, make_video())
@@ -179,7 +179,7 @@ def test_a_video_at_the_limits_of_its_arrays_fits_the_limit_of_its_file() -> Non
     video = Video(frames=noise(2, 256, 256), frame_rate=24)
     growth = len(encode_video(video, where="test")) / video.frames.nbytes
     assert 1 < growth < 1.2
-    assert growth * 3 * videos.MAX_VIDEO_PIXELS + 4 * videos.MAX_AUDIO_VALUES < 1.05 * videos.MAX_VIDEO_BYTES
+    assert growth * 3 * media.MAX_VIDEO_PIXELS + 4 * media.MAX_AUDIO_VALUES < 1.05 * media.MAX_VIDEO_BYTES
 
 
 def element(name: str, value: int, length: int) -> bytes:
@@ -192,7 +192,7 @@ def test_a_decompression_bomb_is_not_decoded(path: Path, monkeypatch: pytest.Mon
         assert data.count(element(name, size, 2)) == 1
         data = data.replace(element(name, size, 2), element(name, 8_200, 2))
     path.write_bytes(data)
-    monkeypatch.setattr(videos, "decode", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr(media, "decode", lambda *_, **__: pytest.fail("decoded"))
     assert "the frames have no pixels, or more than 67108864 each: they are not decoded" in refusal_of(path)
 
 
@@ -245,7 +245,9 @@ def write_untagged(path: Path) -> None:
         (lambda path: path.write_bytes(b"RIFF" + bytes(2000)), "the video is damaged"),
     ],
 )
-def test_what_is_no_video_of_ours_is_refused(path: Path, write: Callable[[Path], object], problem: str) -> None:
+def test_a_file_that_pytest_mxq_did_not_write_is_refused(
+    path: Path, write: Callable[[Path], object], problem: str
+) -> None:
     write(path)
     assert problem in refusal_of(path)
 

@@ -2,7 +2,7 @@ import doctest
 
 import pytest
 
-from pytest_mxq.baselines import paths as names
+from pytest_mxq.baselines import paths
 from pytest_mxq.baselines.paths import case_file_name, check_case_name, model_folder_name, output_file_name
 from pytest_mxq.errors import CaseFaultError
 
@@ -62,6 +62,19 @@ def test_refused_model_names(name: str) -> None:
         model_folder_name(name)
 
 
+@pytest.mark.parametrize(
+    "name", ["owner/FLUX.1 dev", "my model", "x" * 5000, "\n" * 5000, "\ud800" * 5000, "\U0001f600" * 5000, "'" * 300]
+)
+def test_a_refusal_of_a_name_is_short_and_can_be_printed(name: str) -> None:
+    for check in (model_folder_name, case_file_name):
+        if check is case_file_name and name == "my model":
+            continue  # a case may have spaces
+        with pytest.raises(CaseFaultError) as caught:
+            check(name)
+        assert len(str(caught.value)) <= 500
+        str(caught.value).encode()
+
+
 def test_different_cases_never_share_a_file() -> None:
     cases = ["a[b]", "a b", "a,b", "a+b", "a=b", "a.b", "a-b", "a_b", "ab", "a[b", "a]b"]
     assert len({case_file_name(case) for case in cases}) == len(cases)
@@ -74,4 +87,4 @@ def test_model_folders_and_image_names() -> None:
 
 
 def test_examples_in_docstrings() -> None:
-    assert doctest.testmod(names) == (0, 3)
+    assert doctest.testmod(paths) == (0, 3)

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -7,7 +8,7 @@ import pytest
 from baseline_examples import CASE, DEVICE, NEW, OLD, SIZE, make_draft, make_images, names_in, shades_of, stored_shades
 from PIL import Image
 
-from pytest_mxq.baselines import storage as files
+from pytest_mxq.baselines import storage
 from pytest_mxq.baselines.manifest import Draft, decode
 from pytest_mxq.baselines.paths import case_file_name
 from pytest_mxq.baselines.store import BaselineStore
@@ -110,8 +111,8 @@ def test_a_manifest_that_cannot_be_read_is_invalid_not_missing(store: BaselineSt
 
 def test_an_enormous_manifest_is_not_read(store: BaselineStore) -> None:
     store.save(make_draft(), [])
-    os.truncate(store.manifest_path("demo", CASE), files.MAX_MANIFEST_BYTES + 1)
-    with pytest.raises(BaselineInvalidError, match="16777217 bytes, at most 16777216 are read"):
+    os.truncate(store.manifest_path("demo", CASE), storage.MAX_MANIFEST_BYTES + 1)
+    with pytest.raises(BaselineInvalidError, match="2097153 bytes, at most 2097152 are read"):
         store.load("demo", CASE)
 
 
@@ -146,7 +147,7 @@ def test_a_refresh_removes_the_images_that_it_replaced_and_nothing_else(store: B
     store.save(make_draft(), make_images(OLD))
     neighbour = store.save(make_draft(case="neighbour"), make_images(OLD))
     (folder / "notes.txt").write_text("kept")
-    (folder / ".0123.png").write_text("left by a crash")
+    (folder / ".0123456789abcdef0123456789abcdef.png").write_text("left by a crash")
     saved = store.save(make_draft(), make_images((OLD[0], NEW[1])))
     assert names_in(folder) == {image.file for image in saved.outputs} | {"notes.txt"}
     assert shades_of(store.read_outputs(neighbour)) == OLD
@@ -183,6 +184,6 @@ def test_a_read_only_file_system_is_found_before_the_work(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system", "probe")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(MxqError, match=r"cannot be written \(Read-only file system: probe\)"):
         store.check_writable()

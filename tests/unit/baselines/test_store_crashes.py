@@ -1,6 +1,7 @@
 """Interrupted, failing and simultaneous refreshes."""
 
 import fcntl
+import json
 import os
 import stat
 import subprocess
@@ -97,6 +98,17 @@ def test_a_killed_refresh_leaves_the_old_baseline_and_the_next_clears_up(
     assert stored_shades(store) == OLD
     saved = store.save(make_draft(), make_images(NEW))
     assert names_in(folder) == {image.file for image in saved.outputs}
+
+
+def test_a_save_killed_at_any_line_leaves_a_whole_baseline_and_nothing_after_the_next(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "support" / "killed_saves.py"
+    command = [sys.executable, str(script), str(tmp_path / "baselines"), "30"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    counts = json.loads(done.stdout)
+    assert (counts["killed"], counts["broken"], counts["left_over"]) == (30, 0, 0)
+    assert counts["new_after_next_save"] == 30
+    assert counts["old"] + counts["new"] == 30
+    assert counts["hidden_after_kill"] > 0  # some kills came between the writes
 
 
 def test_each_file_is_synced_before_its_rename_and_the_folder_after_and_the_manifest_is_last(

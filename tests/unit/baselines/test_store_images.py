@@ -4,6 +4,7 @@ import hashlib
 import os
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import msgspec
@@ -11,9 +12,10 @@ import pytest
 from baseline_examples import CASE, DEVICE, OLD, SIZE, make_draft, make_images, names_in
 from PIL import Image
 
-from pytest_mxq.baselines import storage as files
+from pytest_mxq.baselines import storage
 from pytest_mxq.baselines.manifest import Manifest
 from pytest_mxq.baselines.paths import case_file_name
+from pytest_mxq.baselines.png import encode_png
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.errors import BaselineInvalidError
 
@@ -49,7 +51,7 @@ def assert_refused(store: BaselineStore, manifest: Manifest, folder: Path, probl
 
 
 def png_of(image: Image.Image) -> bytes:
-    return files.encode_png(image, where="test")
+    return encode_png(image, where="test")
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -75,7 +77,7 @@ def test_a_missing_image_is_refused(store: BaselineStore, folder: Path) -> None:
 @pytest.mark.parametrize("keep", [0, 10, 40, -30])
 def test_a_truncated_png_is_refused_even_if_its_hash_agrees(store: BaselineStore, folder: Path, keep: int) -> None:
     data = png_of(make_images(OLD)[0])[:keep]
-    problem = "the PNG is damaged" if len(data) >= 24 else "not a PNG file"
+    problem = "the PNG is damaged" if len(data) >= 33 else "not a PNG file"
     assert_refused(store, first_replaced(store, folder, data), folder, problem)
 
 
@@ -89,8 +91,8 @@ def test_a_decompression_bomb_is_not_decoded(
 
 def test_an_enormous_file_is_not_read(store: BaselineStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = store.save(make_draft(), make_images(OLD))
-    os.truncate(folder / saved.outputs[0].file, files.MAX_IMAGE_BYTES + 1)
-    monkeypatch.setattr(Path, "read_bytes", lambda *_: pytest.fail("read"))
+    os.truncate(folder / saved.outputs[0].file, storage.MAX_IMAGE_BYTES + 1)
+    monkeypatch.setattr(os, "open", lambda *_, **__: pytest.fail("opened"))
     assert_refused(store, saved, folder, "268435457 bytes, at most 268435456 are read")
 
 
@@ -99,16 +101,66 @@ def test_an_image_of_another_size_is_refused(store: BaselineStore, folder: Path)
     assert_refused(store, first_replaced(store, folder, data), folder, "6 x 8, the manifest says 8 x 6")
 
 
-def test_an_image_that_is_not_rgb_is_refused(store: BaselineStore, folder: Path, tmp_path: Path) -> None:
-    Image.new("L", SIZE).save(tmp_path / "grey.png")
-    grey = first_replaced(store, folder, (tmp_path / "grey.png").read_bytes())
-    assert_refused(store, grey, folder, "the image is L, it must be RGB")
+def saved_by_pillow(mode: str, suffix: str = ".png") -> bytes:
+    buffer = BytesIO()
+    Image.new(mode, SIZE).save(buffer, format={".png": "PNG", ".tif": "TIFF", ".bmp": "BMP", ".jpg": "JPEG"}[suffix])
+    return buffer.getvalue()
 
 
-def test_another_format_under_a_pngs_name_is_refused(store: BaselineStore, folder: Path, tmp_path: Path) -> None:
-    Image.new("RGB", SIZE).save(tmp_path / "image.bmp")
-    bitmap = first_replaced(store, folder, (tmp_path / "image.bmp").read_bytes())
-    assert_refused(store, bitmap, folder, "not a PNG file")
+def png_of_16_bits() -> bytes:
+    """RGB of 16 bits a channel, which Pillow would read as 8 without a word."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", *SIZE, 16, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + b"\1\2" * 3 * SIZE[0]) * SIZE[1])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (saved_by_pillow("L"), "grey of 8 bits a channel"),
+        (saved_by_pillow("1"), "grey of 1 bits a channel"),
+        (saved_by_pillow("I;16"), "grey of 16 bits a channel"),
+        (saved_by_pillow("P"), "palette of 1 bits"),
+        (saved_by_pillow("LA"), "grey with alpha"),
+        (saved_by_pillow("RGBA"), "RGB with alpha"),
+        (png_of_16_bits(), "RGB of 16 bits a channel"),
+        (saved_by_pillow("RGB", ".bmp"), "not a PNG file"),
+        (saved_by_pillow("CMYK", ".jpg"), "not a PNG file"),
+        (saved_by_pillow("CMYK", ".tif"), "not a PNG file"),
+    ],
+    ids=[
+        "grey",
+        "1 bit",
+        "16-bit grey",
+        "palette",
+        "grey alpha",
+        "alpha",
+        "16-bit RGB",
+        "BMP",
+        "CMYK JPEG",
+        "CMYK TIFF",
+    ],
+)
+def test_an_image_that_is_not_8_bit_rgb_in_a_png_is_refused(
+    store: BaselineStore, folder: Path, data: bytes, problem: str
+) -> None:
+    assert_refused(store, first_replaced(store, folder, data), folder, problem)
+
+
+@pytest.mark.parametrize("kind", [b"acTL", b"iCCP", b"zTXt", b"tRNS", b"eXIf", b"\x00\xff\n\x1b"])
+def test_a_png_with_more_than_pixels_is_refused_before_it_is_decoded(
+    store: BaselineStore, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    data = png_of(make_images(OLD)[0])
+    body = b"a\0\0" + zlib.compress(bytes(100_000))
+    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    manifest = first_replaced(store, folder, data[:33] + chunk + data[33:])
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("decoded"))
+    assert_refused(store, manifest, folder, "the PNG has a chunk")
 
 
 def test_links_out_of_the_root_are_refused(store: BaselineStore, folder: Path, tmp_path: Path) -> None:

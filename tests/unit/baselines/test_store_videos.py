@@ -23,8 +23,7 @@ from baseline_examples import (
     shades_of,
 )
 
-from pytest_mxq.baselines import media as videos
-from pytest_mxq.baselines import store
+from pytest_mxq.baselines import media, store
 from pytest_mxq.baselines.manifest import Manifest, VideoFacts
 from pytest_mxq.baselines.media import encode_video
 from pytest_mxq.baselines.paths import case_file_name
@@ -71,7 +70,7 @@ def assert_refused(baselines: BaselineStore, manifest: Manifest, folder: Path, p
     assert "pytest --mxq-refresh" in str(caught.value)
 
 
-def test_what_is_saved_is_loaded_to_the_bit(baselines: BaselineStore, folder: Path) -> None:
+def test_what_is_loaded_is_bit_identical_to_what_was_saved(baselines: BaselineStore, folder: Path) -> None:
     saved = baselines.save(make_draft(), make_videos(SEEDS))
     assert baselines.load("demo", CASE) == saved
     assert_stored(baselines, SEEDS)
@@ -83,7 +82,7 @@ def test_what_is_saved_is_loaded_to_the_bit(baselines: BaselineStore, folder: Pa
     assert hashlib.sha256((folder / first.file).read_bytes()).hexdigest() == first.sha256
 
 
-def test_silent_films_are_videos_too(baselines: BaselineStore) -> None:
+def test_videos_without_audio_are_stored_too(baselines: BaselineStore) -> None:
     generated = [make_video(seed, audio=False) for seed in SEEDS]
     saved = baselines.save(make_draft(), generated)
     assert saved.outputs[0].video == VideoFacts(frames=3, frame_rate=23.976)
@@ -96,10 +95,10 @@ def test_what_is_read_can_be_saved_again(baselines: BaselineStore) -> None:
     assert baselines.save(saved, baselines.read_outputs(saved)) == saved
 
 
-def test_a_manifest_of_images_knows_nothing_of_videos(baselines: BaselineStore) -> None:
+def test_a_manifest_of_images_has_no_facts_of_videos(baselines: BaselineStore) -> None:
     saved = baselines.save(make_draft(), make_images(OLD))
     document = json.loads(baselines.manifest_path("demo", CASE).read_bytes())
-    assert "clip" not in document["pictures"][0]
+    assert "video" not in document["outputs"][0]
     assert saved.outputs[0].video is None
 
 
@@ -160,8 +159,8 @@ def test_an_image_under_a_videos_name_is_refused(baselines: BaselineStore, folde
 
 def test_an_enormous_video_is_not_read(baselines: BaselineStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = baselines.save(make_draft(), make_videos(SEEDS))
-    os.truncate(folder / saved.outputs[0].file, videos.MAX_VIDEO_BYTES + 1)
-    monkeypatch.setattr(Path, "read_bytes", lambda *_: pytest.fail("read"))
+    os.truncate(folder / saved.outputs[0].file, media.MAX_VIDEO_BYTES + 1)
+    monkeypatch.setattr(os, "open", lambda *_, **__: pytest.fail("opened"))
     assert_refused(baselines, saved, folder, "2147483649 bytes, at most 2147483648 are read")
 
 
@@ -169,8 +168,8 @@ def test_more_pixels_than_allowed_are_not_decoded(
     baselines: BaselineStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = baselines.save(make_draft(), make_videos(SEEDS))
-    monkeypatch.setattr(videos, "decode", lambda *_, **__: pytest.fail("decoded"))
-    monkeypatch.setattr(videos, "MAX_VIDEO_PIXELS", 143)
+    monkeypatch.setattr(media, "decode", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr(media, "MAX_VIDEO_PIXELS", 143)
     assert_refused(baselines, saved, folder, "the video has 3 frames of 8 x 6: at least 1 of 2 x 2, at most")
 
 
@@ -198,7 +197,7 @@ def test_another_size_length_or_rate_than_the_manifests_is_named_and_not_decoded
     baselines: BaselineStore, folder: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], problem: str
 ) -> None:
     saved = baselines.save(make_draft(), make_videos(SEEDS))
-    monkeypatch.setattr(videos, "decode", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr(media, "decode", lambda *_, **__: pytest.fail("decoded"))
     assert_refused(baselines, with_first(saved, **changes), folder, problem)
 
 

@@ -100,7 +100,7 @@ def bench(backend: TorchBackend, recipe: Recipe, stored: Path, tmp_path: Path) -
 def test_the_videos_are_stored_with_their_audio(bench: Ltx2Bench) -> None:
     document = json.loads(bench.store.manifest_path("ltx-2", "case").read_text())
     facts = {"frames": 9, "frame_rate": 24.0, "sample_rate": 24000, "channels": 2, "samples": 7920}
-    assert [image["clip"] for image in document["pictures"]] == [facts, facts]
+    assert [image["video"] for image in document["outputs"]] == [facts, facts]
     assert document["selections"]["nvfp4"]["quantized"] == document["selections"]["mxfp8"]["quantized"] == 40
 
 

@@ -132,7 +132,7 @@ def refreshed(bench: VideoBench, stored: Path) -> VideoBench:
 def test_a_refresh_stores_videos_and_says_so(refreshed: VideoBench) -> None:
     document = json.loads(refreshed.manifest.read_text())
     facts = {"frames": 5, "frame_rate": 24.0, "sample_rate": RATE, "channels": 2, "samples": SAMPLES}
-    assert [image["clip"] for image in document["pictures"]] == [facts, facts]
+    assert [image["video"] for image in document["outputs"]] == [facts, facts]
     assert len(list(refreshed.manifest.parent.rglob("*.mkv"))) == 2
     assert "videos: bit-identical to the old ones" in refreshed.refresh_videos().sentence
 

@@ -28,7 +28,7 @@ def distance(reference: Tensor, other: Tensor) -> float:
 
 
 @pytest.mark.parametrize("audio", [tone(440), noise()])
-def test_an_equal_audio_is_0_db_away(audio: Tensor) -> None:
+def test_equal_audio_is_0_db_away(audio: Tensor) -> None:
     assert distance(audio, audio.clone()) == 0.0
 
 
@@ -65,7 +65,7 @@ def test_another_tone_and_silence_are_far_and_two_noises_about_8_db() -> None:
     assert distance(noise(), noise(1)) == pytest.approx(7.9, abs=0.2)  # sqrt(2) x 5.57 dB of an exponential's logarithm
 
 
-def test_what_nobody_hears_does_not_count() -> None:
+def test_noise_below_the_floor_does_not_count() -> None:
     assert distance(tone(440), tone(440) + noise() * 1e-4) < 0.1
 
 
@@ -88,12 +88,12 @@ def test_a_silent_reference_gives_no_finite_distance() -> None:
 
 
 @pytest.mark.parametrize("other", [torch.zeros(1, 2, RATE - 1), torch.zeros(1, 1, RATE), torch.zeros(2, 2, RATE)])
-def test_audio_of_other_length_or_channels_are_refused(other: Tensor) -> None:
+def test_audio_of_another_length_or_other_channels_is_refused(other: Tensor) -> None:
     with pytest.raises(AudioError, match=r"has shape \(1, 2, 24000\) and the other"):
         log_spectral_distance(noise(), other)
 
 
-def test_silence_and_nan_are_faults_and_a_whisper_is_none() -> None:
+def test_silence_and_nan_are_faults_and_quiet_audio_is_not() -> None:
     audio = torch.cat([noise(), torch.zeros(1, 2, RATE), noise(), tone(440, 2 * SILENT_PEAK)])
     audio[2, 1, 7] = math.nan
     faults = find_silent(audio)

@@ -80,7 +80,7 @@ def test_an_image_equal_to_another_names_the_other() -> None:
     assert find_degenerate(images, size=None)[0].detail == "identical to image 1"
 
 
-def test_an_empty_set_is_refused() -> None:
+def test_an_empty_batch_is_refused() -> None:
     with pytest.raises(ImageError, match=r"\(0, 3, 8, 8\)"):
         find_degenerate(torch.zeros(0, 3, 8, 8), size=None)
 
@@ -93,6 +93,6 @@ def test_identical_means_every_bit_of_every_image() -> None:
     assert not identical(reference, other)
 
 
-def test_identical_refuses_sets_of_different_shapes() -> None:
+def test_identical_refuses_batches_of_different_shapes() -> None:
     with pytest.raises(ImageError, match=r"\(1, 3, 4, 4\) and the others \(1, 3, 8, 8\)"):
         identical(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8))

@@ -1,4 +1,4 @@
-"""Pixels: the PNG diffusers would save, and SSIM and PSNR against their formulas."""
+"""Pixels: the PNG that diffusers would save, and SSIM and PSNR against their formulas."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,9 @@ import torch
 from scipy.ndimage import correlate1d
 from torch import Tensor
 
-from pytest_mxq.metrics.images import ImageError, psnr, ssim, to_uint8
+from pytest_mxq.metrics.images import ImageError, to_uint8
+from pytest_mxq.metrics.psnr import psnr
+from pytest_mxq.metrics.ssim import ssim
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Measure: TypeAlias = Callable[[Tensor, Tensor], list[float]]
@@ -62,7 +64,7 @@ def test_to_uint8_refuses_images_that_are_8_bit_already() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8), (0, 3, 8, 8), (1, 3, 0, 8)])
-def test_what_is_not_a_set_of_images_is_refused_with_its_shape(shape: tuple[int, ...]) -> None:
+def test_what_is_not_a_batch_of_images_is_refused_with_its_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ImageError) as raised:
         to_uint8(torch.zeros(shape))
     assert str(shape) in str(raised.value)
@@ -125,6 +127,6 @@ def test_a_missing_image_is_an_error_and_never_dropped(measure: Measure) -> None
         measure(images(count=3), images(count=2))
 
 
-def test_float_images_are_refused_by_the_measures() -> None:
+def test_float_images_are_refused_by_the_metrics() -> None:
     with pytest.raises(ImageError, match=r"torch\.float32.*to_uint8"):
         psnr(images(), images().float())

@@ -1,4 +1,4 @@
-"""LPIPS: the numbers of the lpips package called pair by pair, from the packaged LPIPS weights alone."""
+"""LPIPS: the numbers of the lpips package called pair by pair, from the packaged weights alone."""
 
 import importlib.metadata
 import warnings
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pytest_mxq.metrics import lpips as probe
+from pytest_mxq.metrics import lpips as lpips_metric
 from pytest_mxq.metrics.images import ImageError
 from pytest_mxq.metrics.lpips import WEIGHTS_PATH, WEIGHTS_SHA256, Lpips, LpipsWeightsError, read_lpips_weights
 
@@ -64,7 +64,7 @@ def test_a_batch_gives_the_numbers_of_the_package_pair_by_pair(metric: Lpips, pa
 def test_chunks_give_the_same_numbers_in_the_same_order(
     metric: Lpips, pair_by_pair: PairByPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "_CHUNK_PIXELS", 2 * 64 * 48)
+    monkeypatch.setattr(lpips_metric, "_CHUNK_PIXELS", 2 * 64 * 48)
     reference, other = images(seed=2), images(seed=3)
     assert metric.distances(reference, other) == pytest.approx(pair_by_pair(reference, other), abs=1e-5)
 
@@ -78,8 +78,8 @@ def test_the_distance_is_symmetric(metric: Lpips) -> None:
     assert metric.distances(one, another) == pytest.approx(metric.distances(another, one), abs=1e-6)
 
 
-def count_trunk_passes(metric: Lpips, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list that grows by the number of images whenever the LPIPS weights runs."""
+def count_forward_passes(metric: Lpips, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by the number of images whenever the network runs."""
     passes: list[int] = []
     features = metric._features
 
@@ -92,7 +92,7 @@ def count_trunk_passes(metric: Lpips, monkeypatch: pytest.MonkeyPatch) -> list[i
 
 
 def test_a_second_format_does_not_pay_for_the_reference_again(metric: Lpips, monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = count_trunk_passes(metric, monkeypatch)
+    passes = count_forward_passes(metric, monkeypatch)
     reference = images(seed=10)
     first = metric.distances(reference, images(seed=11))
     assert sum(passes) == 10
@@ -109,7 +109,7 @@ def test_images_generated_into_the_same_memory_are_another_reference(metric: Lpi
 
 
 def test_only_the_last_reference_is_kept(metric: Lpips, monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = count_trunk_passes(metric, monkeypatch)
+    passes = count_forward_passes(metric, monkeypatch)
     for seed in (30, 31, 30):
         metric.distances(images(seed=seed), images(seed=1))
     assert sum(passes) == 30
@@ -118,8 +118,8 @@ def test_only_the_last_reference_is_kept(metric: Lpips, monkeypatch: pytest.Monk
 def test_a_reference_too_large_to_keep_is_computed_again(
     metric: Lpips, pair_by_pair: PairByPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "_KEPT_PIXELS", 5 * 64 * 48 - 1)
-    passes = count_trunk_passes(metric, monkeypatch)
+    monkeypatch.setattr(lpips_metric, "_KEPT_PIXELS", 5 * 64 * 48 - 1)
+    passes = count_forward_passes(metric, monkeypatch)
     reference, other = images(seed=40), images(seed=41)
     expected = pytest.approx(pair_by_pair(reference, other), abs=1e-5)
     assert [metric.distances(reference, other) for _ in range(2)] == [expected, expected]
@@ -132,28 +132,28 @@ def test_building_the_metric_leaves_the_global_random_state_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_the_identity_names_the_net_the_package_and_the_trunk(metric: Lpips) -> None:
+def test_the_identity_names_the_net_the_package_and_the_weights(metric: Lpips) -> None:
     identity = metric.describe()
     assert (identity.net, identity.version) == ("alex", importlib.metadata.version("lpips"))
-    assert identity.trunk_sha256 == WEIGHTS_SHA256
+    assert identity.weights_sha256 == WEIGHTS_SHA256
 
 
-def test_an_altered_trunk_is_refused_with_both_digests(tmp_path: Path) -> None:
+def test_altered_weights_are_refused_with_both_digests(tmp_path: Path) -> None:
     content = bytearray(WEIGHTS_PATH.read_bytes())
     content[-1] ^= 1
     altered = tmp_path / "alexnet_features.safetensors"
     altered.write_bytes(content)
-    with pytest.raises(LpipsWeightsError, match=f"has SHA-256 [0-9a-f]{{64}}, expected {WEIGHTS_SHA256}"):
+    with pytest.raises(LpipsWeightsError, match=f"SHA-256 [0-9a-f]{{64}}, expected {WEIGHTS_SHA256}"):
         read_lpips_weights(altered)
 
 
-def test_a_missing_trunk_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(LpipsWeightsError, match=r"gone\.safetensors is missing; reinstall"):
+def test_missing_weights_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(LpipsWeightsError, match=r"gone\.safetensors are missing"):
         read_lpips_weights(tmp_path / "gone.safetensors")
 
 
-def test_the_metric_reads_its_trunk_through_the_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(probe, "WEIGHTS_PATH", tmp_path / "gone.safetensors")
+def test_the_metric_reads_its_weights_through_the_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(lpips_metric, "WEIGHTS_PATH", tmp_path / "gone.safetensors")
     with pytest.raises(LpipsWeightsError, match="missing"):
         Lpips()
 
