@@ -111,14 +111,14 @@ class Bench(Recorder):
         self.recipe = FLUX_1_DEV if on_gpu else TINY_RECIPES[FLUX_1_DEV.name]
 
     def generate(self, pipe: Any, steps: int = STEPS) -> torch.Tensor:
-        """One call of a pipeline, as a gate makes it."""
+        """Call a pipeline once, as a gate does."""
         arguments = {**self.recipe.call, "num_inference_steps": steps, "output_type": "pt"}
         images = pipe(prompt="a", **arguments, generator=torch.Generator("cpu").manual_seed(0)).images
         assert isinstance(images, torch.Tensor)
         return images
 
     def workload(self, pipe: Any, steps: int = STEPS) -> Run:
-        """That call, to be timed."""
+        """Make that call, to be timed."""
         return partial(self.generate, pipe, steps)
 
     @contextmanager
@@ -144,7 +144,7 @@ def load(bench: Bench) -> Any:
 
 
 def quantized(bench: Bench, pipe: Any, chosen: Chosen, mode: CompileMode = CompileMode.DEFAULT) -> Any:
-    """The quantized arm beside a BF16 pipeline, sharing what is not quantized."""
+    """Return the quantized arm beside a BF16 pipeline, sharing what is not quantized."""
     with bench.seconds("share_copy and quantize_layers"):
         denoiser = share_copy(pipe.transformer)
         quantize_layers(denoiser, chosen, bench.format, emulated=False)
@@ -157,7 +157,7 @@ def chosen_layers(bench: Bench, pipe: Any) -> Chosen:
 
 
 def warm(bench: Bench, what: str, pipe: Any) -> float:
-    """Warm an arm up, and the median of its settled calls."""
+    """Warm an arm up; return the median of its settled calls."""
     warmed = warm_up(bench.workload(pipe), bench.clock)
     bench.record("warm-up", of=what, warm_up=warmed)
     return warmed.seconds[-1]
@@ -173,7 +173,7 @@ def prove_compiled(bench: Bench, what: str, pipe: Any) -> None:
 
 
 def prove_quantized(bench: Bench, what: str, pipe: Any, chosen: Chosen, stored: Chosen) -> None:
-    """What the evidence says of an arm against the selection that a baseline would have recorded."""
+    """Compare an arm's evidence with the selection that a baseline would have recorded."""
     recorded = Selection.of(stored.names, total=stored.total, weight_share=stored.weights / stored.all_weights)
     evidence = collect_evidence(pipe.transformer, chosen)
     says = judge_evidence(evidence, min_share=bench.recipe.min_share, stored=recorded)
@@ -275,7 +275,7 @@ def session(bench: Bench, what: str, run: Run, steps: int) -> None:
 
 
 def pairs(bench: Bench, *, number: int) -> None:
-    """A/A: estimates of two equal arms, each of which generates anew which arm starts."""
+    """Run A/A: estimates of two equal arms, each with its own random start."""
     pipe = load(bench)
     twin = with_denoiser(pipe, share_copy(pipe.transformer))
     compile_blocks(twin.transformer)
@@ -332,13 +332,13 @@ def bits(bench: Bench) -> None:
                 compare_bits(bench, f"{type(block).__name__} {settings}", default, ways)
                 torch.compiler.reset()
                 with fresh_cache():
-                    anew = {"compiled anew, empty cache": warmed_up(compiled(block, CompileMode.DEFAULT, call))}
-                    compare_bits(bench, f"{type(block).__name__} {settings}", default, anew)
+                    again = {"compiled again, empty cache": warmed_up(compiled(block, CompileMode.DEFAULT, call))}
+                    compare_bits(bench, f"{type(block).__name__} {settings}", default, again)
 
 
 @contextmanager
 def recorded_call(block: nn.Module) -> Iterator[list[tuple[Any, Any]]]:
-    """What the block is called with meanwhile."""
+    """Record what the block is called with meanwhile."""
     seen: list[tuple[Any, Any]] = []
     hook = block.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
     yield seen
@@ -346,7 +346,7 @@ def recorded_call(block: nn.Module) -> Iterator[list[tuple[Any, Any]]]:
 
 
 def compiled(block: nn.Module, mode: CompileMode, call: tuple[Any, Any]) -> Callable[[], torch.Tensor]:
-    """A compiled copy of the block with that call."""
+    """Return a compiled copy of the block with that call."""
     holder = nn.ModuleList([share_copy(block)])
     holder._repeated_blocks = [type(block).__name__]  # type: ignore[assignment]  # noqa: SLF001  # as diffusers names them
     compile_blocks(holder, mode=mode)
@@ -365,7 +365,7 @@ def warmed_up(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
 
 
 def captured(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    """The same code, replayed."""
+    """Capture the same code and replay it."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         output = run()
@@ -417,7 +417,7 @@ def harm(bench: Bench) -> None:
 
 
 def sleeps(bench: Bench) -> None:
-    """A sleep costs less than it lasts where the power limit holds the clocks: the device cools meanwhile."""
+    """Measure sleeps: under a power limit one costs less than it lasts, since the device cools meanwhile."""
     pipe = load(bench)
     warm(bench, "bf16", pipe)
     other = quantized(bench, pipe, chosen_layers(bench, pipe))
@@ -454,8 +454,8 @@ def harm_by_hooks(bench: Bench, other: Any, step: float, judge: Callable[[str], 
 
 def harm_by_half(bench: Bench, pipe: Any, bound: float) -> None:
     """Quantize by a rule that leaves the single blocks out: about half of the layers."""
-    keep = (*bench.recipe.rule.keep, SkipPattern(pattern="single_transformer", reason="injected"))
-    half = choose_layers(pipe.transformer, replace(bench.recipe.rule, keep=keep), bench.format)
+    skip = (*bench.recipe.rule.skip, SkipPattern(pattern="single_transformer", reason="injected"))
+    half = choose_layers(pipe.transformer, replace(bench.recipe.rule, skip=skip), bench.format)
     arm = quantized(bench, pipe, half)
     warm(bench, "half of the layers", arm)
     pair(bench, "half of the layers", (bench.workload(pipe), bench.workload(arm)), (bound,))
@@ -464,7 +464,7 @@ def harm_by_half(bench: Bench, pipe: Any, bound: float) -> None:
 
 
 def device_sleep(bench: Bench, seconds: float) -> Callable[..., None]:
-    """A hook that keeps the device busy with nothing; the host's sleep may hide behind work already queued."""
+    """Return a hook that idles the device for a while; the host's sleep may hide behind work already queued."""
     if bench.device != "cuda":
         return lambda *_: time.sleep(seconds)
     spin: Any = torch.cuda._sleep  # noqa: SLF001  # torch's own tests have no other
@@ -508,7 +508,7 @@ SECTIONS: dict[str, tuple[Callable[[Bench], None], float]] = {
 
 
 def child(options: argparse.Namespace) -> None:
-    """Measure one section once the parent says so: what is imported by then disturbs nobody's readings."""
+    """Measure one section once the parent says so: what is imported by then disturbs no other section's readings."""
     wait_for_turn()
     section, _ = SECTIONS[options.child]
     device = find_device()
@@ -537,7 +537,7 @@ def command(name: str, options: argparse.Namespace) -> list[str]:
 
 
 def show(records: list[dict[str, Any]]) -> None:
-    """How many A/A verdicts of each kind, and how far processes differ."""
+    """Print how many A/A verdicts of each kind, and how far processes differ."""
     estimates = [record for record in records if record["what"] == "pair" and record["of"] == "a/a"]
     for bound in (f"{bound:.4f}" for bound in BOUNDS):
         for index, sd in enumerate((DEFAULT_PROCESS_SD, 0.0)):

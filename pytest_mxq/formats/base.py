@@ -27,7 +27,7 @@ class BatchCaution:
     report: str
 
     def said_of(self, model: str) -> str:
-        """What is known of a model."""
+        """Return what is known of a model."""
         if model == self.model:
             return f"fails from batch size {self.from_size} on, {self.report}"
         return f"{self.model} fails from batch size {self.from_size} on ({self.report}); of {model} nothing is known"
@@ -95,7 +95,7 @@ class Format:
                 raise MxqError(f"format {self.name!r}: {field} is {getattr(self, field)}; it must be 1 or more")
 
     def fits(self, in_features: int, out_features: int) -> bool:
-        """Whether a Linear of this shape can be quantized."""
+        """Return whether a Linear of this shape can be quantized."""
         return in_features % self.in_multiple == 0 and out_features % self.out_multiple == 0
 
 
@@ -117,7 +117,7 @@ class FormatRegistry:
         self._formats[name] = number_format
 
     def get(self, name: str) -> Format:
-        """The format of this name.
+        """Return the format of this name.
 
         Raises:
             UnknownNameError: no such format; lists the choices and the closest one.
@@ -126,7 +126,7 @@ class FormatRegistry:
         return self._formats[name]
 
     def names(self) -> tuple[str, ...]:
-        """Registered names."""
+        """Return the registered names."""
         return tuple(self._formats)
 
     def __iter__(self) -> Iterator[Format]:

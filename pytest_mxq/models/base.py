@@ -30,26 +30,26 @@ class SkipPattern:
     exact: bool = False
 
     def matches(self, name: str) -> bool:
-        """Whether the layer of this name stays in BF16."""
+        """Return whether the layer of this name stays in BF16."""
         return name == self.pattern if self.exact else self.pattern in name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionRule:
-    """Which Linear layers of the denoiser are quantized: all but the kept and the small ones.
+    """Which Linear layers of the denoiser are quantized: all but the skipped and the small ones.
 
     Attributes:
         min_features: a layer with fewer in_features or out_features stays in BF16 (the published rule's size clause).
-        keep: patterns of names.
+        skip: patterns of the names of layers that stay in BF16 (Hugging Face: ``modules_to_not_convert``).
     """
 
     min_features: int
-    keep: tuple[SkipPattern, ...] = ()
+    skip: tuple[SkipPattern, ...] = ()
 
     def skips(self, name: str, in_features: int, out_features: int) -> bool:
-        """Whether this layer stays in BF16."""
+        """Return whether this layer stays in BF16."""
         small = min(in_features, out_features) < self.min_features
-        return small or any(clause.matches(name) for clause in self.keep)
+        return small or any(clause.matches(name) for clause in self.skip)
 
 
 # Bytes of a quantized weight over those of BF16.
@@ -78,7 +78,7 @@ class MemoryNeed:
     selected: float = 1.0
 
     def images(self, batch_size: int, *, emulated: bool) -> float:
-        """Peak of an image gate: BF16 with its encoders, or without them the quantized weights and a call beside.
+        """Return the peak of an image gate: BF16 with its encoders, or quantized weights and a call without them.
 
         The encoders embed the prompts first and then leave the device.
         """
@@ -86,11 +86,11 @@ class MemoryNeed:
         return max(self.weights, generation + self._of_call(batch_size))
 
     def both_arms(self, batch_size: int, *, random: bool) -> float:
-        """Peak with the base and one quantized arm beside it, encoders included: a gate of speed or memory."""
+        """Return the peak of a speed or memory gate: the base and one quantized arm beside it, encoders included."""
         return self.one_arm(batch_size, random=random) + self._of_copy(_NATIVE)
 
     def one_arm(self, batch_size: int, *, random: bool) -> float:
-        """Peak of BF16 alone, encoders included: a refresh."""
+        """Return the peak of BF16 alone, encoders included: a refresh."""
         weights = self.weights - (self.encoders if random else 0.0)
         return weights + self._of_call(batch_size)
 
@@ -117,15 +117,15 @@ class Recipe:
         min_share: smallest share of the denoiser's Linear weights that must be quantized.
         cpu_float32_vae: whether the VAE decodes in float32 on a CPU (bfloat16 convolutions
             are many times slower there).
-        random: builds the pipeline from its configuration, wherever parameters are made (`arms/random_weights` makes
-            none and fills them afterwards); parameters in the places of the text encoders hold the embeddings that
-            every prompt gets. None: the model cannot be had with random weights.
+        random: builds the pipeline from its configuration, wherever parameters are made (`pipelines/random_weights`
+            makes none and fills them afterwards); parameters in place of the text encoders hold the embeddings that
+            every prompt gets. None: the model is not available with random weights.
         memory: what it occupies; None: not known, and not checked before loading.
         generates_video: whether it makes video, which a baseline keeps with PyAV.
         graphs_up_to: largest batch size at which the arms of speed and memory gates run with CUDA Graphs; 0: none.
         prepare: called with the base pipeline once it is loaded (such as for VAE tiling); the arms share its parts.
         save_tiny: saves the same architecture, small enough for a CPU, into a folder, in the layout of
-            ``save_pretrained`` and with text encoders and tokenizers; for tests. None: there is none.
+            ``save_pretrained`` and with text encoders and tokenizers; for tests. None: the model has no tiny version.
     """
 
     name: str
@@ -146,20 +146,20 @@ class Recipe:
     save_tiny: Callable[[Path], None] | None = None
 
     def selection(self, name: str) -> SelectionRule:
-        """The rule of a name.
+        """Return the rule of a name.
 
         Raises:
-            UnknownNameError: there is none; lists the model's rules.
+            UnknownNameError: the model has no such rule; lists the model's rules.
         """
         rules = {PUBLISHED: self.rule, **self.alternatives}
         check_name("selection", name, rules)
         return rules[name]
 
 
-# For a model that nobody registered: the published size clause, and the layers that every published rule keeps.
+# For a model that is not registered: the published size clause, and the layers that every published rule skips.
 GENERIC_RULE = SelectionRule(
     min_features=1024,
-    keep=(
+    skip=(
         SkipPattern(pattern="embed", reason="conditioning and patch embeddings: few rows, large effect"),
         SkipPattern(pattern="norm_out", reason="last modulation: one row, acts on every pixel"),
         SkipPattern(pattern="proj_out", exact=True, reason="last projection to latents: acts on every pixel"),
@@ -184,7 +184,7 @@ class ModelRegistry:
         self._recipes[recipe.name] = recipe
 
     def point(self, name: str, folder: Path) -> None:
-        """Have a registered model's weights come from a local folder, with all else that its recipe says.
+        """Take a registered model's weights from a local folder, with all else that its recipe says.
 
         Raises:
             MxqError: no such model, or no pipeline in the folder.
@@ -198,14 +198,14 @@ class ModelRegistry:
         self._recipes[name] = replace(self._recipes[name], source=str(folder), revision=None)
 
     def names(self) -> tuple[str, ...]:
-        """Registered names, in the order of registration."""
+        """Return the registered names, in the order of registration."""
         return tuple(self._recipes)
 
     def __iter__(self) -> Iterator[Recipe]:
         return iter(self._recipes.values())
 
     def find(self, name: str, *, beside: Path) -> Recipe:
-        """The recipe of a registered name, a local folder (also relative to ``beside``), or a Hub id.
+        """Return the recipe of a registered name, a local folder (also relative to ``beside``), or a Hub id.
 
         Raises:
             UnknownNameError: none of these; lists the registered models.
@@ -238,7 +238,7 @@ class ModelSource:
     Attributes:
         recipe: the model.
         revision: revision on the Hub, over the recipe's own.
-        random: whether the weights are random, for speed and memory where the trained ones cannot be had.
+        random: whether the weights are random, for speed and memory where the trained ones are not available.
     """
 
     recipe: Recipe

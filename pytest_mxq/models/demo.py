@@ -48,7 +48,7 @@ DEMO = Recipe(
     ),
     rule=SelectionRule(
         min_features=192,  # the width of its transformer, as 1024 is a third of FLUX.1-dev's
-        keep=(
+        skip=(
             SkipPattern(pattern="embed", reason="conditioning and patch embeddings: few rows, large effect"),
             SkipPattern(pattern="norm_out.linear", exact=True, reason="last modulation: one row, acts on every pixel"),
             SkipPattern(pattern="proj_out", exact=True, reason="last projection to latents: acts on every pixel"),

@@ -1,4 +1,4 @@
-"""Building arms once and reusing them: one base model at a time, one quantized arm beside it."""
+"""Build arms once and reuse them: one base model at a time, one quantized arm beside it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class How:
 
     @property
     def text(self) -> str:
-        """What a baseline records."""
+        """Return the execution mode as a baseline records it."""
         return "eager" if self.compiled is None else f"compiled blocks, {self.compiled.value}"
 
 
@@ -77,7 +77,7 @@ class ArmStore:
     - Memory: the same; the weights that an arm does not use itself are subtracted from its peak, the encoders' are not.
 
     Need at batch size 1 in GiB, and in brackets the largest batch size for which a device of 80, 141 and 180 GB (79.6,
-    140.4 and 179 GiB) has room:
+    140.4 and 179 GiB) has enough memory:
 
     ==========  =================  =================  ==================
     model       images           emulated images  speed and memory
@@ -101,15 +101,15 @@ class ArmStore:
         self._base: Arm | None = None
         self._embeddings: PromptEmbeddings | None = None  # of the base; None where no text encoder is
         self._arms: dict[str, tuple[tuple[object, ...], Arm]] = {}  # "bf16" compiled, and one "quantized"
-        self._unavailable: dict[tuple[str, str | None], str] = {}  # why a model cannot be had
+        self._unavailable: dict[tuple[str, str | None], str] = {}  # why a model is not available
         self._compiled_for_time: bool | None = None  # what the compiled code in this process is for
         self.builds: Counter[tuple[str, str]] = Counter()
 
     def base(self, source: ModelSource) -> Arm:
-        """The BF16 arm of a model in eager execution, loaded at the first request.
+        """Return the BF16 arm of a model in eager execution, loading it at the first request.
 
         Raises:
-            MxqError: its weights cannot be had.
+            MxqError: its weights are not available.
         """
         if self._base is None or not self.holds(source):
             self.release()
@@ -117,17 +117,17 @@ class ArmStore:
             self._base = Arm(pipe=loaded.pipe, weights=loaded.weights)
             self._source = source
             if not source.random and hasattr(loaded.pipe, "encode_prompt"):  # random weights have small tables instead
-                room = partial(self.drop, "quantized")  # it is built again when it is asked for
-                self._embeddings = PromptEmbeddings(loaded.pipe, device=self._device, free_memory=room)
+                free_memory = partial(self.drop, "quantized")  # it is built again when it is asked for
+                self._embeddings = PromptEmbeddings(loaded.pipe, device=self._device, free_memory=free_memory)
             self.builds[source.recipe.name, "bf16"] += 1
         return self._base
 
     def holds(self, source: ModelSource) -> bool:
-        """Whether a model is loaded."""
+        """Return whether a model is loaded."""
         return self._base is not None and self._source == source
 
     def _load(self, source: ModelSource) -> LoadedPipeline:
-        """Load a model, or say again why it cannot be had: a Hub that is out of reach is waited for once a session."""
+        """Load a model, or repeat why it is not available: an unreachable Hub costs its timeout once a session."""
         if source.random:
             return load_random(source.recipe, device=self._device)
         key = source.recipe.name, source.revision
@@ -148,7 +148,7 @@ class ArmStore:
         rule: SelectionRule | None = None,
         how: How = EAGER,
     ) -> Arm:
-        """The arm of a model in a format (None: BF16), quantized and compiled at the first request.
+        """Return the arm of a model in a format (None: BF16), quantizing and compiling it at the first request.
 
         The rule is the recipe's published one where none is given.
         """
@@ -156,7 +156,7 @@ class ArmStore:
         if number_format is None and how.compiled is None:
             return base
         self._separate(how)
-        self._seat_encoders(how)
+        self._place_encoders(how)
         slot = "quantized" if number_format else "bf16"
         key = (number_format, emulated, rule, how)
         if slot not in self._arms or self._arms[slot][0] != key:
@@ -167,7 +167,7 @@ class ArmStore:
         return self._arms[slot][1]
 
     def embedding(self, arm: Arm, chunks: tuple[Chunk, ...]) -> AbstractContextManager[None]:
-        """Have an arm generate images with prompt embeddings that are computed once for all arms of the model.
+        """Let an arm generate images with prompt embeddings that are computed once for all arms of the model.
 
         Args:
             arm: an arm of the model that is resident.
@@ -175,8 +175,8 @@ class ArmStore:
         """
         return nullcontext() if self._embeddings is None else self._embeddings.serving(arm.pipe, chunks)
 
-    def _seat_encoders(self, how: How) -> None:
-        """Have the text encoders where an arm needs them: on the device for speed and memory, not for images."""
+    def _place_encoders(self, how: How) -> None:
+        """Put the text encoders where an arm needs them: on the device for speed and memory, on the CPU for images."""
         if self._embeddings is None:
             return
         if how.for_time:
@@ -185,7 +185,7 @@ class ArmStore:
             self._embeddings.put_encoders_away()
 
     def _separate(self, how: How) -> None:
-        """Let no arm run code that was compiled for the other purpose.
+        """Drop compiled arms whose code was compiled for the other purpose.
 
         Dynamo keeps one cache for all blocks of a class and does not guard Inductor's configuration, so an arm that is
         compiled for time would run the graphs that were compiled for faithful images before it.
@@ -199,7 +199,7 @@ class ArmStore:
         self._compiled_for_time = how.for_time
 
     def choose(self, source: ModelSource, number_format: Format, rule: SelectionRule) -> Chosen:
-        """The layers that would be quantized."""
+        """Return the layers that would be quantized."""
         return choose_layers(getattr(self.base(source).pipe, source.recipe.denoiser), rule, number_format)
 
     def drop(self, slot: str) -> None:

@@ -1,4 +1,4 @@
-"""Running a workload for images: chunks of prompts, one generator an image, the call observed."""
+"""Run a workload for images: chunks of prompts, one generator an image, the call observed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TimedPipeline:
 
 
 def _for_each_prompt(texts: str | list[str], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Call arguments with one negative prompt for each of several prompts.
+    """Return call arguments with one negative prompt for each of several prompts.
 
     QwenImagePipeline does not do it itself, and fails where a prompt gets more than one image.
     """
@@ -108,10 +108,10 @@ class TimedCall:
     prompts: tuple[str, ...]
 
     def check(self) -> None:
-        """Find out that a timed call did something else than the first one, which alone was observed.
+        """Compare the timed calls with the first one, which alone was observed.
 
         Raises:
-            CaseFaultError: it did; names the first argument that changed.
+            CaseFaultError: one did something else; names the first argument that changed.
         """
         expected = self.once.calls
         for index, (prompt, overrides) in enumerate(self.bound.given):
@@ -132,7 +132,7 @@ class TimedCall:
 
 
 def timed_call(workload: Workload, pipe: Any, arguments: Mapping[str, Any], series: Series) -> TimedCall:
-    """One whole call of a workload, to be timed: the first prompt, ``batch_size`` times.
+    """Return one whole call of a workload, to be timed: the first prompt, ``batch_size`` times.
 
     It is run once here, observed, to learn how many generators the call needs.
 
@@ -190,7 +190,7 @@ class Series:
 
     @property
     def starts(self) -> list[int]:
-        """Index of the first prompt of each chunk to generate."""
+        """Return the index of the first prompt of each chunk to generate."""
         starts = range(0, len(self.prompts), self.batch_size)
         return list(starts) if self.chunks is None else [starts[index] for index in self.chunks]
 
@@ -250,7 +250,7 @@ def _generated(returned: Returned, bounds: list[BoundPipeline], seed: int) -> Ge
 
 
 def _returned(result: object, bound: BoundPipeline) -> Returned:
-    """What a workload returned: one image or video for each that was asked for."""
+    """Read what a workload returned: one image or video for each that was asked for."""
     returned = read_returned(result, bound.pipe, bound.calls[-1] if bound.calls else {})
     expected = len(bound.prompts) * bound.images_per_prompt
     noun = "images" if returned.video is None else "videos"
@@ -268,7 +268,7 @@ def _observe(prompt: object, planned: tuple[str, ...], arguments: Mapping[str, A
 
 
 def _canonical(value: object) -> Any:
-    """A call argument as JSON that is equal for equal arguments in every process."""
+    """Return a call argument as JSON that is equal for equal arguments in every process."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):

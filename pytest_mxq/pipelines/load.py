@@ -1,4 +1,4 @@
-"""Loading the BF16 pipeline of a recipe: from a local folder or from the Hub (offline from its cache)."""
+"""Load the BF16 pipeline of a recipe: from a local folder or from the Hub (offline from its cache)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def load_pipeline(recipe: Recipe, *, revision: str | None, device: str) -> Loade
         device: "cuda" or "cpu".
 
     Raises:
-        MxqError: the weights cannot be had; says what to do.
+        MxqError: the weights are not available; says what to do.
     """
     revision = revision or recipe.revision
     folder, weights = _find_weights(recipe, revision)
@@ -102,7 +102,7 @@ def _find_weights(recipe: Recipe, revision: str | None) -> tuple[Path, str]:
 
 
 def folder_digest(folder: Path) -> str:
-    """Twelve hex digits over every weight file's relative name, size and evenly spaced samples of its bytes.
+    """Return twelve hex digits over every weight file's relative name, size and evenly spaced samples of its bytes.
 
     Samples, since reading a hundred gigabytes to name them takes minutes; any training step changes every sample.
     """

@@ -1,4 +1,4 @@
-"""What a workload returned: images, or videos with or without audio."""
+"""Read what a workload returned: images, or videos with or without audio."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class Returned:
 
     @property
     def count(self) -> int:
-        """Images, or videos."""
+        """Return the number of images, or of videos."""
         return len(self.images) // (self.video.frames if self.video is not None else 1)
 
 
 def read_returned(result: object, pipe: Any, call: Mapping[str, Any]) -> Returned:
-    """The tensors in what a workload returned: a pipeline's output, or images or frames themselves.
+    """Return the tensors in what a workload returned: a pipeline's output, or images or frames themselves.
 
     Args:
         result: what it returned.
@@ -88,7 +88,7 @@ def read_returned(result: object, pipe: Any, call: Mapping[str, Any]) -> Returne
 
 
 def join(parts: Sequence[Returned]) -> Returned:
-    """What several calls returned, in their order.
+    """Join what several calls returned, in their order.
 
     Raises:
         CaseFaultError: they differ in size, in frames or in audio; names each that there is.

@@ -1,4 +1,4 @@
-"""Choosing layers, quantizing them with torchao, and proving that it happened."""
+"""Choose layers, quantize them with torchao, and prove that it happened."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def choose_layers(denoiser: torch.nn.Module, rule: SelectionRule, number_format:
 
 
 def share_copy(denoiser: torch.nn.Module) -> torch.nn.Module:
-    """A copy of the module tree that shares every parameter and buffer with the original.
+    """Return a copy of the module tree that shares every parameter and buffer with the original.
 
     Quantizing the copy replaces only its quantized parameters, so that one set of BF16 weights serves all arms.
     """
@@ -77,7 +77,7 @@ def quantize_layers(denoiser: torch.nn.Module, chosen: Chosen, number_format: Fo
 
 
 def collect_evidence(denoiser: torch.nn.Module, chosen: Chosen) -> Evidence:
-    """Look at what the denoiser really holds: which Linear weights are torchao tensors, and their bytes."""
+    """Return what the denoiser really holds: which Linear weights are torchao tensors, and their bytes."""
     linears = [(name, layer.weight) for name, layer in denoiser.named_modules() if isinstance(layer, torch.nn.Linear)]
     quantized = [(name, weight) for name, weight in linears if isinstance(weight, TorchAOBaseTensor)]
     count = sum(weight.numel() for _, weight in linears)
@@ -98,7 +98,7 @@ def collect_evidence(denoiser: torch.nn.Module, chosen: Chosen) -> Evidence:
 
 
 def native_bytes(weight: torch.Tensor) -> int:
-    """Bytes of a quantized weight in its native format: its inner tensors (itself reports BF16's size).
+    """Return the bytes of a quantized weight in its native format: its inner tensors (itself reports BF16's size).
 
     An emulated weight holds wider values and says itself what the native format would occupy.
     """

@@ -45,7 +45,7 @@ BOUND = 1.30
 # Without the single-stream blocks: 51 % of all Linear weights are still quantized, 55 % of those of the blocks.
 HALF = replace(
     ONE_STEP,
-    rule=replace(DEMO.rule, keep=(*DEMO.rule.keep, SkipPattern(pattern="single_transformer_blocks", reason="half"))),
+    rule=replace(DEMO.rule, skip=(*DEMO.rule.skip, SkipPattern(pattern="single_transformer_blocks", reason="half"))),
 )
 
 

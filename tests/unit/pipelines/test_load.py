@@ -1,4 +1,4 @@
-"""Loading: whence the weights come, what they are called, and what is said when they cannot be had."""
+"""Loading: where the weights come from, what they are called, and what is said when they are not available."""
 
 import errno
 import logging
@@ -118,7 +118,7 @@ def refused(error: Exception, monkeypatch: pytest.MonkeyPatch, revision: str | N
         ),
         (
             OSError(errno.ENOSPC, "No space left on device"),
-            r"disk of the cache .*hub is full \(\d+\.\d GiB free\); make",
+            r"disk of the cache .*hub is full \(\d+\.\d GiB free\); free",
         ),
         (RuntimeError("something\nelse"), "RuntimeError: something$"),
     ],
@@ -127,7 +127,7 @@ def test_without_a_token_each_reason_is_told_apart_and_says_what_to_do(
     no_token: None, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     found = str(refused(error, monkeypatch, revision="v9"))
-    assert found.startswith("the weights of 'owner/model' (revision v9) cannot be had: ")
+    assert found.startswith("the weights of 'owner/model' (revision v9) are not available: ")
     assert re.search(said, found), found
 
 

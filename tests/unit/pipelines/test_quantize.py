@@ -14,7 +14,7 @@ from pytest_mxq.pipelines.quantize import choose_layers, collect_evidence, nativ
 FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
 RULE = SelectionRule(
     min_features=128,
-    keep=(SkipPattern(pattern="embed", reason="x"), SkipPattern(pattern="out", reason="x", exact=True)),
+    skip=(SkipPattern(pattern="embed", reason="x"), SkipPattern(pattern="out", reason="x", exact=True)),
 )
 
 
@@ -31,7 +31,7 @@ class Net(nn.Module):
         self.requires_grad_(requires_grad=False)
 
 
-def test_the_rule_keeps_names_and_small_layers_and_lists_unfit_ones() -> None:
+def test_the_rule_skips_names_and_small_layers_and_lists_unfit_ones() -> None:
     chosen = choose_layers(Net(), RULE, FORMATS["mxfp8"])
     assert chosen.names == ("blocks.0", "blocks.1", "norm_out")
     assert chosen.unfit == ("blocks.2",)
@@ -71,7 +71,7 @@ def test_a_share_copy_shares_every_weight_and_quantizing_it_leaves_the_original_
     assert twin.get_submodule("embedder").weight.data_ptr() == net.embedder.weight.data_ptr()  # type: ignore[operator]
 
 
-def test_a_rule_that_keeps_everything_quantizes_nothing_and_the_evidence_says_so() -> None:
+def test_a_rule_that_skips_everything_quantizes_nothing_and_the_evidence_says_so() -> None:
     net = Net()
     rule = SelectionRule(min_features=4096)
     chosen = choose_layers(net, rule, FORMATS["mxfp8"])
