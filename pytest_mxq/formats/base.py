@@ -96,7 +96,15 @@ class Format:
 
     def fits(self, in_features: int, out_features: int) -> bool:
         """Return whether a Linear of this shape can be quantized."""
-        return in_features % self.in_multiple == 0 and out_features % self.out_multiple == 0
+        return self.misfit(in_features, out_features) is None
+
+    def misfit(self, in_features: int, out_features: int) -> str | None:
+        """Return why a Linear of this shape cannot be quantized; None if it can."""
+        if in_features % self.in_multiple:
+            return f"in_features {in_features} is not a multiple of {self.in_multiple}"
+        if out_features % self.out_multiple:
+            return f"out_features {out_features} is not a multiple of {self.out_multiple}"
+        return None
 
 
 class FormatRegistry:

@@ -123,7 +123,7 @@ class EmulatedTensor(TorchAOBaseTensor):  # type: ignore[misc]  # torchao ships 
 
 def _check_weight(weight: Tensor, name: str, numerics: Numerics) -> None:
     if weight.dtype != torch.bfloat16:
-        raise EmulationError(f"{name}: the weight is {weight.dtype}; load the model with dtype=torch.bfloat16")
+        raise EmulationError(f"{name}: the weight is {weight.dtype}; only bfloat16 weights are emulated")
     if weight.dim() != 2:
         raise EmulationError(f"{name}: the weight has shape {tuple(weight.shape)}; only torch.nn.Linear is emulated")
     out_features, in_features = weight.shape

@@ -355,7 +355,7 @@ def test_an_unfit_linear_is_refused_with_its_shape_and_the_rule(
 
 
 def test_a_weight_that_is_not_bf16_is_refused() -> None:
-    with pytest.raises(EmulationError, match=r"mxfp8: the weight is torch.float32; load the model with dtype="):
+    with pytest.raises(EmulationError, match=r"mxfp8: the weight is torch.float32; only bfloat16"):
         emulated(linear().float(), NumberFormat.MXFP8)
 
 

@@ -144,7 +144,7 @@ def test_without_a_token_each_reason_is_told_apart_and_says_what_to_do(
             answer(HfHubHTTPError, 401),
             r"does not know the token that HF_TOKEN or a login gives \(401\); make a new one",
         ),
-        (answer(HfHubHTTPError, 403), r"the token may not read 'owner/model' \(403\); give it leave"),
+        (answer(HfHubHTTPError, 403), r"the token may not read 'owner/model' \(403\); give it permission"),
         (RuntimeError(f"Bearer {TOKEN} failed"), r"RuntimeError: Bearer \*\*\* failed$"),
     ],
 )
