@@ -136,6 +136,8 @@ def measure(recipe: Recipe, recorder: Recorder, options: argparse.Namespace) -> 
         call["num_frames"] = options.frames
     with timed(recorder, "building"):
         pipe = load_random(recipe, device=options.device).pipe
+        if recipe.prepare is not None:
+            recipe.prepare(pipe)
     denoiser = getattr(pipe, recipe.denoiser)
     chosen = {name: chosen_layers(denoiser, recipe, name) for name in FORMATS}
 

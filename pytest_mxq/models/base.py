@@ -123,7 +123,9 @@ class Recipe:
         memory: what it occupies; None: not known, and not checked before loading.
         generates_video: whether it makes video, which a baseline keeps with PyAV.
         graphs_up_to: largest batch size at which the arms of speed and memory gates run with CUDA Graphs; 0: none.
-        prepare: called with the base pipeline once it is loaded (such as for VAE tiling); the arms share its parts.
+        prepare: called with each arm's own pipeline once its denoiser is quantized, such as for VAE tiling or a cache
+            of attention. The denoiser is the arm's own; the arms share every other component, so what it does to those
+            must be the same when it is done again.
         save_tiny: saves the same architecture, small enough for a CPU, into a folder, in the layout of
             ``save_pretrained`` and with text encoders and tokenizers; for tests. None: the model has no tiny version.
     """

@@ -50,8 +50,6 @@ def load_pipeline(recipe: Recipe, *, revision: str | None, device: str) -> Loade
     pipe.set_progress_bar_config(disable=True)
     if not isinstance(getattr(pipe, recipe.denoiser, None), torch.nn.Module):
         raise MxqError(f"model {recipe.name!r}: its {type(pipe).__name__} has no denoiser {recipe.denoiser!r}")
-    if recipe.prepare is not None:
-        recipe.prepare(pipe)
     pipe.to(device)
     if device == "cpu" and recipe.cpu_float32_vae and getattr(pipe, "vae", None) is not None:
         _decode_in_float32(pipe.vae)

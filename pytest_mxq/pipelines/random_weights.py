@@ -43,8 +43,6 @@ def load_random(recipe: Recipe, *, device: str, seed: int = 0) -> LoadedPipeline
     for _, component in sorted(pipe.components.items()):
         if isinstance(component, torch.nn.Module):
             materialise(component, generator)
-    if recipe.prepare is not None:
-        recipe.prepare(pipe)
     pipe.set_progress_bar_config(disable=True)
     return LoadedPipeline(pipe=pipe, weights=f"random:{seed}")
 
