@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -114,6 +115,7 @@ class Recipe:
         alternatives: further rules by name, for ``mxq(selection=)``; "published" is `rule`.
         prompts: its own prompt set.
         denoiser: name of the pipeline's component that is quantized.
+        pipeline_class: class of diffusers that the source must hold, or a subclass of it; None: any.
         min_share: smallest share of the denoiser's Linear weights that must be quantized.
         cpu_float32_vae: whether the VAE decodes in float32 on a CPU (bfloat16 convolutions
             are many times slower there).
@@ -138,6 +140,7 @@ class Recipe:
     revision: str | None = None
     prompts: tuple[str, ...] = GATE_PROMPTS
     denoiser: str = "transformer"
+    pipeline_class: str | None = None
     min_share: float = 0.5
     cpu_float32_vae: bool = True
     random: Callable[[], Any] | None = None
@@ -219,7 +222,7 @@ class ModelRegistry:
             return known
         folder = beside / name
         if (folder / "model_index.json").is_file():
-            return Recipe(name=_folder_name(name), source=str(folder), rule=GENERIC_RULE)
+            return Recipe(name=_folder_name(folder), source=str(folder), rule=GENERIC_RULE)
         if name.count("/") == 1 and not name.startswith((".", "/")) and not name.endswith("/"):
             return Recipe(name=name, source=name, rule=GENERIC_RULE)
         try:
@@ -229,8 +232,9 @@ class ModelRegistry:
         raise AssertionError(name)
 
 
-def _folder_name(name: str) -> str:
-    return Path(name).resolve().name
+def _folder_name(folder: Path) -> str:
+    """Return the last part of a path without "..", and without following links: the name that the test wrote."""
+    return Path(os.path.normpath(folder)).name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ DEMO_PROMPTS = (
 
 DEMO = Recipe(
     name="demo",
+    pipeline_class="FluxPipeline",
     source=str(Path(__file__).resolve().parent.parent / "assets" / "demo_model"),
     call=MappingProxyType(
         {

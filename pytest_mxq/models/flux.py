@@ -234,6 +234,7 @@ FLUX_1_DEV = Recipe(
     # and 53.00 GB in BF16).
     memory=MemoryNeed(weights=31.4, encoders=9.1, denoiser=22.2, call=2.3, image=2.0),
     name="flux.1-dev",
+    pipeline_class="FluxPipeline",
     source="black-forest-labs/FLUX.1-dev",
     # The main branch as public logs of 2025 and 2026 name it, of many users alike; not looked up on the Hub itself.
     revision="3de623fc3c33e44ffbe2bad470d0f45bccf2eb21",

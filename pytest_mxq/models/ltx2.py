@@ -332,6 +332,7 @@ LTX_2 = Recipe(
     # 107.40 GB in BF16). With random weights 0.4 of the encoder's stay: the embeddings in its place.
     memory=MemoryNeed(weights=63.0, encoders=22.73, denoiser=35.16, call=0.2, image=4.6),
     name="ltx-2",
+    pipeline_class="LTX2Pipeline",
     generates_video=True,
     source="Lightricks/LTX-2",
     # The main branch about when the results were published, as public tests and logs of several projects name it; not

@@ -195,6 +195,7 @@ _RULE = SelectionRule(
 
 QWEN_IMAGE = Recipe(
     name="qwen-image",
+    pipeline_class="QwenImagePipeline",
     source="Qwen/Qwen-Image",
     # The main branch as public locks and logs of 2025 and 2026 name it, of many users alike; not looked up on the Hub
     # itself.

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
-from huggingface_hub import constants, get_token
+from huggingface_hub import constants, get_token, list_repo_files
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as its version has it
 
 from pytest_mxq.errors import MxqError, WeightsUnavailableError
+from pytest_mxq.pipelines.variants import lacks_weights, sole_variant
 
 _UNREACHABLE = (httpx.TransportError, ConnectionError, TimeoutError, LocalEntryNotFoundError)
 _TOKENS = "https://huggingface.co/settings/tokens"
@@ -46,11 +47,21 @@ def fetch_snapshot(source: str, revision: str | None) -> Path:
     """
     try:
         with _silenced_hub_loggers():
-            return Path(DiffusionPipeline.download(source, revision=revision, use_safetensors=True))
+            return _download(source, revision)
     except Exception as error:  # noqa: BLE001  the Hub client raises many kinds, from OSError to its own
         kind, reason = _reason(error, source, revision or "main")
     # Raised outside, so that no traceback leads to the client's error, whose text is not ours to vouch for.
     raise kind(f"the weights of {source!r} (revision {revision or 'main'}) are not available: {_without_token(reason)}")
+
+
+def _download(source: str, revision: str | None) -> Path:
+    """Fetch plain weights, or those of the one variant that there is: asked for none, diffusers fetches none."""
+    folder = Path(DiffusionPipeline.download(source, revision=revision, use_safetensors=True))
+    if lacks_weights(folder):
+        variant = sole_variant(list_repo_files(source, revision=revision))
+        if variant is not None:
+            folder = Path(DiffusionPipeline.download(source, revision=revision, use_safetensors=True, variant=variant))
+    return folder
 
 
 def _reason(error: BaseException, source: str, revision: str) -> tuple[type[MxqError], str]:
