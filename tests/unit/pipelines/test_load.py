@@ -276,11 +276,6 @@ def _truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:100_000])
 
 
-def test_a_pipeline_without_the_denoiser_is_named() -> None:
-    with pytest.raises(MxqError, match="FluxPipeline has no denoiser 'unet'"):
-        load_pipeline(replace(DEMO, denoiser="unet"), revision=None, device="cpu")
-
-
 def test_a_hub_that_is_out_of_reach_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
