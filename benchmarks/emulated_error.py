@@ -12,7 +12,7 @@ which is itself rounded (about 55 dB). Of normal numbers, one layer is at 28.5 t
 NVFP4. Random weights are normal, and trained ones are not: their outliers are not in these numbers.
 
 An emulated weight takes no less than BF16's, so each is made when its layer is called, and freed after it. Resident are
-the BF16 weights without text encoders (22, 38 and 41 GiB) and what one layer needs: a GPU of 80 GB has room.
+the BF16 weights without text encoders (22, 38 and 41 GiB) and what one layer needs: a GPU of 80 GB has enough memory.
 
 Every model is a process of its own with a time limit. Its numbers are appended to emulated-error.jsonl with each call
 of the denoiser; after each model emulated-error.json and emulated-error.md sum up all that there is.
@@ -66,19 +66,19 @@ Run = Callable[[], object]
 
 
 def chosen_layers(denoiser: nn.Module, recipe: Recipe, name: str) -> Layers:
-    """The layers that a format quantizes, by name."""
+    """Return the layers that a format quantizes, by name."""
     modules: dict[str, Any] = dict(denoiser.named_modules())
     return {layer: modules[layer] for layer in choose_layers(denoiser, recipe.rule, FORMATS[name]).names}
 
 
 def emulate(layer: nn.Linear, x: Tensor, name: str) -> Tensor:
-    """What a layer returns in a format; its quantized weight lives as long as this call."""
+    """Return what a layer computes in a format; its quantized weight lives as long as this call."""
     weight = EmulatedTensor.from_weight(layer.weight, NumberFormat(name))
     return functional.linear(x, weight, layer.bias)
 
 
 def decibels(reference: Tensor, other: Tensor) -> float:
-    """Signal over error in dB; infinite where they are equal, NaN where one is not finite."""
+    """Return signal over error in dB; infinite where they are equal, NaN where one is not finite."""
     reference = reference.float()
     signal, error = map(torch.linalg.vector_norm, (reference, reference - other.float()))
     return 20 * torch.log10(signal / error).item()
@@ -130,12 +130,14 @@ def run_emulated(run: Run, denoiser: nn.Module, layers: Layers, name: str, bf16:
 
 @torch.no_grad()
 def measure(recipe: Recipe, recorder: Recorder, options: argparse.Namespace) -> None:
-    """One model, from its weights to its last record."""
+    """Measure one model, from its weights to its last record."""
     call = {**recipe.call, "num_inference_steps": STEPS, "output_type": "latent"}
     if "num_frames" in call and options.frames is not None:
         call["num_frames"] = options.frames
     with timed(recorder, "building"):
         pipe = load_random(recipe, device=options.device).pipe
+        if recipe.prepare is not None:
+            recipe.prepare(pipe)
     denoiser = getattr(pipe, recipe.denoiser)
     chosen = {name: chosen_layers(denoiser, recipe, name) for name in FORMATS}
 
@@ -174,7 +176,7 @@ def child(options: argparse.Namespace) -> None:
 
 
 def by_model(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The records of each model's latest process."""
+    """Return the records of each model's latest process."""
     latest: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         if record["what"] == "machine":
@@ -184,7 +186,7 @@ def by_model(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def kind_of(layer: str) -> str:
-    """A layer's name without its numbers.
+    """Return a layer's name without its numbers.
 
     >>> kind_of("transformer_blocks.12.norm1.linear")
     'transformer_blocks.*.norm1.linear'
@@ -193,7 +195,7 @@ def kind_of(layer: str) -> str:
 
 
 def layer_errors(records: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Of each kind of layer and each format: how many layers, and least, median and greatest dB over all calls."""
+    """Return for each kind of layer and each format how many layers, and the dB over all calls."""
     names: dict[str, set[str]] = {}
     values: dict[str, dict[str, list[float]]] = {}
     for record in records:
@@ -218,7 +220,7 @@ def spread(values: list[float], layers: int) -> dict[str, Any]:
 
 
 def output_errors(model: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each output of each denoiser call: dB by format."""
+    """Return for each output of each denoiser call the dB by format."""
     rows: dict[tuple[int, int], dict[str, Any]] = {}
     for record in records:
         for index, db in enumerate(record["db"]) if record["what"] == "denoiser" else ():

@@ -72,7 +72,7 @@ class PlainNvfp4Linear(nn.Module):
 
 
 def selected(module: nn.Module, name: str) -> bool:
-    """The demo's selection: the published FLUX rule with 192 in place of 1024."""
+    """Return the demo's selection: the published FLUX rule with 192 in place of 1024."""
     return (
         isinstance(module, nn.Linear)
         and min(module.in_features, module.out_features) >= 192

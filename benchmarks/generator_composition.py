@@ -80,7 +80,7 @@ def demo_prompts(count: int) -> tuple[str, ...]:
 
 @contextmanager
 def recorded_noise(pipe: Any) -> Iterator[list[torch.Tensor]]:
-    """The latents that every call starts from, in the order of the images."""
+    """Return the latents that every call starts from, in the order of the images."""
     rows: list[torch.Tensor] = []
     prepare = pipe.prepare_latents
 
@@ -97,7 +97,7 @@ def recorded_noise(pipe: Any) -> Iterator[list[torch.Tensor]]:
 
 
 def generated_by_one_generator(pipe: Any, prompts: tuple[str, ...], batch: int) -> torch.Tensor:
-    """As published: the generator is seeded before every call, and serves the whole batch."""
+    """Generate as published: the generator is seeded before every call, and serves the whole batch."""
     images = [
         pipe(
             prompt=list(prompts[start : start + batch]),
@@ -140,7 +140,7 @@ def measure(prompts: tuple[str, ...], large: int, small: int) -> list[Row]:
         nvfp4 = images(pipes["nvfp4"], prompts, generators, small)
         for batch in (large, small):
             values, same = compared(images(pipes["bf16"], prompts, generators, batch), nvfp4, metric)
-            kept = [value for value, equal in zip(values, same, strict=True) if equal]
+            equal_noise = [value for value, equal in zip(values, same, strict=True) if equal]
             moved = [value for value, equal in zip(values, same, strict=True) if not equal]
             rows.append(
                 Row(
@@ -149,7 +149,7 @@ def measure(prompts: tuple[str, ...], large: int, small: int) -> list[Row]:
                     nvfp4_batch=small,
                     other_noise=len(moved) / len(prompts),
                     lpips=mean(values),
-                    lpips_same_noise=mean(kept) if kept else None,
+                    lpips_same_noise=mean(equal_noise) if equal_noise else None,
                     lpips_other_noise=mean(moved) if moved else None,
                 )
             )

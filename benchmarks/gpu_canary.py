@@ -61,28 +61,28 @@ class Row:
 
     @property
     def processes(self) -> list[list[float]]:
-        """Every reading of each process."""
+        """Return every reading of each process."""
         return [before + after for before, after in zip(self.before_ms, self.after_ms, strict=True)]
 
     @property
     def medians_ms(self) -> list[float]:
-        """The median reading of each process."""
+        """Return the median reading of each process."""
         return [statistics.median(readings) for readings in self.processes]
 
     @property
     def within(self) -> float:
-        """The largest relative range within a process."""
+        """Return the largest relative range within a process."""
         return max(relative_range(readings) for readings in self.processes)
 
     @property
     def load_shift(self) -> float:
-        """The largest relative change of a process's median from before the load to after it."""
+        """Return the largest relative change of a process's median from before the load to after it."""
         pairs = zip(self.before_ms, self.after_ms, strict=True)
         return max((statistics.median(after) / statistics.median(before) - 1 for before, after in pairs), key=abs)
 
     @property
     def overall(self) -> float:
-        """The relative range of all readings of all processes: what a reader of one reading must expect."""
+        """Return the relative range of all readings of all processes: what a reader of one reading must expect."""
         return relative_range([reading for readings in self.processes for reading in readings])
 
 
@@ -114,7 +114,7 @@ def copies(device: str, size: int) -> Callable[[], object]:
 
 
 def denoising_steps(device: str, tokens: int, heads: int) -> Callable[[], object]:
-    """Four eager steps of a transformer of FLUX.1-dev's width (with 24 heads), two double and four single blocks."""
+    """Run four eager steps of a transformer of FLUX.1-dev's width (24 heads), two double and four single blocks."""
     torch.manual_seed(0)
     with torch.device(device):
         model = FluxTransformer2DModel(
@@ -152,7 +152,7 @@ def candidates(device: str) -> dict[str, Callable[[], object]]:
 
 
 def read(run: Callable[[], object], clock: Clock) -> float:
-    """One reading in milliseconds, taken of a GPU that has just been idle."""
+    """Take one reading in milliseconds of a GPU that has just been idle."""
     time.sleep(0.05)
     seconds = []
     for _ in range(2 + SAMPLES):
@@ -167,7 +167,7 @@ def read(run: Callable[[], object], clock: Clock) -> float:
 def read_all(
     runs: dict[str, Callable[[], object]], clock: Clock, telemetry: Telemetry, repeats: int
 ) -> tuple[dict[str, list[float]], list[str]]:
-    """The readings of every candidate, and what the telemetry had to say of them."""
+    """Return the readings of every candidate, and what the telemetry reported of them."""
     readings: dict[str, list[float]] = {name: [] for name in runs}
     notes = []
     for _ in range(repeats):

@@ -30,36 +30,43 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from sections import Recorder, read_records, run_sections, wait_for_turn
-from tiny_recipes import TINY_RECIPES
+from gpu_speed_bench import (
+    BOUNDS,
+    HARM_BOUND,
+    LONG_STEPS,
+    RECORDS,
+    SESSION_ROUNDS,
+    SLEEP_SHARE,
+    STEPS,
+    Bench,
+    chosen_layers,
+    drop,
+    load,
+    pair,
+    peak,
+    prove_compiled,
+    prove_quantized,
+    quantized,
+    warm,
+    with_denoiser,
+)
+from gpu_speed_bits import bits, largest
+from sections import read_records, run_sections, wait_for_turn
 from torch import nn
-from torch._inductor import config as inductor_config
-from torch._inductor.utils import fresh_cache
-from torch.utils._pytree import tree_leaves
-from torchao.quantization import Int8WeightOnlyConfig
 
-from pytest_mxq.baselines.manifest import Selection
 from pytest_mxq.environment.device import find_device
-from pytest_mxq.errors import MxqError
-from pytest_mxq.formats.float8 import FLOAT8
-from pytest_mxq.gates.evidence import judge_evidence
 from pytest_mxq.gates.speed_statistics import (
     DEFAULT_PROCESS_SD,
-    Sampling,
-    SpeedRule,
-    decide_speed,
-    estimate_paired,
 )
 from pytest_mxq.models.base import SkipPattern
 from pytest_mxq.models.demo import DEMO
-from pytest_mxq.models.flux import FLUX_1_DEV
 from pytest_mxq.pipelines.compile import (
     CompileMode,
     compile_blocks,
@@ -71,163 +78,12 @@ from pytest_mxq.pipelines.compile import (
 )
 from pytest_mxq.pipelines.load import load_pipeline
 from pytest_mxq.pipelines.quantize import (
-    Chosen,
     choose_layers,
-    collect_evidence,
-    quantize_layers,
     share_copy,
 )
-from pytest_mxq.pipelines.random_weights import load_random
-from pytest_mxq.profiling.compilation import check_compiled, count_compilations
-from pytest_mxq.profiling.memory import measure_peak, weight_bytes
-from pytest_mxq.profiling.telemetry import Telemetry, open_telemetry
-from pytest_mxq.profiling.timing import Run, cpu_clock, cuda_clock, time_pairs, time_session, warm_up
-
-ALPHA = 0.05
-STEPS, LONG_STEPS = 4, 28
-SESSION_ROUNDS = 3
-BOUNDS = (0.98, 1.02)
-HARM_BOUND = 0.97
-"""Bound of a harmed arm, as a share of the unharmed speedup in the same process."""
-SLEEP_SHARE = 0.05
-RECORDS = "gpu-speed.jsonl"
-
-
-@dataclass(kw_only=True)
-class Bench(Recorder):
-    """What every section measures with."""
-
-    device: str
-    estimates: int
-    telemetry: Telemetry
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        on_gpu = self.device == "cuda"
-        self.clock = cuda_clock() if on_gpu else cpu_clock()
-        self.format = (
-            FLOAT8 if on_gpu else replace(FLOAT8, native=partial(Int8WeightOnlyConfig, set_inductor_config=False))
-        )
-        self.recipe = FLUX_1_DEV if on_gpu else TINY_RECIPES[FLUX_1_DEV.name]
-
-    def generate(self, pipe: Any, steps: int = STEPS) -> torch.Tensor:
-        """One call of a pipeline, as a gate makes it."""
-        arguments = {**self.recipe.call, "num_inference_steps": steps, "output_type": "pt"}
-        images = pipe(prompt="a", **arguments, generator=torch.Generator("cpu").manual_seed(0)).images
-        assert isinstance(images, torch.Tensor)
-        return images
-
-    def workload(self, pipe: Any, steps: int = STEPS) -> Run:
-        """That call, to be timed."""
-        return partial(self.generate, pipe, steps)
-
-    @contextmanager
-    def seconds(self, what: str) -> Iterator[None]:
-        """Record how long the block took."""
-        start = time.perf_counter()
-        yield
-        self.clock.synchronize()
-        self.record("seconds", of=what, seconds=time.perf_counter() - start)
-
-
-def with_denoiser(pipe: Any, denoiser: nn.Module) -> Any:
-    arm = type(pipe)(**{**pipe.components, "transformer": denoiser})
-    arm.set_progress_bar_config(disable=True)
-    return arm
-
-
-def load(bench: Bench) -> Any:
-    with bench.seconds("load_random"):
-        pipe = load_random(bench.recipe, device=bench.device).pipe
-    compile_blocks(pipe.transformer)
-    return pipe
-
-
-def quantized(bench: Bench, pipe: Any, chosen: Chosen, mode: CompileMode = CompileMode.DEFAULT) -> Any:
-    """The quantized arm beside a BF16 pipeline, sharing what is not quantized."""
-    with bench.seconds("share_copy and quantize_layers"):
-        denoiser = share_copy(pipe.transformer)
-        quantize_layers(denoiser, chosen, bench.format, emulated=False)
-    compile_blocks(denoiser, mode=mode)
-    return with_denoiser(pipe, denoiser)
-
-
-def chosen_layers(bench: Bench, pipe: Any) -> Chosen:
-    return choose_layers(pipe.transformer, bench.recipe.rule, bench.format)
-
-
-def warm(bench: Bench, what: str, pipe: Any) -> float:
-    """Warm an arm up, and the median of its settled calls."""
-    warmed = warm_up(bench.workload(pipe), bench.clock)
-    bench.record("warm-up", of=what, warm_up=warmed)
-    return warmed.seconds[-1]
-
-
-def prove_compiled(bench: Bench, what: str, pipe: Any) -> None:
-    start = time.perf_counter()
-    try:
-        found = str(check_compiled(pipe.transformer, bench.workload(pipe)))
-    except MxqError as error:
-        found = f"{type(error).__name__}: {error}"
-    bench.record("check_compiled", of=what, says=found, seconds=time.perf_counter() - start)
-
-
-def prove_quantized(bench: Bench, what: str, pipe: Any, chosen: Chosen, stored: Chosen) -> None:
-    """What the evidence says of an arm against the selection that a baseline would have recorded."""
-    recorded = Selection.of(stored.names, total=stored.total, weight_share=stored.weights / stored.all_weights)
-    evidence = collect_evidence(pipe.transformer, chosen)
-    says = judge_evidence(evidence, min_share=bench.recipe.min_share, stored=recorded)
-    bench.record(
-        "evidence",
-        of=what,
-        says=says or "as it should be",
-        quantized=evidence.quantized,
-        total=evidence.total,
-        weight_share=evidence.weight_share,
-        weight_ratio=evidence.weight_bytes / evidence.bf16_bytes,
-    )
-
-
-def pair(bench: Bench, what: str, runs: tuple[Run, Run], bounds: tuple[float, ...] = (), seed: int = 0) -> float:
-    """Time two warm arms as a live gate does, record everything, and return the speedup."""
-    said = bench.telemetry.before_start()
-    samples = time_pairs(*runs, bench.clock, sampling=Sampling(alpha=ALPHA), seed=seed, inspect=bench.telemetry.inspect)
-    sds = (DEFAULT_PROCESS_SD, 0.0)
-    estimates = [estimate_paired(samples.bf16, samples.quantized, alpha=ALPHA, process_sd=sd) for sd in sds]
-    verdicts = {
-        f"{bound:.4f}": [decide_speed(estimate, bound, SpeedRule.NOT_BELOW).value for estimate in estimates]
-        for bound in bounds
-    }
-    bench.record(
-        "pair",
-        of=what,
-        said_before=said,
-        speedup=estimates[0].speedup,
-        medians=[statistics.median(samples.bf16), statistics.median(samples.quantized)],
-        verdicts=verdicts,
-        estimates=dict(zip(map(str, sds), estimates, strict=True)),
-        bf16_seconds=samples.bf16,
-        quantized_seconds=samples.quantized,
-        first=[round_.order.value for round_ in samples.rounds],
-        voided=samples.voided,
-        disturbed=samples.disturbed,
-        elapsed_seconds=samples.elapsed_seconds,
-        telemetry=bench.telemetry.summary(),
-    )
-    return estimates[0].speedup
-
-
-def peak(bench: Bench, what: str, pipe: Any) -> None:
-    if bench.device == "cuda":
-        bench.record("peak", of=what, peak=measure_peak(bench.workload(pipe), torch.device("cuda")))
-    bench.record("weight bytes", of=what, transformer=weight_bytes(pipe.transformer))
-
-
-def drop(pipe: Any, names: tuple[str, ...]) -> None:
-    """Free these weights of the BF16 arm, which is of no use afterwards; a gate would move them off the device."""
-    layers = dict(pipe.transformer.named_modules())
-    for name in names:
-        layers[name].weight.data = torch.empty(0, dtype=torch.bfloat16)
+from pytest_mxq.profiling.compilation import count_compilations
+from pytest_mxq.profiling.telemetry import open_telemetry
+from pytest_mxq.profiling.timing import Run, time_session
 
 
 def demo(bench: Bench, *, strict: bool) -> None:
@@ -275,7 +131,7 @@ def session(bench: Bench, what: str, run: Run, steps: int) -> None:
 
 
 def pairs(bench: Bench, *, number: int) -> None:
-    """A/A: estimates of two equal arms, each of which generates anew which arm starts."""
+    """Run A/A: estimates of two equal arms, each with its own random start."""
     pipe = load(bench)
     twin = with_denoiser(pipe, share_copy(pipe.transformer))
     compile_blocks(twin.transformer)
@@ -305,95 +161,6 @@ def graphs(bench: Bench) -> None:
     peak(bench, "float8 and BF16 resident, reduce-overhead", replayed)
 
 
-def largest(one: torch.Tensor, two: torch.Tensor) -> float:
-    return (one.float() - two.float()).abs().max().item()
-
-
-def bits(bench: Bench) -> None:
-    """Compile one block of each class in several ways and compare what they make of the same input."""
-    pipe = load_random(bench.recipe, device=bench.device).pipe
-    denoiser = share_copy(pipe.transformer)
-    quantize_layers(denoiser, chosen_layers(bench, pipe), bench.format, emulated=False)
-    arm = with_denoiser(pipe, denoiser)
-    for block in {type(block): block for block in reversed(repeated_blocks(denoiser))}.values():
-        with recorded_call(block) as seen:
-            bench.generate(arm, steps=1)
-        call = seen[0]
-        for settings in ({}, {"deterministic": True}):
-            torch.compiler.reset()
-            with inductor_config.patch(settings), fresh_cache():
-                default = warmed_up(compiled(block, CompileMode.DEFAULT, call))
-                ways = {"again": default, "eager": flat_call(share_copy(block), call)}
-                if bench.device == "cuda":
-                    ways["captured in a CUDA Graph"] = captured(default)
-                    graphed = compiled(block, CompileMode.REDUCE_OVERHEAD, call)
-                    for calling in ("without a graph yet", "recording it", "replaying it"):
-                        ways[f"reduce-overhead, {calling}"] = graphed
-                compare_bits(bench, f"{type(block).__name__} {settings}", default, ways)
-                torch.compiler.reset()
-                with fresh_cache():
-                    anew = {"compiled anew, empty cache": warmed_up(compiled(block, CompileMode.DEFAULT, call))}
-                    compare_bits(bench, f"{type(block).__name__} {settings}", default, anew)
-
-
-@contextmanager
-def recorded_call(block: nn.Module) -> Iterator[list[tuple[Any, Any]]]:
-    """What the block is called with meanwhile."""
-    seen: list[tuple[Any, Any]] = []
-    hook = block.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
-    yield seen
-    hook.remove()
-
-
-def compiled(block: nn.Module, mode: CompileMode, call: tuple[Any, Any]) -> Callable[[], torch.Tensor]:
-    """A compiled copy of the block with that call."""
-    holder = nn.ModuleList([share_copy(block)])
-    holder._repeated_blocks = [type(block).__name__]  # type: ignore[assignment]  # noqa: SLF001  # as diffusers names them
-    compile_blocks(holder, mode=mode)
-    return flat_call(holder[0], call)
-
-
-def flat_call(block: nn.Module, call: tuple[Any, Any]) -> Callable[[], torch.Tensor]:
-    args, kwargs = call
-    return lambda: torch.cat([output.flatten() for output in tree_leaves(block(*args, **kwargs))])
-
-
-def warmed_up(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    for _ in range(3):
-        run()
-    return run
-
-
-def captured(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    """The same code, replayed."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = run()
-
-    def replay() -> torch.Tensor:
-        graph.replay()
-        return output.clone()
-
-    return replay
-
-
-def compare_bits(
-    bench: Bench, what: str, default: Callable[[], torch.Tensor], ways: dict[str, Callable[[], torch.Tensor]]
-) -> None:
-    reference = default()
-    for way, run in ways.items():
-        other = run()
-        bench.record(
-            "bits",
-            of=what,
-            way=way,
-            differing=(reference != other).sum().item(),
-            elements=reference.numel(),
-            largest=largest(reference, other),
-            spread=reference.float().std().item(),
-        )
-
-
 def harm(bench: Bench) -> None:
     pipe = load(bench)
     warm(bench, "bf16", pipe)
@@ -417,7 +184,7 @@ def harm(bench: Bench) -> None:
 
 
 def sleeps(bench: Bench) -> None:
-    """A sleep costs less than it lasts where the power limit holds the clocks: the device cools meanwhile."""
+    """Measure sleeps: under a power limit one costs less than it lasts, since the device cools meanwhile."""
     pipe = load(bench)
     warm(bench, "bf16", pipe)
     other = quantized(bench, pipe, chosen_layers(bench, pipe))
@@ -454,8 +221,8 @@ def harm_by_hooks(bench: Bench, other: Any, step: float, judge: Callable[[str], 
 
 def harm_by_half(bench: Bench, pipe: Any, bound: float) -> None:
     """Quantize by a rule that leaves the single blocks out: about half of the layers."""
-    keep = (*bench.recipe.rule.keep, SkipPattern(pattern="single_transformer", reason="injected"))
-    half = choose_layers(pipe.transformer, replace(bench.recipe.rule, keep=keep), bench.format)
+    skip = (*bench.recipe.rule.skip, SkipPattern(pattern="single_transformer", reason="injected"))
+    half = choose_layers(pipe.transformer, replace(bench.recipe.rule, skip=skip), bench.format)
     arm = quantized(bench, pipe, half)
     warm(bench, "half of the layers", arm)
     pair(bench, "half of the layers", (bench.workload(pipe), bench.workload(arm)), (bound,))
@@ -464,7 +231,7 @@ def harm_by_half(bench: Bench, pipe: Any, bound: float) -> None:
 
 
 def device_sleep(bench: Bench, seconds: float) -> Callable[..., None]:
-    """A hook that keeps the device busy with nothing; the host's sleep may hide behind work already queued."""
+    """Return a hook that idles the device for a while; the host's sleep may hide behind work already queued."""
     if bench.device != "cuda":
         return lambda *_: time.sleep(seconds)
     spin: Any = torch.cuda._sleep  # noqa: SLF001  # torch's own tests have no other
@@ -508,7 +275,7 @@ SECTIONS: dict[str, tuple[Callable[[Bench], None], float]] = {
 
 
 def child(options: argparse.Namespace) -> None:
-    """Measure one section once the parent says so: what is imported by then disturbs nobody's readings."""
+    """Measure one section once the parent says so: what is imported by then disturbs no other section's readings."""
     wait_for_turn()
     section, _ = SECTIONS[options.child]
     device = find_device()
@@ -537,7 +304,7 @@ def command(name: str, options: argparse.Namespace) -> list[str]:
 
 
 def show(records: list[dict[str, Any]]) -> None:
-    """How many A/A verdicts of each kind, and how far processes differ."""
+    """Print how many A/A verdicts of each kind, and how far processes differ."""
     estimates = [record for record in records if record["what"] == "pair" and record["of"] == "a/a"]
     for bound in (f"{bound:.4f}" for bound in BOUNDS):
         for index, sd in enumerate((DEFAULT_PROCESS_SD, 0.0)):

@@ -19,7 +19,7 @@ from time import perf_counter
 
 
 def run_once(folder: Path, *options: str) -> float:
-    """Seconds of one pytest run of an empty test, every other third-party plugin off."""
+    """Return the seconds of one pytest run of an empty test, every other third-party plugin off."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     start = perf_counter()
@@ -28,7 +28,7 @@ def run_once(folder: Path, *options: str) -> float:
 
 
 def measure(runs: int) -> tuple[list[float], list[float]]:
-    """Seconds without and with the plugin, pair by pair, after one pair that is not counted."""
+    """Return the seconds without and with the plugin, pair by pair, after one pair that is not counted."""
     without, with_plugin = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -48,7 +48,7 @@ class Variant:
 
 
 def generate_images() -> tuple[Tensor, Tensor]:
-    """Smooth random images, and the same with noise of 2 to 20 levels, as uint8 (24, 3, 128, 128)."""
+    """Generate smooth random images, and the same with noise of 2 to 20 levels, as uint8 (24, 3, 128, 128)."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand((PAIRS, 3, 8, 8), generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=(SIDE, SIDE), mode="bicubic").clamp(0, 1) * 255
@@ -65,13 +65,13 @@ def save(images: Tensor, folder: Path) -> list[Path]:
 
 
 def decode(paths: list[Path]) -> Tensor:
-    """What a gate has to do if its images lie on disk: PNGs to uint8 (N, 3, H, W)."""
+    """Decode images that lie on disk, as a gate would have to: PNGs to uint8 (N, 3, H, W)."""
     arrays = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
     return torch.from_numpy(arrays).permute(0, 3, 1, 2).contiguous()
 
 
 def script_network() -> Any:
-    """``lpips.LPIPS(net="alex")`` without its download; unpickling the downloaded 233 MB would come on top."""
+    """Return ``lpips.LPIPS(net="alex")`` without its download; unpickling the downloaded 233 MB would come on top."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
@@ -109,7 +109,7 @@ def variants(folder: Path) -> list[Variant]:
     network, metric = script_network(), Lpips()
     another_set = generate_images()[1][:1]
     forget = lambda: metric.distances(another_set, another_set)  # noqa: E731
-    keep = lambda: metric.distances(reference, reference)  # noqa: E731
+    encode_reference = lambda: metric.distances(reference, reference)  # noqa: E731
     script, script_built = "script: PNGs, pair by pair", "script, LPIPS built first"
     return [
         Variant(name=script, run=lambda: pair_by_pair(network, files), against=script),
@@ -118,7 +118,10 @@ def variants(folder: Path) -> list[Variant]:
             name="(a) new reference", run=lambda: metric.distances(reference, other), against=script, prepare=forget
         ),
         Variant(
-            name="(b) reference kept", run=lambda: metric.distances(reference, other), against=script, prepare=keep
+            name="(b) reference cached",
+            run=lambda: metric.distances(reference, other),
+            against=script,
+            prepare=encode_reference,
         ),
         Variant(
             name="(a) + decoding both sets",
@@ -130,7 +133,7 @@ def variants(folder: Path) -> list[Variant]:
             name="(b) + decoding both sets",
             run=lambda: metric.distances(decode(references), decode(others)),
             against=script,
-            prepare=keep,
+            prepare=encode_reference,
         ),
         Variant(name=script_built, run=lambda: pair_by_pair(script_network(), files), against=script_built),
         Variant(
@@ -142,7 +145,7 @@ def variants(folder: Path) -> list[Variant]:
 
 
 def measure(cases: list[Variant], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """The milliseconds of every variant in every round, and the distances it gave; one round before is not counted."""
+    """Return the milliseconds of every variant in every round, and its distances; a first round is not counted."""
     distances = {case.name: case.run() for case in cases}
     milliseconds: dict[str, list[float]] = {case.name: [] for case in cases}
     order = random.Random(0)
@@ -156,7 +159,7 @@ def measure(cases: list[Variant], rounds: int) -> tuple[dict[str, list[float]], 
 
 
 def floor_ms() -> float:
-    """The time of the convolutions of 2 x 24 images at the best rate of a float32 matrix product on this machine."""
+    """Return the time of the convolutions of 2 x 24 images at this machine's best rate of a float32 product."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         script_network().net(torch.zeros(2 * PAIRS, 3, SIDE, SIDE))
     matrix = torch.rand(2048, 2048)

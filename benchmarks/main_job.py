@@ -20,13 +20,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB = ("tests/gates", "--mxq-formats=mxfp8,nvfp4", "--mxq-emulate")
-ENGINES = "pytest_mxq.backend.generation, pytest_mxq.metrics.lpips"
-IMPORTS = f"import time; t = time.perf_counter(); import {ENGINES}; print(time.perf_counter() - t)"
+BACKEND = "pytest_mxq.backend.generation, pytest_mxq.metrics.lpips"
+IMPORTS = f"import time; t = time.perf_counter(); import {BACKEND}; print(time.perf_counter() - t)"
 ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
 
 def run_job(reference: str) -> dict[str, Any]:
-    """Wall seconds of the job, and the seconds of each cell from its report."""
+    """Return the wall seconds of the job, and the seconds of each cell from its report."""
     with tempfile.TemporaryDirectory() as report:
         command = [sys.executable, "-m", "pytest", "-q", *JOB, f"--mxq-reference={reference}", f"--mxq-report={report}"]
         start = perf_counter()
@@ -34,7 +34,7 @@ def run_job(reference: str) -> dict[str, Any]:
         wall = perf_counter() - start
         document = json.loads((Path(report) / "report.json").read_text())
     cells = {f"{r['cell']['format']}-{r['cell']['gate']}": r["seconds"] for r in document["verdicts"]}
-    return {"wall": wall, "cells": cells, "pictures": len(document["verdicts"][0]["scores"]["values"])}
+    return {"wall": wall, "cells": cells, "images": len(document["verdicts"][0]["scores"]["values"])}
 
 
 def import_seconds() -> float:
@@ -51,7 +51,7 @@ def summary(runs: list[dict[str, Any]], imports: list[float]) -> dict[str, Any]:
         "wall_median_s": round(median(run["wall"] for run in runs), 1),
         "imports_of_the_backend_s": round(median(imports), 1),
         "cells_s": cells,
-        "images_per_format": runs[0]["pictures"],
+        "images_per_format": runs[0]["images"],
     }
 
 

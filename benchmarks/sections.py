@@ -48,7 +48,7 @@ def _plain(value: object) -> object:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """All records of a file, in their order, but for lines that are torn: a section can be stopped in its writing."""
+    """Return all records of a file, in order, without torn lines: a section can be stopped while it writes."""
     records = []
     for line in path.read_text().splitlines() if path.exists() else ():
         with suppress(json.JSONDecodeError):

@@ -1,7 +1,6 @@
 """How often the speed gate is right: simulated timings, the gate's own functions, and four simpler rules beside it.
 
-Run: `python benchmarks/speed_gate_simulation.py --date 2026-11-21` (minutes on two cores; no GPU). Writes a Markdown
-table and a JSON file of every count to benchmarks/results/.
+`python benchmarks/speed_gate_simulation.py --date 2026-11-21`: minutes on two cores, no GPU; writes Markdown and JSON.
 """
 
 import argparse
@@ -65,13 +64,13 @@ def gaussian(rng: np.random.Generator, count: int, *, sd: float) -> Samples:
 
 
 def drifting(rng: np.random.Generator, count: int, *, per_timing: float) -> Samples:
-    """1 % noise on a straight drift; up or down at random, or stored sessions would all drift alike and cancel."""
+    """Return 1 % noise on a straight drift; up or down at random, or all stored sessions would drift alike."""
     slope = per_timing if rng.random() < 0.5 else -per_timing
     return gaussian(rng, count, sd=0.01) + slope * np.arange(count)
 
 
 def rough(rng: np.random.Generator, count: int) -> Samples:
-    """1 % noise with autocorrelation 0.5 from one timing to the next; one timing in twenty is 5 to 20 % slow."""
+    """Return 1 % noise with autocorrelation 0.5 from one timing to the next; one timing in twenty is 5 to 20 % slow."""
     noise = rng.normal(0.0, 0.01, count)
     for index in range(1, count):
         noise[index] = 0.5 * noise[index - 1] + math.sqrt(0.75) * noise[index]
@@ -112,12 +111,12 @@ class Row:
     counts: dict[str, int]
 
     def share(self, *verdicts: str) -> float:
-        """Share of the repetitions with one of these verdicts."""
+        """Return the share of the repetitions with one of these verdicts."""
         return sum(self.counts.get(verdict, 0) for verdict in verdicts) / sum(self.counts.values())
 
     @property
     def situation(self) -> str:
-        """The noise and the process sd of each arm."""
+        """Return the noise and the process sd of each arm."""
         return f"{self.cell.noise}; {self.cell.bf16_process_sd:.2%}, {self.cell.quantized_process_sd:.2%}"
 
 
@@ -127,7 +126,7 @@ def session(rng: np.random.Generator, noise: Noise, process_sd: float) -> list[f
 
 
 def live_samples(rng: np.random.Generator, cell: Cell) -> tuple[list[float], Samples]:
-    """Twenty paired rounds in ABBA order of one process, both arms equally fast."""
+    """Return twenty paired rounds in ABBA order of one process, both arms equally fast."""
     noise = LIVE_NOISES[cell.noise](rng, 2 * MAX_ROUNDS).reshape(MAX_ROUNDS, 2)
     order = abba_order(MAX_ROUNDS, seed=int(rng.integers(2**31)))
     swapped = np.array([first is RoundOrder.QUANTIZED_FIRST for first in order])
@@ -145,7 +144,7 @@ def rounds_needed(bf16: list[float], quantized: list[float]) -> int:
 
 
 def told_process_sds(rng: np.random.Generator, cell: Cell) -> dict[str, float]:
-    """What the live gate may be told about the process, by rule."""
+    """Return what the live gate may be told about the process, by rule."""
     if cell.table == "live":
         return {"live, s_p known": cell.quantized_process_sd, "live, s_p default": DEFAULT_PROCESS_SD}
     sessions = [session(rng, LIVE_NOISES[cell.noise], cell.bf16_process_sd) for _ in range(5)]
@@ -158,7 +157,7 @@ def told_process_sds(rng: np.random.Generator, cell: Cell) -> dict[str, float]:
 
 
 def simple_verdicts(bf16: list[float], quantized: list[float]) -> dict[str, str]:
-    """The rules of other benchmarks on the first five timings: pass or fail, no interval.
+    """Apply the rules of other benchmarks to the first five timings: pass or fail, no interval.
 
     - mean of 5: the published script's point estimate, `mean(bf16) / mean(quantized) >= T`
     - min of 5: the same of the fastest timings
@@ -234,7 +233,7 @@ def cells() -> list[Cell]:
 
 
 def table(rows: list[Row], rules: Iterable[str], entry: Callable[[Row], str]) -> Iterator[str]:
-    """Markdown lines: a row for each rule and situation, a column for each true speedup."""
+    """Return Markdown lines: a row for each rule and situation, a column for each true speedup."""
     yield "| rule | noise; process sd of BF16, quantized | " + " | ".join(f"{truth} T" for truth in TRUTHS) + " |"
     yield "|---|---|" + "---|" * len(TRUTHS)
     for rule in rules:
@@ -256,7 +255,7 @@ def shares(rows: list[Row], rule: str, truth: float, *verdicts: str) -> dict[Cel
 
 
 def named(found: dict[Cell, float]) -> str:
-    """Situations by noise: what the process is worth (BF16, quantized) and the share there."""
+    """Return situations by noise: what the process is worth (BF16, quantized) and the share there."""
     by_noise: dict[str, list[str]] = {}
     for cell, share in found.items():
         sds = f"{cell.bf16_process_sd:.2%}, {cell.quantized_process_sd:.2%}"
@@ -265,7 +264,7 @@ def named(found: dict[Cell, float]) -> str:
 
 
 def worst(found: dict[Cell, float]) -> str:
-    """The largest share, and every situation where it is more than wanted."""
+    """Return the largest share, and every situation where it is more than wanted."""
     over = {cell: share for cell, share in found.items() if share > WANTED}
     return f"at most {max(found.values()):.1%}: " + (f"**not met** at {named(over)}" if over else "met everywhere")
 

@@ -1,15 +1,12 @@
 """Train the packaged demo model: a real, very small text-to-image FLUX that generates scenes from a fixed grammar.
 
-A renderer generates captions such as "a large striped red circle at the left on a gradient blue background" at 128x128,
+A renderer renders captions such as "a large striped red circle at the left on a gradient blue background" at 128x128,
 displaced by up to 2.5 pixels for training. The autoencoder learns from such images; then a bank of scenes is encoded
 once, and the transformer and both text encoders learn flow matching on it. The pipeline is saved in bfloat16, loaded
-again, and measured against the renderer.
-
-    python tools/train_demo_model.py --out demo_model --grid demo_model.png
+again, and measured against the renderer:
+    python tools/train_demo_model.py --out demo_model
     python tools/train_demo_model.py --evaluate pytest_mxq/assets/demo_model --grid packaged.png
-
-Every random draw is seeded. Two runs follow the same schedule if step counts end them rather than ``--max-minutes``;
-their bits may still differ, because some CUDA kernels add in no fixed order.
+All randomness is seeded; two runs may still differ, because some CUDA kernels add in no fixed order.
 """
 
 from __future__ import annotations
@@ -82,7 +79,7 @@ def captions_of(scenes: Tensor) -> list[str]:
 
 
 def _triangle(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
-    """Signed distance of an equilateral triangle (Inigo Quilez, "2D distance functions")."""
+    """Return the signed distance of an equilateral triangle (Inigo Quilez, "2D distance functions")."""
     k = math.sqrt(3.0)
     x, y = x.abs() - r, -y + r / k
     folded = x + k * y > 0

@@ -10,9 +10,9 @@ from pytest_mxq.models import Recipe, SelectionRule, SkipPattern
 
 
 def pytest_mxq_models():
-    keep = (
+    skip = (
         SkipPattern(pattern="embed", reason="few rows, large effect"),
         SkipPattern(pattern="proj_out", exact=True, reason="acts on every pixel"),
     )
-    rule = SelectionRule(min_features=192, keep=keep)  # a small model: its layers are 192 wide
+    rule = SelectionRule(min_features=192, skip=skip)  # a small model: its layers are 192 wide
     return [Recipe(name="own-model", source=os.environ.get("OWN_MODEL", "owner/model"), rule=rule)]

@@ -129,7 +129,7 @@ class TorchBenchmark:
             quantized = self._warm(case, workload, number_format, clock)
             _check_same_regions(bf16, quantized)
             check_same_calls(bf16.identity, quantized.identity)
-            environment = telemetry.before_start()
+            environment = telemetry.before_start() or ""
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.LIVE, bf16=(), quantized=(), environment=environment)
                 return samples, quantized.identity
@@ -157,7 +157,7 @@ class TorchBenchmark:
         """One session of the quantized arm, to be held against stored sessions of BF16."""
         with self._watching() as (clock, telemetry):
             quantized = self._warm(case, workload, number_format, clock)
-            environment = telemetry.before_start()
+            environment = telemetry.before_start() or ""
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.STORED, bf16=(), quantized=(), environment=environment)
                 return samples, quantized.identity
@@ -183,7 +183,7 @@ class TorchBenchmark:
         self._backend.arms.drop("quantized")
         with self._watching() as (clock, telemetry):
             bf16 = self._warm(case, workload, None, clock)
-            environment = telemetry.before_start()
+            environment = telemetry.before_start() or ""
             if environment:
                 raise Stop(Outcome.ENVIRONMENT, f"nothing was stored: {environment}")
             session = time_session(bf16.run, clock, inspect=telemetry.inspect)

@@ -10,5 +10,5 @@ __all__ = ["BatchCaution", "Emulation", "Format", "built_in_formats"]
 
 
 def built_in_formats() -> tuple[Format, ...]:
-    """The formats that come with the package."""
+    """Return the formats that come with the package."""
     return (MXFP8, NVFP4, MXFP4, FLOAT8)

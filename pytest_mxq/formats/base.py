@@ -26,7 +26,7 @@ class BatchCaution:
     report: str
 
     def said_of(self, model: str) -> str:
-        """What is known of a model."""
+        """Return what is known of a model."""
         if model == self.model:
             return f"fails from batch size {self.from_size} on, {self.report}"
         return f"{self.model} fails from batch size {self.from_size} on ({self.report}); of {model} nothing is known"
@@ -94,8 +94,16 @@ class Format:
                 raise MxqError(f"format {self.name!r}: {field} is {getattr(self, field)}; it must be 1 or more")
 
     def fits(self, in_features: int, out_features: int) -> bool:
-        """Whether a Linear of this shape can be quantized."""
-        return in_features % self.in_multiple == 0 and out_features % self.out_multiple == 0
+        """Return whether a Linear of this shape can be quantized."""
+        return self.misfit(in_features, out_features) is None
+
+    def misfit(self, in_features: int, out_features: int) -> str | None:
+        """Return why a Linear of this shape cannot be quantized; None if it can."""
+        if in_features % self.in_multiple:
+            return f"in_features {in_features} is not a multiple of {self.in_multiple}"
+        if out_features % self.out_multiple:
+            return f"out_features {out_features} is not a multiple of {self.out_multiple}"
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

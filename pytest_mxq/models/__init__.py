@@ -27,5 +27,5 @@ __all__ = [
 
 
 def built_in_models() -> tuple[Recipe, ...]:
-    """The recipes that come with the package."""
+    """Return the recipes that come with the package."""
     return (DEMO, FLUX_1_DEV, QWEN_IMAGE, LTX_2)

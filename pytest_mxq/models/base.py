@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,26 +31,26 @@ class SkipPattern:
     exact: bool = False
 
     def matches(self, name: str) -> bool:
-        """Whether the layer of this name stays in BF16."""
+        """Return whether the layer of this name stays in BF16."""
         return name == self.pattern if self.exact else self.pattern in name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionRule:
-    """Which Linear layers of the denoiser are quantized: all but the kept and the small ones.
+    """Which Linear layers of the denoiser are quantized: all but the skipped and the small ones.
 
     Attributes:
         min_features: a layer with fewer in_features or out_features stays in BF16 (the published rule's size clause).
-        keep: patterns of names.
+        skip: patterns of the names of layers that stay in BF16 (Hugging Face: ``modules_to_not_convert``).
     """
 
     min_features: int
-    keep: tuple[SkipPattern, ...] = ()
+    skip: tuple[SkipPattern, ...] = ()
 
     def skips(self, name: str, in_features: int, out_features: int) -> bool:
-        """Whether this layer stays in BF16."""
+        """Return whether this layer stays in BF16."""
         small = min(in_features, out_features) < self.min_features
-        return small or any(clause.matches(name) for clause in self.keep)
+        return small or any(clause.matches(name) for clause in self.skip)
 
 
 # Bytes of a quantized weight over those of BF16.
@@ -78,7 +79,7 @@ class MemoryNeed:
     selected: float = 1.0
 
     def images(self, batch_size: int, *, emulated: bool) -> float:
-        """Peak of an image gate: BF16 with its encoders, or without them the quantized weights and a call beside.
+        """Return the peak of an image gate: BF16 with its encoders, or quantized weights and a call without them.
 
         The encoders embed the prompts first and then leave the device.
         """
@@ -86,11 +87,11 @@ class MemoryNeed:
         return max(self.weights, generation + self._of_call(batch_size))
 
     def both_arms(self, batch_size: int, *, random: bool) -> float:
-        """Peak with the base and one quantized arm beside it, encoders included: a gate of speed or memory."""
+        """Return the peak of a speed or memory gate: the base and one quantized arm beside it, encoders included."""
         return self.one_arm(batch_size, random=random) + self._of_copy(_NATIVE)
 
     def one_arm(self, batch_size: int, *, random: bool) -> float:
-        """Peak of BF16 alone, encoders included: a refresh."""
+        """Return the peak of BF16 alone, encoders included: a refresh."""
         weights = self.weights - (self.encoders if random else 0.0)
         return weights + self._of_call(batch_size)
 
@@ -114,18 +115,21 @@ class Recipe:
         alternatives: further rules by name, for ``mxq(selection=)``; "published" is `rule`.
         prompts: its own prompt set.
         denoiser: name of the pipeline's component that is quantized.
+        pipeline_class: class of diffusers that the source must hold, or a subclass of it; None: any.
         min_share: smallest share of the denoiser's Linear weights that must be quantized.
         cpu_float32_vae: whether the VAE decodes in float32 on a CPU (bfloat16 convolutions
             are many times slower there).
-        random: builds the pipeline from its configuration, wherever parameters are made (`arms/random_weights` makes
-            none and fills them afterwards); parameters in the places of the text encoders hold the embeddings that
-            every prompt gets. None: the model cannot be had with random weights.
+        random: builds the pipeline from its configuration, wherever parameters are made (`pipelines/random_weights`
+            makes none and fills them afterwards); parameters in place of the text encoders hold the embeddings that
+            every prompt gets. None: the model is not available with random weights.
         memory: what it occupies; None: not known, and not checked before loading.
         generates_video: whether it makes video, which a baseline keeps with PyAV.
         graphs_up_to: largest batch size at which the arms of speed and memory gates run with CUDA Graphs; 0: none.
-        prepare: called with the base pipeline once it is loaded (such as for VAE tiling); the arms share its parts.
+        prepare: called with each arm's own pipeline once its denoiser is quantized, such as for VAE tiling or a cache
+            of attention. The denoiser is the arm's own; the arms share every other component, so what it does to those
+            must be the same when it is done again.
         save_tiny: saves the same architecture, small enough for a CPU, into a folder, in the layout of
-            ``save_pretrained`` and with text encoders and tokenizers; for tests. None: there is none.
+            ``save_pretrained`` and with text encoders and tokenizers; for tests. None: the model has no tiny version.
     """
 
     name: str
@@ -136,6 +140,7 @@ class Recipe:
     revision: str | None = None
     prompts: tuple[str, ...] = GATE_PROMPTS
     denoiser: str = "transformer"
+    pipeline_class: str | None = None
     min_share: float = 0.5
     cpu_float32_vae: bool = True
     random: Callable[[], Any] | None = None
@@ -146,20 +151,20 @@ class Recipe:
     save_tiny: Callable[[Path], None] | None = None
 
     def selection(self, name: str) -> SelectionRule:
-        """The rule of a name.
+        """Return the rule of a name.
 
         Raises:
-            UnknownNameError: there is none; lists the model's rules.
+            UnknownNameError: the model has no such rule; lists the model's rules.
         """
         rules = {PUBLISHED: self.rule, **self.alternatives}
         check_name("selection", name, rules)
         return rules[name]
 
 
-# For a model that nobody registered: the published size clause, and the layers that every published rule keeps.
+# For a model that is not registered: the published size clause, and the layers that every published rule skips.
 GENERIC_RULE = SelectionRule(
     min_features=1024,
-    keep=(
+    skip=(
         SkipPattern(pattern="embed", reason="conditioning and patch embeddings: few rows, large effect"),
         SkipPattern(pattern="norm_out", reason="last modulation: one row, acts on every pixel"),
         SkipPattern(pattern="proj_out", exact=True, reason="last projection to latents: acts on every pixel"),
@@ -174,7 +179,7 @@ class ModelRegistry(Registry[Recipe]):
         super().__init__("model", recipes)
 
     def point(self, name: str, folder: Path) -> None:
-        """Have a registered model's weights come from a local folder, with all else that its recipe says.
+        """Take a registered model's weights from a local folder, with all else that its recipe says.
 
         Raises:
             MxqError: no such model, or no pipeline in the folder.
@@ -188,7 +193,7 @@ class ModelRegistry(Registry[Recipe]):
         self.replace(replace(recipe, source=str(folder), revision=None))
 
     def find(self, name: str, *, beside: Path) -> Recipe:
-        """The recipe of a registered name, a local folder (also relative to ``beside``), or a Hub id.
+        """Return the recipe of a registered name, a local folder (also relative to ``beside``), or a Hub id.
 
         Raises:
             UnknownNameError: none of these; lists the registered models.
@@ -200,7 +205,7 @@ class ModelRegistry(Registry[Recipe]):
             return known
         folder = beside / name
         if (folder / "model_index.json").is_file():
-            return Recipe(name=_folder_name(name), source=str(folder), rule=GENERIC_RULE)
+            return Recipe(name=_folder_name(folder), source=str(folder), rule=GENERIC_RULE)
         if name.count("/") == 1 and not name.startswith((".", "/")) and not name.endswith("/"):
             return Recipe(name=name, source=name, rule=GENERIC_RULE)
         try:
@@ -210,8 +215,9 @@ class ModelRegistry(Registry[Recipe]):
         raise AssertionError(name)
 
 
-def _folder_name(name: str) -> str:
-    return Path(name).resolve().name
+def _folder_name(folder: Path) -> str:
+    """Return the last part of a path without "..", and without following links: the name that the test wrote."""
+    return Path(os.path.normpath(folder)).name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +227,7 @@ class ModelSource:
     Attributes:
         recipe: the model.
         revision: revision on the Hub, over the recipe's own.
-        random: whether the weights are random, for speed and memory where the trained ones cannot be had.
+        random: whether the weights are random, for speed and memory where the trained ones are not available.
     """
 
     recipe: Recipe

@@ -36,6 +36,7 @@ DEMO_PROMPTS = (
 
 DEMO = Recipe(
     name="demo",
+    pipeline_class="FluxPipeline",
     source=str(Path(__file__).resolve().parent.parent / "assets" / "demo_model"),
     call=MappingProxyType(
         {
@@ -48,7 +49,7 @@ DEMO = Recipe(
     ),
     rule=SelectionRule(
         min_features=192,  # the width of its transformer, as 1024 is a third of FLUX.1-dev's
-        keep=(
+        skip=(
             SkipPattern(pattern="embed", reason="conditioning and patch embeddings: few rows, large effect"),
             SkipPattern(pattern="norm_out.linear", exact=True, reason="last modulation: one row, acts on every pixel"),
             SkipPattern(pattern="proj_out", exact=True, reason="last projection to latents: acts on every pixel"),

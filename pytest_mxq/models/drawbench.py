@@ -18,7 +18,7 @@ COUNT = 200
 
 
 def fetch_file() -> Path:
-    """The dataset's one file, from the Hub's cache or from the Hub; asks nothing where HF_HUB_OFFLINE is set.
+    """Return the dataset's one file, from the Hub's cache or from the Hub; asks nothing where HF_HUB_OFFLINE is set.
 
     Raises:
         PromptsUnavailableError: it is not in the cache and cannot be fetched; says what to do.
@@ -27,10 +27,10 @@ def fetch_file() -> Path:
         from huggingface_hub import hf_hub_download
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a cache without symlinks is none of a gate's business
+            warnings.simplefilter("ignore")  # a cache without symlinks does not concern a gate
             # No token: the dataset is public, and an expired token would be refused.
             return Path(hf_hub_download(REPOSITORY, FILE, repo_type="dataset", revision=REVISION, token=False))
-    except Exception as error:  # the Hub client raises many kinds, from OSError to its own; each means "not to be had"
+    except Exception as error:  # the Hub client raises many kinds, from OSError to its own; each means "not available"
         raise PromptsUnavailableError(
             f"mxq(prompts='drawbench'): the dataset {REPOSITORY} (revision {REVISION[:8]}) is not in the Hub's cache "
             f"and could not be fetched: {type(error).__name__}. Fetch it once where the Hub can be reached: "
@@ -39,13 +39,13 @@ def fetch_file() -> Path:
 
 
 def read_drawbench(fetch: Callable[[], Path] = fetch_file) -> tuple[str, ...]:
-    """The 200 prompts, in the dataset's order.
+    """Return the 200 prompts, in the dataset's order.
 
     Args:
         fetch: gives the file.
 
     Raises:
-        PromptsUnavailableError: the file cannot be had.
+        PromptsUnavailableError: the file is not available.
         MxqError: it does not hold 200 different prompts.
     """
     try:

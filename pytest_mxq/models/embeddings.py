@@ -6,7 +6,7 @@ from typing import Any
 
 
 def embedding_table(rows: int, features: int) -> Any:
-    """A module that holds nothing but ``rows``: what a text encoder would return for one prompt, (rows, features).
+    """Return a module that holds nothing but ``rows``: a text encoder's output for one prompt, (rows, features).
 
     It is a ModelMixin, since a pipeline takes no other module as a component.
     """

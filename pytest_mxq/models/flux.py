@@ -109,7 +109,7 @@ def build_flux(size: FluxSize = FULL_SIZE) -> Any:
 
 
 def _parts(size: FluxSize) -> dict[str, Any]:
-    """What a pipeline has beside its text encoders."""
+    """Return the components of a pipeline beside its text encoders."""
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
     return {
@@ -133,7 +133,7 @@ def _random_class() -> Any:
             max_sequence_length: int = _MAX_SEQUENCE_LENGTH,
             **given: Any,
         ) -> Any:
-            """Prompt embeddings (N, tokens, features), pooled ones (N, features), and text ids."""
+            """Return prompt embeddings (N, tokens, features), pooled ones (N, features), and text ids."""
             if given.get("prompt_embeds") is None:
                 count = num_images_per_prompt * (1 if isinstance(prompt, str) else len(prompt))
                 given["prompt_embeds"] = self.text_encoder_2.rows[:max_sequence_length].repeat(count, 1, 1)
@@ -155,7 +155,7 @@ def save_tiny_flux(folder: Path) -> None:
     tokenizer, tokenizer_2 = clip_tokenizer(), t5_tokenizer()
     with seeded():
         parts = _parts(TINY_SIZE)
-        encoder = CLIPTextModel(_tiny_video(tokenizer))
+        encoder = CLIPTextModel(_tiny_clip(tokenizer))
         encoder_2 = T5EncoderModel(_tiny_t5(len(tokenizer_2)))
     strengthen_blocks(parts["transformer"])
     pipe = FluxPipeline(
@@ -164,7 +164,7 @@ def save_tiny_flux(folder: Path) -> None:
     save_pipeline(pipe, folder)
 
 
-def _tiny_video(tokenizer: Any) -> Any:
+def _tiny_clip(tokenizer: Any) -> Any:
     from transformers import CLIPTextConfig
 
     width = TINY_SIZE.transformer["pooled_projection_dim"]
@@ -198,11 +198,11 @@ def _tiny_t5(vocabulary: int) -> Any:
     )
 
 
-# Every published clause matches a layer. Two of them decide nothing alone: the size clause (what it keeps, others
-# keep) and proj_out (64 outputs, so the size clause keeps it).
+# Every published clause matches a layer. Two of them decide nothing alone: the size clause (what it skips, others
+# skip) and proj_out (64 outputs, so the size clause skips it).
 _PUBLISHED_RULE = SelectionRule(
     min_features=1024,
-    keep=(
+    skip=(
         SkipPattern(pattern="embed", reason="time, guidance, text and patch embeddings: few rows, large effect"),
         SkipPattern(pattern="norm_out.linear", exact=True, reason="last modulation: one row, acts on every pixel"),
         SkipPattern(
@@ -218,8 +218,8 @@ _PUBLISHED_RULE = SelectionRule(
 # batch 1: 1.552 s, against 1.555 s).
 _INTENDED_RULE = replace(
     _PUBLISHED_RULE,
-    keep=(
-        *_PUBLISHED_RULE.keep,
+    skip=(
+        *_PUBLISHED_RULE.skip,
         SkipPattern(pattern="norm1.linear", reason="modulation of a double block's image stream: one row an image"),
         SkipPattern(
             pattern="norm1_context.linear", reason="modulation of a double block's text stream: one row an image"
@@ -234,6 +234,7 @@ FLUX_1_DEV = Recipe(
     # and 53.00 GB in BF16).
     memory=MemoryNeed(weights=31.4, encoders=9.1, denoiser=22.2, call=2.3, image=2.0),
     name="flux.1-dev",
+    pipeline_class="FluxPipeline",
     source="black-forest-labs/FLUX.1-dev",
     # The main branch as public logs of 2025 and 2026 name it, of many users alike; not looked up on the Hub itself.
     revision="3de623fc3c33e44ffbe2bad470d0f45bccf2eb21",

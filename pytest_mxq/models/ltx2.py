@@ -158,7 +158,7 @@ def build_ltx2(size: Ltx2Size = FULL_SIZE) -> Any:
 
 
 def _parts(size: Ltx2Size) -> dict[str, Any]:
-    """What a pipeline has beside its text encoder."""
+    """Return the components of a pipeline beside its text encoder."""
     from diffusers import (
         AutoencoderKLLTX2Audio,
         AutoencoderKLLTX2Video,
@@ -192,7 +192,7 @@ def _random_class() -> Any:
             max_sequence_length: int = _MAX_SEQUENCE_LENGTH,
             **given: Any,
         ) -> Any:
-            """Embeddings (N, tokens, features) and masks (N, tokens) of the prompts and of negative ones.
+            """Return embeddings (N, tokens, features) and masks (N, tokens) of the prompts and of negative ones.
 
             The embeddings of them all are one table (0.36 GiB at full size), repeated without a copy.
             """
@@ -226,7 +226,7 @@ def save_tiny_ltx2(folder: Path) -> None:
 
 
 def _make_audible(vocoder: Any) -> None:
-    """Let the audio follow its spectrum: as constructed, a vocoder makes nearly one audio of all, out of its biases."""
+    """Let audio follow its spectrum: as constructed, a vocoder's biases make nearly the same audio of everything."""
     for parameter in vocoder.parameters():
         parameter.data.mul_(2.0 if parameter.ndim > 1 else 0.0)
 
@@ -303,18 +303,18 @@ _PROJECTIONS = (
     SkipPattern(pattern="caption_projection", reason="projections of the text: condition every block, few rows"),
 )
 
-# Every clause matches a layer; two of them (proj_in, proj_out) keep only what the size clause keeps too, as these
-# layers have 128 inputs or outputs. Kept out are the seven published clauses that match nothing in diffusers, whose
+# Every clause matches a layer; two of them (proj_in, proj_out) skip only what the size clause skips too, as these
+# layers have 128 inputs or outputs. Left out are the seven published clauses that match nothing in diffusers, whose
 # names of these layers are others: patch_embed, adaln_single, add_q_proj, add_k_proj, add_v_proj, to_add_out, norm_out.
 # So, against what is said beside them, the modulation layers and the text's keys and values were quantized.
-_PUBLISHED_RULE = SelectionRule(min_features=1024, keep=_PROJECTIONS)
+_PUBLISHED_RULE = SelectionRule(min_features=1024, skip=_PROJECTIONS)
 
 # What is said beside the published clauses, in diffusers' names. There is no layer for norm_out (its modulation is a
 # table of parameters), and none for add_q_proj and to_add_out (the text makes no queries, and nothing is added to it).
 # The audio's layers, of which nothing is said, have fewer rows (126 a video) than the text's (1024), and are quantized.
 _INTENDED_RULE = SelectionRule(
     min_features=1024,
-    keep=(
+    skip=(
         *_PROJECTIONS,
         SkipPattern(pattern="time_embed", reason="modulation of video and of audio (adaln_single): one row a video"),
         SkipPattern(
@@ -329,9 +329,10 @@ _INTENDED_RULE = SelectionRule(
 
 LTX_2 = Recipe(
     # Weights from the configurations; a call and a video from the published peaks at batch 1, 4 and 8 (72.77, 87.61 and
-    # 107.40 GB in BF16). Random weights keep 0.4 of the encoder's: the embeddings in its place.
+    # 107.40 GB in BF16). With random weights 0.4 of the encoder's stay: the embeddings in its place.
     memory=MemoryNeed(weights=63.0, encoders=22.73, denoiser=35.16, call=0.2, image=4.6),
     name="ltx-2",
+    pipeline_class="LTX2Pipeline",
     generates_video=True,
     source="Lightricks/LTX-2",
     # The main branch about when the results were published, as public tests and logs of several projects name it; not

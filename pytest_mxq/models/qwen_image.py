@@ -97,7 +97,7 @@ def build_qwen_image(size: QwenImageSize = FULL_SIZE) -> Any:
 
 
 def _parts(size: QwenImageSize) -> dict[str, Any]:
-    """What a pipeline has beside its text encoder."""
+    """Return the components of a pipeline beside its text encoder."""
     from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
 
     return {
@@ -114,7 +114,7 @@ def _random_class() -> Any:
         """Takes a prompt as QwenImagePipeline does, and looks at nothing but how many there are, and whether blank."""
 
         def encode_prompt(self, prompt: str | list[str], **given: Any) -> Any:
-            """Prompt embeddings (N, tokens, features), and no mask: all tokens count."""
+            """Return prompt embeddings (N, tokens, features), and no mask: all tokens count."""
             if given.get("prompt_embeds") is None:
                 texts = [prompt] if isinstance(prompt, str) else prompt
                 positive, negative = self.text_encoder.rows.split((PROMPT_TOKENS, NEGATIVE_TOKENS))
@@ -174,11 +174,11 @@ def _tiny_encoder(vocabulary: int, pad: int) -> Any:
 _ONE_ROW = "one row an image"
 _TEXT_ROWS = "text stream: as many rows as the prompt has tokens, 14 for the published one"
 
-# No clause is dead. img_in decides nothing alone (64 inputs, so the size clause keeps it); proj_out, kept by that one
-# too (64 outputs), has no clause of its own.
+# No clause is dead. img_in decides nothing alone (64 inputs, so the size clause skips it); proj_out, skipped by that
+# one too (64 outputs), has no clause of its own.
 _RULE = SelectionRule(
     min_features=1024,
-    keep=(
+    skip=(
         SkipPattern(pattern="embed", reason=f"time embedding: {_ONE_ROW}, large effect"),
         SkipPattern(pattern="img_in", reason="patch embedding: acts on every pixel"),
         SkipPattern(pattern="txt_in", reason="text embedding: few rows, large effect"),
@@ -195,6 +195,7 @@ _RULE = SelectionRule(
 
 QWEN_IMAGE = Recipe(
     name="qwen-image",
+    pipeline_class="QwenImagePipeline",
     source="Qwen/Qwen-Image",
     # The main branch as public locks and logs of 2025 and 2026 name it, of many users alike; not looked up on the Hub
     # itself.
@@ -209,8 +210,8 @@ QWEN_IMAGE = Recipe(
         }
     ),
     rule=_RULE,
-    # The published rule does what its authors describe: each quantized layer has 4096 rows, and each kept one at most
-    # 14, or 64 features on one side. The price is memory: two thirds of the weights stay in BF16. The text stream's
+    # The published rule does what its authors describe: each quantized layer has 4096 rows, and each skipped one at
+    # most 14, or 64 features on one side. It costs memory: two thirds of the weights stay in BF16. The text stream's
     # half of these has few rows only as long as prompts are short (up to 1024 tokens are allowed).
     alternatives=MappingProxyType({"intended": _RULE}),
     min_share=0.3,  # the rule quantizes 33.3 % of the weights, which do 99.6 % of the Linear layers' work

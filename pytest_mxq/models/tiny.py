@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_mxq.environment.third_party_warnings import silence_third_party_warnings
+from pytest_mxq.models.blocks import named_repeated_blocks
 
 BLOCK_GAIN = 3.0
 """By how much the Linear weights of a tiny denoiser's blocks are larger than the constructors make them.
@@ -23,7 +24,7 @@ _SPACE = "\u2581"  # how SentencePiece's models write a space
 
 
 def clip_tokenizer() -> Any:
-    """A CLIPTokenizer that writes each byte as a token."""
+    """Return a CLIPTokenizer that writes each byte as a token."""
     from transformers import CLIPTokenizer
 
     alphabet = _byte_alphabet()
@@ -33,7 +34,7 @@ def clip_tokenizer() -> Any:
 
 
 def t5_tokenizer() -> Any:
-    """A T5Tokenizer (Unigram) that writes each printable ASCII character as a token."""
+    """Return a T5Tokenizer (Unigram) that writes each printable ASCII character as a token."""
     from transformers import T5Tokenizer
 
     special = [(token, 0.0) for token in ("<pad>", "</s>", "<unk>")]
@@ -42,7 +43,7 @@ def t5_tokenizer() -> Any:
 
 
 def qwen2_tokenizer(texts: Iterable[str]) -> Any:
-    """A Qwen2Tokenizer that writes each word of some texts as one token, and any other word byte by byte.
+    """Return a Qwen2Tokenizer that writes each word of some texts as one token, and any other word byte by byte.
 
     Args:
         texts: such as a pipeline's prompt template, of whose tokens it drops as many as the real tokenizer makes;
@@ -61,7 +62,7 @@ def qwen2_tokenizer(texts: Iterable[str]) -> Any:
 
 
 def gemma_tokenizer() -> Any:
-    """A GemmaTokenizer that writes each printable ASCII character as a token, and begins with BOS as the real one."""
+    """Return a GemmaTokenizer that writes each printable ASCII character as a token and begins with BOS."""
     from tokenizers.processors import TemplateProcessing
     from transformers import GemmaTokenizer
 
@@ -99,9 +100,10 @@ def strengthen_blocks(denoiser: Any) -> None:
     """Multiply every Linear weight of a denoiser's repeated blocks by `BLOCK_GAIN`."""
     import torch
 
-    for name, module in denoiser.named_modules():
-        if isinstance(module, torch.nn.Linear) and "transformer_blocks." in name:
-            module.weight.data.mul_(BLOCK_GAIN)
+    for block in named_repeated_blocks(denoiser).values():
+        for module in block.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.weight.data.mul_(BLOCK_GAIN)
 
 
 def save_pipeline(pipe: Any, folder: Path) -> None:

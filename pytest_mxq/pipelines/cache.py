@@ -1,4 +1,4 @@
-"""Building arms once and reusing them: one base model at a time, one quantized arm beside it."""
+"""Build arms once and reuse them: one base model at a time, one quantized arm beside it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class How:
 
     @property
     def text(self) -> str:
-        """What a baseline records."""
+        """Return the execution mode as a baseline records it."""
         return "eager" if self.compiled is None else f"compiled blocks, {self.compiled.value}"
 
 
@@ -64,11 +64,25 @@ class Arm:
     how: How = EAGER
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Resident:
+    """A loaded model: the pipeline that arms are copied from and that never generates, and its eager BF16 arm."""
+
+    source: ModelSource
+    loaded: LoadedPipeline
+    base: Arm
+
+
 class ArmStore:
     """The arms of a session.
 
-    What is resident: the base pipeline in BF16 and, beside it, the quantized parameters of one arm, which shares
-    every other tensor with the base (a compiled BF16 arm shares all). Asking for another model frees them first.
+    What is resident: the loaded pipeline in BF16 and, beside it, the quantized parameters of one arm, which shares
+    every other tensor with it (the BF16 arms share all). Asking for another model frees them first.
+
+    The loaded pipeline itself never generates: every arm, BF16 too, is a pipeline of its own around a copy of the
+    loaded denoiser's module tree, and a recipe's ``prepare`` acts on that one, after it was quantized. A hook on a
+    module that is copied afterwards closes over the original's ``forward``, and would run the original's BF16 layers in
+    the quantized arm.
 
     - Images: one arm at a time generates, and the text encoders wait on the CPU. Resident: the base without them, the
       quantized weights of one arm, a call. Once a case, before that, the encoders come back to embed its prompts; where
@@ -77,7 +91,7 @@ class ArmStore:
     - Memory: the same; the weights that an arm does not use itself are subtracted from its peak, the encoders' are not.
 
     Need at batch size 1 in GiB, and in brackets the largest batch size for which a device of 80, 141 and 180 GB (79.6,
-    140.4 and 179 GiB) has room:
+    140.4 and 179 GiB) has enough memory:
 
     ==========  =================  =================  ==================
     model       images           emulated images  speed and memory
@@ -97,37 +111,39 @@ class ArmStore:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._source: ModelSource | None = None
-        self._base: Arm | None = None
+        self._resident: _Resident | None = None
         self._embeddings: PromptEmbeddings | None = None  # of the base; None where no text encoder is
         self._arms: dict[str, tuple[tuple[object, ...], Arm]] = {}  # "bf16" compiled, and one "quantized"
-        self._unavailable: dict[tuple[str, str | None], str] = {}  # why a model cannot be had
+        self._unavailable: dict[tuple[str, str | None], str] = {}  # why a model is not available
         self._compiled_for_time: bool | None = None  # what the compiled code in this process is for
         self.builds: Counter[tuple[str, str]] = Counter()
 
     def base(self, source: ModelSource) -> Arm:
-        """The BF16 arm of a model in eager execution, loaded at the first request.
+        """Return the BF16 arm of a model in eager execution, loading it at the first request.
 
         Raises:
-            MxqError: its weights cannot be had.
+            MxqError: its weights are not available.
         """
-        if self._base is None or not self.holds(source):
+        return self._load_once(source).base
+
+    def _load_once(self, source: ModelSource) -> _Resident:
+        if self._resident is None or self._resident.source != source:
             self.release()
             loaded = self._load(source)
-            self._base = Arm(pipe=loaded.pipe, weights=loaded.weights)
-            self._source = source
+            base = _build(source.recipe, loaded, None, emulated=False, how=EAGER)
+            self._resident = _Resident(source=source, loaded=loaded, base=base)
             if not source.random and hasattr(loaded.pipe, "encode_prompt"):  # random weights have small tables instead
-                room = partial(self.drop, "quantized")  # it is built again when it is asked for
-                self._embeddings = PromptEmbeddings(loaded.pipe, device=self._device, free_memory=room)
+                free_memory = partial(self.drop, "quantized")  # it is built again when it is asked for
+                self._embeddings = PromptEmbeddings(loaded.pipe, device=self._device, free_memory=free_memory)
             self.builds[source.recipe.name, "bf16"] += 1
-        return self._base
+        return self._resident
 
     def holds(self, source: ModelSource) -> bool:
-        """Whether a model is loaded."""
-        return self._base is not None and self._source == source
+        """Return whether a model is loaded."""
+        return self._resident is not None and self._resident.source == source
 
     def _load(self, source: ModelSource) -> LoadedPipeline:
-        """Load a model, or say again why it cannot be had: a Hub that is out of reach is waited for once a session."""
+        """Load a model, or repeat why it is not available: an unreachable Hub costs its timeout once a session."""
         if source.random:
             return load_random(source.recipe, device=self._device)
         key = source.recipe.name, source.revision
@@ -148,26 +164,26 @@ class ArmStore:
         rule: SelectionRule | None = None,
         how: How = EAGER,
     ) -> Arm:
-        """The arm of a model in a format (None: BF16), quantized and compiled at the first request.
+        """Return the arm of a model in a format (None: BF16), quantizing and compiling it at the first request.
 
         The rule is the recipe's published one where none is given.
         """
-        base = self.base(source)
+        resident = self._load_once(source)
         if number_format is None and how.compiled is None:
-            return base
+            return resident.base
         self._separate(how)
-        self._seat_encoders(how)
+        self._place_encoders(how)
         slot = "quantized" if number_format else "bf16"
         key = (number_format, emulated, rule, how)
         if slot not in self._arms or self._arms[slot][0] != key:
             self.drop(slot)
             recipe = source.recipe if rule is None else replace(source.recipe, rule=rule)
-            self._arms[slot] = key, self._build(recipe, base, number_format, emulated=emulated, how=how)
+            self._arms[slot] = key, _build(recipe, resident.loaded, number_format, emulated=emulated, how=how)
             self.builds[source.recipe.name, number_format.name if number_format else "bf16-compiled"] += 1
         return self._arms[slot][1]
 
     def embedding(self, arm: Arm, chunks: tuple[Chunk, ...]) -> AbstractContextManager[None]:
-        """Have an arm generate images with prompt embeddings that are computed once for all arms of the model.
+        """Let an arm generate images with prompt embeddings that are computed once for all arms of the model.
 
         Args:
             arm: an arm of the model that is resident.
@@ -175,8 +191,8 @@ class ArmStore:
         """
         return nullcontext() if self._embeddings is None else self._embeddings.serving(arm.pipe, chunks)
 
-    def _seat_encoders(self, how: How) -> None:
-        """Have the text encoders where an arm needs them: on the device for speed and memory, not for images."""
+    def _place_encoders(self, how: How) -> None:
+        """Put the text encoders where an arm needs them: on the device for speed and memory, on the CPU for images."""
         if self._embeddings is None:
             return
         if how.for_time:
@@ -185,7 +201,7 @@ class ArmStore:
             self._embeddings.put_encoders_away()
 
     def _separate(self, how: How) -> None:
-        """Let no arm run code that was compiled for the other purpose.
+        """Drop compiled arms whose code was compiled for the other purpose.
 
         Dynamo keeps one cache for all blocks of a class and does not guard Inductor's configuration, so an arm that is
         compiled for time would run the graphs that were compiled for faithful images before it.
@@ -199,8 +215,9 @@ class ArmStore:
         self._compiled_for_time = how.for_time
 
     def choose(self, source: ModelSource, number_format: Format, rule: SelectionRule) -> Chosen:
-        """The layers that would be quantized."""
-        return choose_layers(getattr(self.base(source).pipe, source.recipe.denoiser), rule, number_format)
+        """Return the layers that would be quantized."""
+        loaded = self._load_once(source).loaded
+        return choose_layers(getattr(loaded.pipe, source.recipe.denoiser), rule, number_format)
 
     def drop(self, slot: str) -> None:
         """Free the compiled "bf16" or the "quantized" arm."""
@@ -210,25 +227,35 @@ class ArmStore:
     def release(self) -> None:
         """Free every arm."""
         self._arms.clear()
-        self._base = self._source = self._embeddings = None
+        self._resident = self._embeddings = None
         _collect()
 
-    def _build(self, recipe: Recipe, base: Arm, number_format: Format | None, *, emulated: bool, how: How) -> Arm:
-        original = getattr(base.pipe, recipe.denoiser)
-        denoiser = share_copy(original)
-        chosen = evidence = None
-        if number_format is not None:
-            chosen = choose_layers(original, recipe.rule, number_format)
-            quantize_layers(denoiser, chosen, number_format, emulated=emulated)
-            evidence = collect_evidence(denoiser, chosen)
-        if how.compiled is not None:
-            compile_blocks(denoiser, mode=how.compiled)
-        # What a pipeline is given beside its components (such as Wan's boundary_ratio) is in its configuration alone.
-        settings = inspect.signature(type(base.pipe).__init__).parameters.keys() - base.pipe.components.keys()
-        given = {name: base.pipe.config[name] for name in settings if name in base.pipe.config}
-        pipe = type(base.pipe)(**given, **{**base.pipe.components, recipe.denoiser: denoiser})
-        pipe.set_progress_bar_config(disable=True)
-        return Arm(pipe=pipe, weights=base.weights, evidence=evidence, chosen=chosen, how=how)
+
+def _build(recipe: Recipe, loaded: LoadedPipeline, number_format: Format | None, *, emulated: bool, how: How) -> Arm:
+    """Build an arm around a copy of the loaded denoiser: quantize, prepare, collect the evidence, compile."""
+    denoiser = share_copy(getattr(loaded.pipe, recipe.denoiser))
+    chosen = None
+    if number_format is not None:
+        chosen = choose_layers(denoiser, recipe.rule, number_format)
+        quantize_layers(denoiser, chosen, number_format, emulated=emulated)
+    pipe = _pipeline_around(denoiser, loaded.pipe, recipe)
+    denoiser = getattr(pipe, recipe.denoiser)  # `prepare` may have put another one there
+    evidence = None if chosen is None else collect_evidence(denoiser, chosen)
+    if how.compiled is not None:
+        compile_blocks(denoiser, mode=how.compiled)
+    return Arm(pipe=pipe, weights=loaded.weights, evidence=evidence, chosen=chosen, how=how)
+
+
+def _pipeline_around(denoiser: torch.nn.Module, loaded: Any, recipe: Recipe) -> Any:
+    """Return a pipeline with this denoiser and the loaded one's other components, prepared as the recipe says."""
+    # What a pipeline is given beside its components (such as Wan's boundary_ratio) is in its configuration alone.
+    settings = inspect.signature(type(loaded).__init__).parameters.keys() - loaded.components.keys()
+    given = {name: loaded.config[name] for name in settings if name in loaded.config}
+    pipe = type(loaded)(**given, **{**loaded.components, recipe.denoiser: denoiser})
+    pipe.set_progress_bar_config(disable=True)
+    if recipe.prepare is not None:
+        recipe.prepare(pipe)
+    return pipe
 
 
 def _collect() -> None:

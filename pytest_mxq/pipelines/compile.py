@@ -1,4 +1,4 @@
-"""Compiling an arm: the repeated blocks of its denoiser, as the published recipes do."""
+"""Compile an arm: the repeated blocks of its denoiser, as the published recipes do."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch._inductor import config as inductor_config
 from torch.utils._pytree import tree_map_only
 
 from pytest_mxq.errors import MxqError
+from pytest_mxq.models.blocks import named_repeated_blocks, repeated_block_classes
 
 RECOMPILE_LIMIT = 64
 
@@ -74,17 +75,17 @@ def compile_blocks(
 
 
 def repeated_blocks(denoiser: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
-    """The blocks of the classes that the model's ``_repeated_blocks`` names, in their order.
+    """Return the blocks of the classes that the model's ``_repeated_blocks`` names, in their order.
 
     Raises:
         MxqError: there are none.
     """
-    classes = tuple(getattr(denoiser, "_repeated_blocks", None) or ())
-    blocks = tuple(module for module in denoiser.modules() if type(module).__name__ in classes)
+    blocks = tuple(named_repeated_blocks(denoiser).values())
     if not blocks:
         raise MxqError(
-            f"{type(denoiser).__name__} cannot be compiled block by block: its _repeated_blocks is {classes!r} and no "
-            "module has such a class; name the classes of its blocks there, or run the gate in eager execution"
+            f"{type(denoiser).__name__} cannot be compiled block by block: its _repeated_blocks is "
+            f"{repeated_block_classes(denoiser)!r} and no module has such a class; name the classes of its blocks "
+            "there, or run the gate in eager execution"
         )
     return blocks
 
@@ -92,7 +93,7 @@ def repeated_blocks(denoiser: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
 def _cloning(compiled: Callable[..., Any]) -> Callable[..., Any]:
     """Copy what a CUDA Graph returned out of the graph's memory, which the next replay writes over.
 
-    The originals die with the copy, so every block's graph starts anew and torch needs no step mark
+    The originals die with the copy, so every block's graph starts over and torch needs no step mark
     (``torch.compiler.cudagraph_mark_step_begin``) to know that it may.
     """
 
@@ -105,7 +106,7 @@ def _cloning(compiled: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def compiling_faithfully() -> Iterator[None]:
-    """Compile and run images: the roundings of eager execution, and never a fall back to eager unseen."""
+    """Compile and generate images: the roundings of eager execution, and never a fall back to eager unseen."""
     with inductor_config.patch(emulate_precision_casts=True), _never_falling_back():
         yield
 
@@ -146,7 +147,7 @@ def _import_inductor() -> None:
 
 @contextmanager
 def compile_cache(directory: Path) -> Iterator[None]:
-    """Keep compiled code in a directory, so that the next process starts with it.
+    """Store compiled code in a directory, so that the next process starts with it.
 
     Enter it before the first compilation of a process: Inductor's workers and Triton take the directory then.
     """
@@ -165,7 +166,7 @@ def compile_cache(directory: Path) -> Iterator[None]:
 
 
 def inductor_settings() -> dict[str, str]:
-    """Inductor's configuration as far as it changes compiled code, as a fingerprint records it."""
+    """Return Inductor's configuration as far as it changes compiled code, as a fingerprint records it."""
     return {name: str(_setting(name)) for name in _SETTINGS}
 
 

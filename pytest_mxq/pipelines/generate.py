@@ -1,4 +1,4 @@
-"""Running a workload for images: chunks of prompts, one generator an image, the call observed."""
+"""Run a workload for images: chunks of prompts, one generator an image, the call observed."""
 
 from __future__ import annotations
 
@@ -37,8 +37,12 @@ class BoundPipeline:
     calls: list[dict[str, Any]] = field(default_factory=list)
     images_per_prompt: int = 1
 
-    def __call__(self, prompt: str | Sequence[str], **overrides: Any) -> Any:
+    def __call__(self, prompt: str | Sequence[str] | None = None, **overrides: Any) -> Any:
         """Call the pipeline; any argument may be overridden but ``generator`` and ``output_type``.
+
+        Args:
+            prompt: the prompt or prompts; None: the pipeline is given none, but embeddings or an image.
+            overrides: arguments of the pipeline's call, over the recipe's.
 
         Raises:
             CaseFaultError: an argument that is not the workload's to give.
@@ -52,9 +56,7 @@ class BoundPipeline:
         arguments = {**self.arguments, **overrides}
         self.images_per_prompt = int(next((arguments[name] for name in PER_PROMPT if arguments.get(name)), 1))
         self.calls.append(_observe(prompt, self.prompts, arguments))
-        texts = prompt if isinstance(prompt, str) else list(prompt)
-        arguments = _for_each_prompt(texts, arguments)
-        return self.pipe(prompt=texts, **arguments, generator=self._generators(), output_type="pt")
+        return self.pipe(**_with_prompt(prompt, arguments), generator=self._generators(), output_type="pt")
 
     def _generators(self) -> list[torch.Generator]:
         first = self.seed + self.first_index * self.images_per_prompt
@@ -72,25 +74,28 @@ class TimedPipeline:
     seed: int
     given: list[tuple[object, dict[str, Any]]] = field(default_factory=list)
 
-    def __call__(self, prompt: str | Sequence[str], **overrides: Any) -> Any:
+    def __call__(self, prompt: str | Sequence[str] | None = None, **overrides: Any) -> Any:
         """Call the pipeline with the same noise each time."""
         self.given.append((prompt, overrides))  # looked at afterwards, outside the timed region
         for offset, generator in enumerate(self.generators):
             generator.manual_seed(self.seed + offset)
-        texts = prompt if isinstance(prompt, str) else list(prompt)
-        arguments = _for_each_prompt(texts, {**self.arguments, **overrides})
-        return self.pipe(prompt=texts, **arguments, generator=self.generators, output_type="pt")
+        arguments = _with_prompt(prompt, {**self.arguments, **overrides})
+        return self.pipe(**arguments, generator=self.generators, output_type="pt")
 
 
-def _for_each_prompt(texts: str | list[str], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Call arguments with one negative prompt for each of several prompts.
+def _with_prompt(prompt: str | Sequence[str] | None, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return call arguments with the prompts, and with one negative prompt for each of several prompts.
 
-    QwenImagePipeline does not do it itself, and fails where a prompt gets more than one image.
+    QwenImagePipeline does not do the latter itself, and fails where a prompt gets more than one image.
     """
-    negative = arguments.get("negative_prompt")
-    if isinstance(texts, str) or not isinstance(negative, str):
+    if prompt is None:
         return arguments
-    return {**arguments, "negative_prompt": [negative] * len(texts)}
+    if isinstance(prompt, str):
+        return {**arguments, "prompt": prompt}
+    texts, negative = list(prompt), arguments.get("negative_prompt")
+    if isinstance(negative, str):
+        arguments = {**arguments, "negative_prompt": [negative] * len(texts)}
+    return {**arguments, "prompt": texts}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,10 +113,10 @@ class TimedCall:
     prompts: tuple[str, ...]
 
     def check(self) -> None:
-        """Find out that a timed call did something else than the first one, which alone was observed.
+        """Compare the timed calls with the first one, which alone was observed.
 
         Raises:
-            CaseFaultError: it did; names the first argument that changed.
+            CaseFaultError: one did something else; names the first argument that changed.
         """
         expected = self.once.calls
         for index, (prompt, overrides) in enumerate(self.bound.given):
@@ -132,7 +137,7 @@ class TimedCall:
 
 
 def timed_call(workload: Workload, pipe: Any, arguments: Mapping[str, Any], series: Series) -> TimedCall:
-    """One whole call of a workload, to be timed: the first prompt, ``batch_size`` times.
+    """Return one whole call of a workload, to be timed: the first prompt, ``batch_size`` times.
 
     It is run once here, observed, to learn how many generators the call needs.
 
@@ -190,7 +195,7 @@ class Series:
 
     @property
     def starts(self) -> list[int]:
-        """Index of the first prompt of each chunk to generate."""
+        """Return the index of the first prompt of each chunk to generate."""
         starts = range(0, len(self.prompts), self.batch_size)
         return list(starts) if self.chunks is None else [starts[index] for index in self.chunks]
 
@@ -250,7 +255,7 @@ def _generated(returned: Returned, bounds: list[BoundPipeline], seed: int) -> Ge
 
 
 def _returned(result: object, bound: BoundPipeline) -> Returned:
-    """What a workload returned: one image or video for each that was asked for."""
+    """Read what a workload returned: one image or video for each that was asked for."""
     returned = read_returned(result, bound.pipe, bound.calls[-1] if bound.calls else {})
     expected = len(bound.prompts) * bound.images_per_prompt
     noun = "images" if returned.video is None else "videos"
@@ -263,12 +268,12 @@ def _returned(result: object, bound: BoundPipeline) -> Returned:
 
 def _observe(prompt: object, planned: tuple[str, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:
     passed = (prompt,) if isinstance(prompt, str) else tuple(prompt) if isinstance(prompt, Sequence) else prompt
-    observed = {name: _canonical(value) for name, value in sorted(arguments.items())}
+    observed = {name: _canonical(value) for name, value in sorted(arguments.items()) if name != "return_dict"}
     return observed if passed == planned else {**observed, "prompt": _canonical(passed)}
 
 
 def _canonical(value: object) -> Any:
-    """A call argument as JSON that is equal for equal arguments in every process."""
+    """Return a call argument as JSON that is equal for equal arguments in every process."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):

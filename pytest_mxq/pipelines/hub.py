@@ -1,4 +1,4 @@
-"""Fetching a model's files from the Hub or its cache, and saying why they cannot be had and what to do."""
+"""Fetch a model's files from the Hub or its cache, or say why they are not available and what to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
-from huggingface_hub import constants, get_token
+from huggingface_hub import constants, get_token, list_repo_files
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -26,31 +26,42 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as its version has it
 
 from pytest_mxq.errors import MxqError, WeightsUnavailableError
+from pytest_mxq.pipelines.variants import lacks_weights, sole_variant
 
 _UNREACHABLE = (httpx.TransportError, ConnectionError, TimeoutError, LocalEntryNotFoundError)
 _TOKENS = "https://huggingface.co/settings/tokens"
 
 
 def fetch_snapshot(source: str, revision: str | None) -> Path:
-    """The folder of a model's files, fetched where the cache lacks them.
+    """Return the folder of a model's files, fetching what the cache lacks.
 
     Args:
         source: a Hub id.
         revision: branch, tag or commit; None: the default branch.
 
     Raises:
-        WeightsUnavailableError: they cannot be had here: a licence, no network, or offline without them in the cache.
-        MxqError: they cannot be had for another reason.
+        WeightsUnavailableError: they are not available here: licence, no network, or offline with an incomplete cache.
+        MxqError: they are not available for another reason.
 
     Each says why and what to do, and never shows the token.
     """
     try:
-        with _silent_about_the_hub():
-            return Path(DiffusionPipeline.download(source, revision=revision, use_safetensors=True))
+        with _silenced_hub_loggers():
+            return _download(source, revision)
     except Exception as error:  # noqa: BLE001  the Hub client raises many kinds, from OSError to its own
         kind, reason = _reason(error, source, revision or "main")
     # Raised outside, so that no traceback leads to the client's error, whose text is not ours to vouch for.
-    raise kind(f"the weights of {source!r} (revision {revision or 'main'}) cannot be had: {_without_token(reason)}")
+    raise kind(f"the weights of {source!r} (revision {revision or 'main'}) are not available: {_without_token(reason)}")
+
+
+def _download(source: str, revision: str | None) -> Path:
+    """Fetch plain weights, or those of the one variant that there is: asked for none, diffusers fetches none."""
+    folder = Path(DiffusionPipeline.download(source, revision=revision, use_safetensors=True))
+    if lacks_weights(folder):
+        variant = sole_variant(list_repo_files(source, revision=revision))
+        if variant is not None:
+            folder = Path(DiffusionPipeline.download(source, revision=revision, use_safetensors=True, variant=variant))
+    return folder
 
 
 def _reason(error: BaseException, source: str, revision: str) -> tuple[type[MxqError], str]:
@@ -69,7 +80,7 @@ def _reason(error: BaseException, source: str, revision: str) -> tuple[type[MxqE
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it was raised from: diffusers hides the Hub's answer behind an OSError of its own."""
+    """Yield an error and what it was raised from: diffusers hides the Hub's answer behind an OSError of its own."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -87,7 +98,7 @@ def _gated(_error: BaseException, source: str, _revision: str) -> str:
         )
     return (
         f"it is gated and the token's account may not read it; accept its licence at {page} with that account, and "
-        f"give a fine-grained token leave to read gated repositories ({_TOKENS})"
+        f"give a fine-grained token permission to read gated repositories ({_TOKENS})"
     )
 
 
@@ -115,7 +126,7 @@ def _refused(error: BaseException, source: str, _revision: str) -> str:
     if status == 401:
         return _bad_token()
     if status == 403:
-        return f"the token may not read {source!r} (403); give it leave to read that repository ({_TOKENS})"
+        return f"the token may not read {source!r} (403); give it permission to read that repository ({_TOKENS})"
     return f"the Hub answered {status}; try again later"
 
 
@@ -150,13 +161,13 @@ def _disk_full() -> str:
     there = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(there).free / 2**30
     return (
-        f"the disk of the cache {cache} is full ({free:.1f} GiB free); make room or set HF_HOME to a larger disk; what "
-        "was fetched is kept"
+        f"the disk of the cache {cache} is full ({free:.1f} GiB free); free space or set HF_HOME to a larger disk; "
+        "what was fetched stays there"
     )
 
 
 def download_command(source: str, revision: str | None) -> str:
-    """The command that fills the Hub's cache with what a pipeline is read from.
+    """Return the command that fills the Hub's cache with what a pipeline is read from.
 
     The folders of its components and their index, and not the checkpoints of all weights in one file that lie beside
     them (24 GB of FLUX.1-dev) and are never read. A pattern needs an option of its own: ``hf`` takes a second one for
@@ -193,8 +204,8 @@ def _without_token(text: str) -> str:
 
 
 @contextmanager
-def _silent_about_the_hub() -> Iterator[None]:
-    """Let diffusers and the Hub client log nothing meanwhile: they log what they catch, whatever it says."""
+def _silenced_hub_loggers() -> Iterator[None]:
+    """Silence the loggers of diffusers and the Hub client meanwhile: they log what they catch, whatever it says."""
     loggers = [logging.getLogger(name) for name in ("diffusers", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Prompt embeddings of image gates: computed once, kept on the CPU, while the text encoders are off the GPU."""
+"""Compute prompt embeddings of image gates once and hold them on the CPU, while the text encoders are off the GPU."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class PromptEmbeddings:
     The arms share the text encoders, so that an embedding serves them all. It is bit-identical to what the encoders
     would return again: it is looked up by all arguments of the call, and so by the composition of the batch.
     Embeddings stay in the CPU's memory until the base is freed, and are not written to disk. One prompt of FLUX.1-dev
-    takes 4 MiB, one of LTX-2 367 MiB and its negative one as much once; a gate for which the CPU has no room ends as
-    one on a machine that is not fit for it.
+    takes 4 MiB, one of LTX-2 367 MiB and its negative one as much once; a gate whose embeddings do not fit in the
+    CPU's memory ends with the verdict "environment".
 
     It is expected that a pipeline's call runs its text encoders in `encode_prompt` alone; what a prompt enhancer does
     with them elsewhere would find them on the CPU.
@@ -45,12 +45,12 @@ class PromptEmbeddings:
         self._last: Any = None  # of the known ones
 
     def bring_encoders(self) -> None:
-        """Have the text encoders on the device, as a call that is timed or measured needs them."""
+        """Move the text encoders to the device, as a call that is timed or measured needs them."""
         for encoder in self._encoders:
             encoder.to(self._device)
 
     def put_encoders_away(self) -> None:
-        """Have the text encoders in the CPU's memory, and what they occupied on the device free."""
+        """Move the text encoders to the CPU's memory, and free what they occupied on the device."""
         for encoder in self._encoders:
             encoder.to("cpu")
         if torch.cuda.is_available():
@@ -97,22 +97,22 @@ class PromptEmbeddings:
         with self._at_hand():
             for call in calls:
                 if _key(call) not in self._known:
-                    self._known[_key(call)] = self._kept(encode(*call.args, **call.kwargs))
+                    self._known[_key(call)] = self._stored(encode(*call.args, **call.kwargs))
 
-    def _kept(self, result: Any) -> Any:
-        """A result in the CPU's memory, with what equals the last one's (a negative prompt's) kept once for both.
+    def _stored(self, result: Any) -> Any:
+        """Copy a result to the CPU's memory, sharing what equals the last one's (a negative prompt's).
 
         Raises:
-            Stop: there is no room for it beside the encoders, which come back there, and a call's copy of it.
+            Stop: too little memory is free for it beside the encoders, which come back there, and a call's copy of it.
         """
         moved = [] if self._device == "cpu" else [weight for part in self._encoders for weight in part.parameters()]
         needed, available = 2 * _bytes(result) + sum(weight.nbytes for weight in moved), available_bytes()
         if available is not None and needed > available:
             raise Stop(
                 Outcome.ENVIRONMENT,
-                f"prompt embeddings: {len(self._known)} chunks of prompts are kept; another one and the text encoders "
-                f"need {needed / 2**30:.1f} GiB of the CPU's memory, and {available / 2**30:.1f} GiB are available; "
-                "gate fewer prompts, mxq(prompts=...), or on a machine with more memory",
+                f"prompt embeddings: {len(self._known)} chunks of prompts are stored; another one and the text "
+                f"encoders need {needed / 2**30:.1f} GiB of the CPU's memory, and {available / 2**30:.1f} GiB "
+                "are available; gate fewer prompts, mxq(prompts=...), or on a machine with more memory",
             )
         self._last = _sharing(_copied(result, "cpu"), self._last)
         return self._last
@@ -127,7 +127,7 @@ class PromptEmbeddings:
 
 
 def _alike(call: inspect.BoundArguments, foreseen: list[Chunk]) -> list[inspect.BoundArguments]:
-    """The same call for the case's other chunks, where it is a call for one of them; they are foreseen once.
+    """Return the same call for the case's other chunks, where it is a call for one of them; they are foreseen once.
 
     An argument that is a list has one entry a prompt, as negative prompts may: it suits chunks of the same size alone.
     """
@@ -167,7 +167,7 @@ def _bytes(value: Any) -> int:
 
 
 def _sharing(value: Any, other: Any) -> Any:
-    """A result with the other's tensors in the places where they are bit-identical."""
+    """Return a result with the other's tensors in the places where they are bit-identical."""
     if isinstance(value, torch.Tensor):
         is_same = isinstance(other, torch.Tensor) and value.dtype == other.dtype and torch.equal(value, other)
         return other if is_same else value
@@ -177,7 +177,7 @@ def _sharing(value: Any, other: Any) -> Any:
 
 
 def _copied(value: Any, device: str) -> Any:
-    """A result with every tensor copied to a device, so that no call can change what another gets."""
+    """Return a result with every tensor copied to a device, so that no call can change what another gets."""
     if isinstance(value, torch.Tensor):
         return value.to(device, copy=True)
     if isinstance(value, list | tuple):

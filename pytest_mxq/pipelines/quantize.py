@@ -1,9 +1,10 @@
-"""Choosing layers, quantizing them with torchao, and proving that it happened."""
+"""Choose layers, quantize them with torchao, and prove that it happened."""
 
 from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,19 +20,35 @@ from pytest_mxq.models import SelectionRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnfitLayer:
+    """A layer that the rule chose and that cannot be quantized: it stays as it was loaded.
+
+    Attributes:
+        name: its name in the denoiser.
+        reason: why, such as "in_features 24 is not a multiple of 32".
+    """
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
     """The layers that a rule chooses for a format.
 
     Attributes:
         names: names of the layers to quantize, sorted.
-        unfit: layers that the rule chose and whose shape the format does not take, sorted.
+        unfit: layers that the rule chose and that cannot be quantized, sorted by name.
         total: number of all Linear layers.
         weights: number of weights of the chosen layers.
-        all_weights: number of weights of all Linear layers.
+        all_weights: number of the denoiser's matrix weights, see `matrix_weights`.
     """
 
     names: tuple[str, ...]
-    unfit: tuple[str, ...]
+    unfit: tuple[UnfitLayer, ...]
     total: int
     weights: int
     all_weights: int
@@ -39,22 +56,54 @@ class Chosen:
 
 def choose_layers(denoiser: torch.nn.Module, rule: SelectionRule, number_format: Format) -> Chosen:
     """Apply a selection rule to a denoiser; also works on the meta device."""
-    linears = {name: module for name, module in denoiser.named_modules() if isinstance(module, torch.nn.Linear)}
+    linears = dict(_linears(denoiser))
     wanted = {
         name: layer for name, layer in linears.items() if not rule.skips(name, layer.in_features, layer.out_features)
     }
-    fitting = {name for name, layer in wanted.items() if number_format.fits(layer.in_features, layer.out_features)}
+    reasons = {name: _reason_against(layer, number_format) for name, layer in wanted.items()}
+    fitting = sorted(name for name, reason in reasons.items() if reason is None)
+    unfit = sorted((name, reason) for name, reason in reasons.items() if reason is not None)
     return Chosen(
-        names=tuple(sorted(fitting)),
-        unfit=tuple(sorted(wanted.keys() - fitting)),
+        names=tuple(fitting),
+        unfit=tuple(UnfitLayer(name=name, reason=reason) for name, reason in unfit),
         total=len(linears),
         weights=sum(linears[name].weight.numel() for name in fitting),
-        all_weights=sum(layer.weight.numel() for layer in linears.values()),
+        all_weights=matrix_weights(denoiser),
     )
 
 
+def matrix_weights(denoiser: torch.nn.Module) -> int:
+    """Return the number of weights that multiply activations: those of Linear layers and parameters without a layer.
+
+    A parameter without a layer has two dimensions or more and belongs to a module of another class, such as
+    ``in_proj_weight`` of `torch.nn.MultiheadAttention` or the stacked experts of a mixture. Without them a denoiser of
+    which 40 % are quantized would seem to be quantized whole. Kernels of convolutions and tables of embeddings do not
+    count.
+    """
+    owners = (module for module in denoiser.modules() if not isinstance(module, _NO_MATRICES))
+    weights = (weight for module in owners for weight in module.parameters(recurse=False) if weight.ndim >= 2)
+    return sum({id(weight): weight.numel() for weight in weights}.values())
+
+
+_NO_MATRICES = (torch.nn.modules.conv._ConvNd, torch.nn.Embedding, torch.nn.EmbeddingBag)  # noqa: SLF001  # their base
+
+
+def _linears(denoiser: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Linear]]:
+    return ((name, layer) for name, layer in denoiser.named_modules() if isinstance(layer, torch.nn.Linear))
+
+
+def _reason_against(layer: torch.nn.Linear, number_format: Format) -> str | None:
+    """Return why a layer cannot be quantized; None if it can."""
+    if isinstance(layer, torch.nn.modules.linear.NonDynamicallyQuantizableLinear):
+        # F.multi_head_attention_forward reads its weight and never calls it, so that no quantized Linear would run.
+        return "nn.MultiheadAttention reads its weight without calling it"
+    if layer.weight.dtype is not torch.bfloat16:
+        return f"its weight is {layer.weight.dtype}"
+    return number_format.misfit(layer.in_features, layer.out_features)
+
+
 def share_copy(denoiser: torch.nn.Module) -> torch.nn.Module:
-    """A copy of the module tree that shares every parameter and buffer with the original.
+    """Return a copy of the module tree that shares every parameter and buffer with the original.
 
     Quantizing the copy replaces only its quantized parameters, so that one set of BF16 weights serves all arms.
     """
@@ -77,10 +126,10 @@ def quantize_layers(denoiser: torch.nn.Module, chosen: Chosen, number_format: Fo
 
 
 def collect_evidence(denoiser: torch.nn.Module, chosen: Chosen) -> Evidence:
-    """Look at what the denoiser really holds: which Linear weights are torchao tensors, and their bytes."""
-    linears = [(name, layer.weight) for name, layer in denoiser.named_modules() if isinstance(layer, torch.nn.Linear)]
+    """Return what the denoiser really holds: which Linear weights are torchao tensors, and their bytes."""
+    linears = [(name, layer.weight) for name, layer in _linears(denoiser)]
     quantized = [(name, weight) for name, weight in linears if isinstance(weight, TorchAOBaseTensor)]
-    count = sum(weight.numel() for _, weight in linears)
+    count = matrix_weights(denoiser)
     quantized_count = sum(weight.numel() for _, weight in quantized)
     share = quantized_count / count if count else 0.0
     selection = Selection.of((name for name, _ in quantized), total=len(linears), weight_share=share)
@@ -93,12 +142,12 @@ def collect_evidence(denoiser: torch.nn.Module, chosen: Chosen) -> Evidence:
         bf16_bytes=2 * quantized_count,
         layers_sha256=selection.sha256,
         layers=selection.layers,
-        unfit=chosen.unfit,
+        unfit=tuple(map(str, chosen.unfit)),
     )
 
 
 def native_bytes(weight: torch.Tensor) -> int:
-    """Bytes of a quantized weight in its native format: its inner tensors (itself reports BF16's size).
+    """Return the bytes of a quantized weight in its native format: its inner tensors (itself reports BF16's size).
 
     An emulated weight holds wider values and says itself what the native format would occupy.
     """

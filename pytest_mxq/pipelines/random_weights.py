@@ -1,4 +1,4 @@
-"""A pipeline at full size with random weights: speed and memory where the trained ones cannot be had.
+"""Build a pipeline at full size with random weights: speed and memory where the trained ones are not available.
 
 Its images mean nothing, so image gates have no use for it.
 """
@@ -27,7 +27,7 @@ def load_random(recipe: Recipe, *, device: str, seed: int = 0) -> LoadedPipeline
         seed: seed of all weights, prompt embeddings included.
 
     Raises:
-        MxqError: the recipe says not how.
+        MxqError: the recipe has no ``random``.
     """
     if recipe.random is None:
         raise MxqError(
@@ -43,8 +43,6 @@ def load_random(recipe: Recipe, *, device: str, seed: int = 0) -> LoadedPipeline
     for _, component in sorted(pipe.components.items()):
         if isinstance(component, torch.nn.Module):
             materialise(component, generator)
-    if recipe.prepare is not None:
-        recipe.prepare(pipe)
     pipe.set_progress_bar_config(disable=True)
     return LoadedPipeline(pipe=pipe, weights=f"random:{seed}")
 
@@ -64,10 +62,10 @@ def materialise(module: torch.nn.Module, generator: torch.Generator) -> None:
 
 
 def _fill(value: torch.Tensor, name: str, generator: torch.Generator) -> None:
-    """Ones for the scale of a norm, zeros for a bias; otherwise normal numbers of variance 1 / fan-in.
+    """Fill with ones for the scale of a norm, zeros for a bias, otherwise normal numbers of variance 1 / fan-in.
 
     At that variance (LeCun et al., "Efficient BackProp", 1998) a layer returns what it was given at about the same
-    size, so that 57 blocks stay finite. Constant weights would be simpler, but a GPU draws less power on them and then
+    size, so that 57 blocks stay finite. Constant weights would be simpler, but a GPU uses less power on them and then
     clocks higher than on trained ones.
     """
     if value.numel() == value.shape[0]:  # a vector, perhaps as (channels, 1, 1, 1)

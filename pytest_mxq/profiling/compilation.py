@@ -11,6 +11,7 @@ from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 from pytest_mxq.errors import MxqError
+from pytest_mxq.models.blocks import named_repeated_blocks
 
 # What Dynamo calls each entry into compiled code in a profile (torch/_dynamo/convert_frame.py).
 _REGION = "Torch-Compiled Region"
@@ -46,9 +47,11 @@ def count_compilations() -> Compilations:
 
 
 def eager_blocks(denoiser: nn.Module) -> tuple[str, ...]:
-    """Names of the repeated blocks of a denoiser that neither are compiled nor lie in a compiled module."""
+    """Return the names of the repeated blocks of a denoiser that neither are compiled nor lie in a compiled module."""
     compiled = _compiled_modules(denoiser)
-    return tuple(name for name in _repeated_blocks(denoiser) if not any(_within(name, outer) for outer in compiled))
+    return tuple(
+        name for name in named_repeated_blocks(denoiser) if not any(_within(name, outer) for outer in compiled)
+    )
 
 
 def check_compiled(denoiser: nn.Module, run: Callable[[], object]) -> int:
@@ -69,7 +72,7 @@ def check_compiled(denoiser: nn.Module, run: Callable[[], object]) -> int:
     Raises:
         SilentEagerError: a block is not compiled or ran eagerly, or the workload never called the denoiser.
     """
-    name, blocks = type(denoiser).__name__, _repeated_blocks(denoiser)
+    name, blocks = type(denoiser).__name__, named_repeated_blocks(denoiser)
     eager = eager_blocks(denoiser)
     if eager or not blocks:
         found = f"{len(eager)} of {len(blocks)} repeated blocks are not compiled: {', '.join(eager[:3])}"
@@ -89,7 +92,7 @@ def check_compiled(denoiser: nn.Module, run: Callable[[], object]) -> int:
 
 
 class _FirstForward:
-    """Profiles the first forward pass of a module, and only that: a whole call can have a million events."""
+    """Profile of the first forward pass of a module, and only that: a whole call can have a million events."""
 
     def __init__(self) -> None:
         # Accumulating, though there is one cycle: otherwise torch 2.11 warns that events of earlier ones are dropped.
@@ -122,12 +125,6 @@ class _FirstForward:
             self.regions = sum(event.name.startswith(_REGION) for event in events)
 
 
-def _repeated_blocks(denoiser: nn.Module) -> tuple[str, ...]:
-    """By diffusers' list of class names, the one that `compile_repeated_blocks` goes by."""
-    classes = getattr(denoiser, "_repeated_blocks", None) or ()
-    return tuple(name for name, module in denoiser.named_modules() if type(module).__name__ in classes)
-
-
 def _compiled_modules(denoiser: nn.Module) -> tuple[str, ...]:
     # Module.compile() leaves no public trace: torch keeps what it calls in this attribute alone.
     return tuple(
@@ -138,7 +135,7 @@ def _compiled_modules(denoiser: nn.Module) -> tuple[str, ...]:
 
 
 def _outermost(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Without those that are compiled as a part of another one."""
+    """Drop those that are compiled as a part of another one."""
     return tuple(name for name in names if not any(_within(name, outer) and name != outer for outer in names))
 
 

@@ -75,7 +75,7 @@ def measure_peak(run: Callable[[], object], device: torch.device) -> Peak:
 
 
 def weight_bytes(module: nn.Module) -> WeightBytes:
-    """Weigh a module by the inner tensors of its weights, for a quantized weight itself reports BF16's dtype and size.
+    """Measure a module by the inner tensors of its weights: a quantized weight itself reports BF16's dtype and size.
 
     What is measured is what is there: an emulated weight holds wider values than its native format would.
     """
@@ -95,7 +95,7 @@ def _stored_bytes(tensors: list[Tensor]) -> int:
 
 
 def _inner_tensors(tensor: Tensor) -> Iterator[Tensor]:
-    """The plain tensors that a tensor subclass is made of, by the protocol of traceable subclasses."""
+    """Yield the plain tensors that a tensor subclass is made of, by the protocol of traceable subclasses."""
     if hasattr(tensor, "__tensor_flatten__"):
         names, _ = tensor.__tensor_flatten__()
         for name in names:

@@ -82,17 +82,17 @@ class Telemetry:
         self._start = self._last = self._read()
         self._rounds: list[tuple[_Reading, bool]] = []
 
-    def before_start(self) -> str:
-        """Start to watch: why the machine is not fit to be timed on, or "".
+    def before_start(self) -> str | None:
+        """Start to watch; return why the machine is not fit to be timed on, None if it is.
 
         Call it when the arms are warm and on the GPU, right before the first round.
         """
         self._start = self._last = self._read()
         self._rounds.clear()
-        return "; ".join([*self._changed_modes(), *self._other_processes()])
+        return "; ".join([*self._changed_modes(), *self._other_processes()]) or None
 
-    def inspect(self) -> str:
-        """Look at the round that has just ended: why it must not count, or "".
+    def inspect(self) -> str | None:
+        """Look at the round that has just ended; return why it must not count, None if it counts.
 
         A process that comes to the GPU meanwhile slows what is timed then; against stored times that is the quantized
         arm alone.
@@ -100,10 +100,10 @@ class Telemetry:
         before, self._last = self._last, self._read()
         slow = _slowdowns(before, self._last)
         self._rounds.append((self._last, bool(slow)))
-        return "; ".join([*slow, *self._changed_modes(), *self._other_processes()])
+        return "; ".join([*slow, *self._changed_modes(), *self._other_processes()]) or None
 
     def summary(self) -> TelemetrySummary:
-        """What was seen since `before_start`."""
+        """Summarise what was seen since `before_start`."""
         readings = [reading for reading, _ in self._rounds]
         events = [reading.events for reading in readings if reading.events is not None]
         thermal = [reading.thermal_ns for reading in readings if reading.thermal_ns is not None]
@@ -141,7 +141,7 @@ class Telemetry:
                 yield f"the GPU's {name} changed from {self._modes[name]} to {value}"
 
     def _other_processes(self) -> Iterator[str]:
-        """Other processes that compute on the GPU.
+        """Yield a sentence on other processes that compute on the GPU.
 
         In a container the driver may list this process under its number outside; then one of those listed is ours.
         """
@@ -151,7 +151,7 @@ class Telemetry:
             yield f"another process computes on the GPU: {', '.join(map(str, others))}"
 
     def others(self) -> list[str]:
-        """The processes that the driver lists beside this one and the known ones, with what they hold where it tells.
+        """Return the processes that the driver lists beside this one and the known ones, with the memory they hold.
 
         In a container this process may be among them, under its number outside.
         """
@@ -160,7 +160,7 @@ class Telemetry:
         return [f"process {process.pid}{_holding(process.usedGpuMemory)}" for process in named]
 
     def own_number(self) -> int | None:
-        """This process as the driver numbers it; None if it does not tell, or cannot be told from others."""
+        """Return this process as the driver numbers it; None if it does not tell, or cannot be told from others."""
         pids = self._processes()
         return os.getpid() if os.getpid() in pids else pids[0] if len(pids) == 1 else None
 
@@ -200,7 +200,7 @@ def _no_answer(*_: object) -> None:
 
 
 def _asking(nvml: Nvml, uuid: str) -> Ask:
-    """Asks about a GPU, or about a MIG slice's board where the slice itself has no answer."""
+    """Return a function that asks about a GPU, or about a MIG slice's board where the slice itself has no answer."""
 
     def call(function: str, *arguments: object) -> Any:
         try:

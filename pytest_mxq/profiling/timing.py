@@ -22,8 +22,8 @@ from pytest_mxq.profiling.compilation import count_compilations
 
 Run: TypeAlias = Callable[[], object]
 """One whole call of the workload on one arm."""
-Inspect: TypeAlias = Callable[[], str]
-"""Asked after each round, outside the timed region: why the round must not count, or ""."""
+Inspect: TypeAlias = Callable[[], str | None]
+"""Asked after each round, outside the timed region: why the round must not count, or None."""
 
 MIN_WARM_UP = 2
 """Calls before the first timed one, at least."""
@@ -53,12 +53,12 @@ class Clock:
 
 
 def cpu_clock() -> Clock:
-    """The clock of a CPU, where every call has ended when it returns."""
+    """Return the clock of a CPU, where every call has ended when it returns."""
     return Clock(now=time.perf_counter, synchronize=lambda: None)
 
 
 def cuda_clock() -> Clock:
-    """The clock of the current CUDA device."""
+    """Return the clock of the current CUDA device."""
     return Clock(now=time.perf_counter, synchronize=torch.cuda.synchronize)
 
 
@@ -84,13 +84,13 @@ class Round:
 
     Attributes:
         order: which arm ran first.
-        voided: why the round does not count, or "".
+        voided: why the round does not count; None if it counts.
     """
 
     bf16_seconds: float
     quantized_seconds: float
     order: RoundOrder
-    voided: str
+    voided: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,27 +109,27 @@ class PairedSamples:
 
     @property
     def bf16(self) -> tuple[float, ...]:
-        """Seconds of the BF16 arm in the rounds that count."""
+        """Return the seconds of the BF16 arm in the rounds that count."""
         return tuple(round_.bf16_seconds for round_ in self.rounds if not round_.voided)
 
     @property
     def quantized(self) -> tuple[float, ...]:
-        """Seconds of the quantized arm in the rounds that count."""
+        """Return the seconds of the quantized arm in the rounds that count."""
         return tuple(round_.quantized_seconds for round_ in self.rounds if not round_.voided)
 
     @property
     def voided(self) -> tuple[str, ...]:
-        """The reason of each voided round."""
+        """Return the reason of each voided round."""
         return tuple(round_.voided for round_ in self.rounds if round_.voided)
 
     @property
     def voided_share(self) -> float:
-        """Share of the rounds that do not count, 0 to 1."""
+        """Return the share of the rounds that do not count, 0 to 1."""
         return _share(len(self.voided), len(self.bf16))
 
     @property
     def disturbed(self) -> bool:
-        """Whether too many rounds were voided for a verdict."""
+        """Return whether too many rounds were voided for a verdict."""
         return self.voided_share > MAX_VOIDED_SHARE
 
 
@@ -147,12 +147,12 @@ class Session:
 
     @property
     def voided_share(self) -> float:
-        """Share of the rounds that do not count, 0 to 1."""
+        """Return the share of the rounds that do not count, 0 to 1."""
         return _share(len(self.voided), len(self.seconds))
 
     @property
     def disturbed(self) -> bool:
-        """Whether too many rounds were voided for a verdict."""
+        """Return whether too many rounds were voided for a verdict."""
         return self.voided_share > MAX_VOIDED_SHARE
 
 
@@ -231,24 +231,26 @@ def time_session(run: Run, clock: Clock, *, inspect: Inspect, rounds: int = MIN_
 
 
 class _Guard:
-    """Says why what ran since the last question must not count."""
+    """Tells why what ran since the last question must not count."""
 
     def __init__(self, inspect: Inspect) -> None:
         self._inspect = inspect
         self._seen = count_compilations()
 
-    def __call__(self) -> str:
+    def __call__(self) -> str | None:
         before, self._seen = self._seen, count_compilations()
         # Always asked: what it reports is what happened since it was asked last.
         machine = self._inspect()
         graphs, failures = self._seen.graphs - before.graphs, self._seen.failures - before.failures
-        compiled = f"torch.compile compiled {graphs} graphs and gave up {failures} frames" if graphs or failures else ""
-        return "; ".join(filter(None, (compiled, machine)))
+        compiled = (
+            f"torch.compile compiled {graphs} graphs and gave up {failures} frames" if graphs or failures else None
+        )
+        return "; ".join(filter(None, (compiled, machine))) or None
 
 
 @contextmanager
 def _collector_off() -> Iterator[None]:
-    """Everything that exists is frozen, so that the collections between the calls look at what the calls left."""
+    """Freeze everything that exists, so that the collections between the calls look at what the calls left."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()

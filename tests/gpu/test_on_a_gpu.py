@@ -50,7 +50,7 @@ def backend() -> Iterator[TorchBackend]:
 
 @pytest.fixture
 def leave_free() -> Iterator[Callable[[int], None]]:
-    """Fills the GPU with a tensor but for some bytes; emptied also where a failure's traceback holds the tensor."""
+    """Fill the GPU with a tensor but for some bytes; emptied also where a failure's traceback holds the tensor."""
     fillers: list[torch.Tensor] = []
 
     def leave(free: int) -> None:
@@ -172,7 +172,7 @@ def test_text_encoders_leave_the_gpu_for_images_and_come_back_for_speed(backend:
     assert next(encoder.parameters()).device.type == "cuda"
 
 
-def test_on_a_full_gpu_the_idle_arm_makes_room_for_the_encoders(
+def test_on_a_full_gpu_the_idle_arm_is_freed_for_the_encoders(
     backend: TorchBackend, leave_free: Callable[[int], None]
 ) -> None:
     several = case(2)

@@ -66,7 +66,7 @@ class Numerics(Protocol):
         """A Linear's out_features must be a multiple of this."""
 
     def gemm_dtype(self, device: torch.device) -> torch.dtype:
-        """The dtype whose GEMM is exact and fast on ``device``."""
+        """Return the dtype whose GEMM is exact and fast on ``device``."""
 
     def quantize_weight(self, weight: Tensor) -> NativeWeight:
         """Quantize ``weight`` (out, in; bfloat16) with torchao's own primitives."""
@@ -75,11 +75,11 @@ class Numerics(Protocol):
         """Quantize ``x`` (..., in; bfloat16, contiguous); the values come in ``dtype``."""
 
     def linear(self, x: Operand, weight: Operand, bias: Tensor | None) -> Tensor:
-        """The product (..., out; bfloat16), rounded where the hardware path rounds."""
+        """Return the product (..., out; bfloat16), rounded where the hardware path rounds."""
 
 
 def fast_gemm_dtype(device: torch.device) -> torch.dtype:
-    """BF16 where a BF16 GEMM with FP32 accumulation is fast, else FP32; the values are exact in both.
+    """Return BF16 where a BF16 GEMM with FP32 accumulation is fast, else FP32; the values are exact in both.
 
     A CPU without AVX-512 or AMX has no BF16 kernel in oneDNN: PyTorch then uses loops that are many times slower than
     its FP32 GEMM. A GPU before Ampere has no BF16 units.
@@ -109,7 +109,7 @@ _PIECE = 1 << 17
 
 
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Parts of ``tensors``, all (blocks, ...), over the same blocks; the first tensor's size says how many."""
+    """Return parts of ``tensors``, all (blocks, ...), over the same blocks; the first tensor's size says how many."""
     count = _PIECE // tensors[0].shape[-1]
     if tensors[0].device.type != "cpu" or len(tensors[0]) <= count:
         return iter((tensors,))
@@ -117,7 +117,7 @@ def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _block_amax(magnitudes: Tensor) -> Tensor:
-    """The largest in each block of BF16 magnitudes given as bits (blocks, n; int16): (blocks, 1; int32).
+    """Return the largest in each block of BF16 magnitudes given as bits (blocks, n; int16): (blocks, 1; int32).
 
     Bits are ordered as the numbers are. int32, because PyTorch's CPU kernel reduces that as vectors, and int16 and
     bfloat16 number by number.
@@ -233,7 +233,7 @@ class Float8Numerics:
     out_multiple: int = 16
 
     def gemm_dtype(self, device: torch.device) -> torch.dtype:
-        """FP32 everywhere: the scales meet the FP32 accumulator, and a BF16 GEMM would round it before."""
+        """Return FP32 on every device: the scales meet the FP32 accumulator, and a BF16 GEMM would round it before."""
         del device
         return torch.float32
 

@@ -30,7 +30,7 @@ class RecentActivation:
 
     A hit needs the very same tensor object, unmodified: its version counter counts every in-place change, through views
     as well. Writes that autograd cannot see either (``x.data``, shared NumPy memory) are not seen. Inference tensors
-    have no counter and are never kept. The input is held weakly, and its quantized values go when it goes.
+    have no counter and are never cached. The input is held weakly, and its quantized values go when it goes.
     One tuple is read and replaced as a whole, so another thread can cause a miss but never a wrong hit.
     """
 
@@ -115,7 +115,7 @@ class EmulatedTensor(TorchAOBaseTensor):  # type: ignore[misc]  # torchao ships 
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Take `torch.nn.functional.linear` at once: torchao's tables and the dispatcher cost as a small layer does."""
+        """Handle `torch.nn.functional.linear` first: torchao's tables and the dispatcher cost as a small layer does."""
         if func is functional.linear:
             return _linear(*args, **(kwargs or {}))
         return super().__torch_function__(func, types, args, kwargs)
@@ -123,14 +123,15 @@ class EmulatedTensor(TorchAOBaseTensor):  # type: ignore[misc]  # torchao ships 
 
 def _check_weight(weight: Tensor, name: str, numerics: Numerics) -> None:
     if weight.dtype != torch.bfloat16:
-        raise EmulationError(f"{name}: the weight is {weight.dtype}; load the model with dtype=torch.bfloat16")
+        raise EmulationError(f"{name}: the weight is {weight.dtype}; only bfloat16 weights are emulated")
     if weight.dim() != 2:
         raise EmulationError(f"{name}: the weight has shape {tuple(weight.shape)}; only torch.nn.Linear is emulated")
     out_features, in_features = weight.shape
     if in_features % numerics.in_multiple or out_features % numerics.out_multiple:
         raise EmulationError(
             f"{name}: Linear with in_features {in_features}, out_features {out_features} does not fit; they must be"
-            f" multiples of {numerics.in_multiple} and {numerics.out_multiple}: keep this layer out of the selection"
+            f" multiples of {numerics.in_multiple} and {numerics.out_multiple}: give this layer a SkipPattern in the"
+            " selection rule"
         )
 
 
@@ -153,7 +154,7 @@ def _multiply(x: Tensor, weight: Operand, bias: Tensor | None, number_format: Nu
 
 @torch.library.custom_op("pytest_mxq::emulated_linear", mutates_args=())
 def emulated_linear(x: Tensor, values: Tensor, scale: Tensor | None, bias: Tensor | None, number_format: str) -> Tensor:
-    """The emulated Linear as one opaque operator for torch.compile.
+    """Run the emulated Linear as one opaque operator for torch.compile.
 
     A compiler that fuses keeps BF16 intermediates in FP32, and then the roundings that are the emulation do not happen.
     """

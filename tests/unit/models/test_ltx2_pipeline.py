@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from pytest_mxq.formats import built_in_formats
-from pytest_mxq.models import Recipe
+from pytest_mxq.models import ModelSource, Recipe
 from pytest_mxq.models.ltx2 import FULL_SIZE, LTX_2, TINY_SIZE, Ltx2Size, build_ltx2, save_tiny_ltx2
+from pytest_mxq.pipelines.cache import ArmStore
 from pytest_mxq.pipelines.compile import compile_blocks, repeated_blocks
 from pytest_mxq.pipelines.load import folder_digest, load_pipeline
 from pytest_mxq.pipelines.quantize import choose_layers, quantize_layers, share_copy
@@ -141,9 +142,10 @@ def test_prompts_and_negative_prompts_matter(saved: Any) -> None:
         assert not torch.equal(other.audio, video.audio)
 
 
-def test_the_vae_of_both_is_tiled(saved: Any, unsaved: Any) -> None:
-    assert saved.vae.use_tiling
-    assert unsaved.vae.use_tiling
+@pytest.mark.parametrize("random", [False, True])
+def test_the_vae_of_an_arm_is_tiled(folder: Path, *, random: bool) -> None:
+    recipe = replace(sized(TINY_SIZE), source=str(folder))
+    assert ArmStore("cpu").base(ModelSource(recipe=recipe, random=random)).pipe.vae.use_tiling
 
 
 def test_it_is_saved_alike_each_time_and_the_caller_s_random_numbers_stay(folder: Path, tmp_path: Path) -> None:

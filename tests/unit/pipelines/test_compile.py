@@ -245,9 +245,12 @@ def test_settings_are_put_back_and_the_first_error_told_when_building_fails() ->
     assert inductor_settings() == before
 
 
-def test_settings_changed_and_restored_in_between_are_no_fault() -> None:
-    with same_inductor_settings(), compiling_faithfully():
-        inductor_settings()
+def test_settings_that_are_changed_and_restored_between_the_arms_are_no_fault() -> None:
+    before = inductor_settings()
+    with same_inductor_settings():
+        with compiling_faithfully():
+            assert inductor_settings() != before
+        assert inductor_settings() == before
 
 
 def test_the_settings_cover_all_that_torchao_recommends() -> None:

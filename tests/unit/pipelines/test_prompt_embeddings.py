@@ -165,7 +165,7 @@ def test_prompts_that_the_workload_changes_are_embedded_as_it_changed_them(backe
     assert not torch.equal(generate_bf16(backend, CASE).images, first.images)
 
 
-def test_another_composition_of_the_batch_is_embedded_anew(backend: TorchBackend) -> None:
+def test_another_composition_of_the_batch_is_embedded_again(backend: TorchBackend) -> None:
     backend.arms.release()
     calls = EncoderCalls(backend.arms.base(CASE.source).pipe)
     generate_bf16(backend, CASE)
@@ -242,8 +242,8 @@ class Pipe:
 CHUNKS = (("red", "green"), ("blue", "white"), ("black",))
 
 
-def served(pipe: Any, device: str = "meta", room: Any = lambda: None) -> Any:
-    return PromptEmbeddings(pipe, device=device, free_memory=room).serving(pipe, CHUNKS)
+def served(pipe: Any, device: str = "meta", free_memory: Any = lambda: None) -> Any:
+    return PromptEmbeddings(pipe, device=device, free_memory=free_memory).serving(pipe, CHUNKS)
 
 
 def test_the_encoders_come_once_for_all_chunks_and_leave() -> None:
@@ -311,7 +311,7 @@ def test_what_a_call_does_to_its_embeddings_reaches_no_other_call() -> None:
         assert pipe.encode_prompt("red")[0].item() == 3.0
 
 
-def test_on_a_full_device_room_is_made_once_and_the_encoders_try_again() -> None:
+def test_on_a_full_device_memory_is_freed_once_and_the_encoders_try_again() -> None:
     pipe, made = Pipe(), []
     full = [True]
 
@@ -321,12 +321,12 @@ def test_on_a_full_device_room_is_made_once_and_the_encoders_try_again() -> None
         return torch.zeros(len(texts), 1)
 
     pipe.text_encoder.forward = encode  # type: ignore[method-assign]
-    with served(pipe, room=lambda: made.append("room")):
+    with served(pipe, free_memory=lambda: made.append("freed")):
         pipe.encode_prompt("red")
-    assert made == ["room"]
+    assert made == ["freed"]
     assert pipe.text_encoder.sent == ["meta", "cpu", "meta", "cpu"]
     full += [True, True]
-    with served(pipe, room=lambda: made.append("room")), pytest.raises(torch.OutOfMemoryError):
+    with served(pipe, free_memory=lambda: made.append("freed")), pytest.raises(torch.OutOfMemoryError):
         pipe.encode_prompt("green")
     assert pipe.text_encoder.sent[-1] == "cpu"
 
@@ -341,11 +341,11 @@ def test_a_pipeline_without_encode_prompt_is_left_as_it_is() -> None:
 
 
 def storages(embeddings: PromptEmbeddings) -> list[tuple[int, int]]:
-    """Of each kept result: where its prompt's embeddings lie, and its negative prompt's."""
+    """Return for each stored result where its prompt's embeddings lie, and its negative prompt's."""
     return [(prompt.data_ptr(), negative.data_ptr()) for prompt, _, (negative,) in embeddings._known.values()]
 
 
-def test_a_negative_prompt_is_kept_once_for_all_prompts_and_served_to_each_anew() -> None:
+def test_a_negative_prompt_is_stored_once_for_all_prompts_and_served_as_a_copy_to_each() -> None:
     pipe = Pipe()
     embeddings = PromptEmbeddings(pipe, device="cpu", free_memory=lambda: None)
     with embeddings.serving(pipe, (("red",), ("green",), ("orange",))):
@@ -356,10 +356,10 @@ def test_a_negative_prompt_is_kept_once_for_all_prompts_and_served_to_each_anew(
 
 
 @pytest.mark.parametrize(
-    ("device", "available", "kept"), [("cpu", 7, 0), ("cpu", 8, 3), ("meta", 15, 0), ("meta", 16, 3)]
+    ("device", "available", "stored"), [("cpu", 7, 0), ("cpu", 8, 3), ("meta", 15, 0), ("meta", 16, 3)]
 )
-def test_embeddings_for_which_the_cpu_has_no_room_end_the_gate_with_the_numbers(
-    monkeypatch: pytest.MonkeyPatch, device: str, available: int, kept: int
+def test_embeddings_that_do_not_fit_in_memory_end_the_gate_with_the_numbers(
+    monkeypatch: pytest.MonkeyPatch, device: str, available: int, stored: int
 ) -> None:
     """A result takes 4 bytes, a call's copy of it 4, and the encoder 8 where it has left the CPU meanwhile."""
     monkeypatch.setattr("pytest_mxq.pipelines.prompt_embeddings.available_bytes", lambda: available * 2**30)
@@ -368,12 +368,12 @@ def test_embeddings_for_which_the_cpu_has_no_room_end_the_gate_with_the_numbers(
     monkeypatch.setattr(pipe.text_encoder, "parameters", lambda: [SimpleNamespace(nbytes=8 * 2**30)])
     embeddings = PromptEmbeddings(pipe, device=device, free_memory=lambda: None)
     with embeddings.serving(pipe, (("red",), ("green",), ("black",))):
-        if kept:
+        if stored:
             pipe.encode_prompt(["red"])
         else:
             with pytest.raises(Stop, match=rf"0 chunks .* {available + 1}\.0 GiB .* {available}\.0 GiB are available"):
                 pipe.encode_prompt(["red"])
-    assert len(embeddings._known) == kept
+    assert len(embeddings._known) == stored
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Whether what was compiled runs compiled: torch.compile's real counters and profiles."""
+"""Proof that a compiled arm runs compiled, on torch.compile's real counters and profiles."""
 
 from collections.abc import Iterator
 

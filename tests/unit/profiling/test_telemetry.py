@@ -71,7 +71,7 @@ def nvml() -> FakeNvml:
 @pytest.fixture
 def telemetry(nvml: FakeNvml) -> Any:
     with open_telemetry(GPU, nvml) as opened:
-        assert opened.before_start() == ""
+        assert opened.before_start() is None
         yield opened
 
 
@@ -79,7 +79,7 @@ def test_a_quiet_round_is_fine_and_summed_up(nvml: FakeNvml, telemetry: Telemetr
     for temperature, clock in ((61, 1890), (65, 1905)):
         nvml.answers |= {"Temperature": temperature, "ClockInfo": clock}
         nvml.answers["TotalEnergyConsumption"] += 700_000
-        assert telemetry.inspect() == ""
+        assert telemetry.inspect() is None
     summary = telemetry.summary()
     assert (summary.rounds, summary.throttle_share, summary.sw_power_cap_share) == (2, 0.0, 0.0)
     assert (summary.temperature_max_c, summary.sm_clock_mhz, summary.energy_joules) == (65, (1890, 1905), 1400.0)
@@ -91,7 +91,7 @@ def test_every_slowdown_voids_the_round_by_name(nvml: FakeNvml, telemetry: Telem
     nvml.answers["CurrentClocksEventReasons"] = event | 0x200  # and a bit that this module does not know
     assert telemetry.inspect() == f"clock event {event.name}"
     nvml.answers["CurrentClocksEventReasons"] = 0
-    assert telemetry.inspect() == ""
+    assert telemetry.inspect() is None
     assert telemetry.summary().throttle_share == 0.5
 
 
@@ -106,13 +106,13 @@ def test_the_slowdowns_are_those_of_nvml_h() -> None:
 @pytest.mark.parametrize("event", [0x0, 0x1, 0x2, ClockEvent.SW_POWER_CAP, 0x10, 0x100])
 def test_other_clock_events_void_nothing(nvml: FakeNvml, telemetry: Telemetry, event: int) -> None:
     nvml.answers["CurrentClocksEventReasons"] = event
-    assert telemetry.inspect() == ""
+    assert telemetry.inspect() is None
 
 
 def test_the_software_power_cap_is_recorded(nvml: FakeNvml, telemetry: Telemetry) -> None:
     nvml.answers["CurrentClocksEventReasons"] = 0x4
     nvml.violations[0] = 2_500_000_000
-    assert telemetry.inspect() == ""
+    assert telemetry.inspect() is None
     summary = telemetry.summary()
     assert (summary.sw_power_cap_share, summary.power_capped_seconds, summary.throttle_share) == (1.0, 2.5, 0.0)
 
@@ -120,16 +120,16 @@ def test_the_software_power_cap_is_recorded(nvml: FakeNvml, telemetry: Telemetry
 def test_thermal_violation_time_within_a_round_voids_that_round_alone(nvml: FakeNvml, telemetry: Telemetry) -> None:
     nvml.violations[1] = 30_000_000
     assert telemetry.inspect() == "thermal violation time rose by 30 ms"
-    assert telemetry.inspect() == ""
+    assert telemetry.inspect() is None
     assert telemetry.summary().throttle_share == 0.5
 
 
 def test_what_happened_before_the_start_voids_nothing(nvml: FakeNvml, telemetry: Telemetry) -> None:
     nvml.violations[1] = 30_000_000
-    assert telemetry.inspect() != ""
+    assert telemetry.inspect() is not None
     nvml.violations[1] = 60_000_000
-    assert telemetry.before_start() == ""
-    assert telemetry.inspect() == ""
+    assert telemetry.before_start() is None
+    assert telemetry.inspect() is None
     assert (telemetry.summary().rounds, telemetry.summary().throttle_share) == (1, 0.0)
 
 
@@ -152,15 +152,15 @@ def test_a_changed_mode_is_told_before_the_start_and_in_a_round(
 @pytest.mark.parametrize(
     ("pids", "reason"),
     [
-        ([], ""),
-        ([os.getpid()], ""),
+        ([], None),
+        ([os.getpid()], None),
         ([os.getpid(), 7], "another process computes on the GPU: 7"),
-        ([7], ""),  # this process, under its number outside of a container
+        ([7], None),  # this process, under its number outside of a container
         ([7, 8], "another process computes on the GPU: 7, 8"),
     ],
 )
 def test_another_process_on_the_gpu_is_told_before_the_start_and_in_a_round(
-    nvml: FakeNvml, pids: list[int], reason: str
+    nvml: FakeNvml, pids: list[int], reason: str | None
 ) -> None:
     nvml.answers["ComputeRunningProcesses"] = [SimpleNamespace(pid=pid) for pid in pids]
     with open_telemetry(GPU, nvml) as opened:
@@ -172,7 +172,7 @@ def test_another_process_on_the_gpu_is_told_before_the_start_and_in_a_round(
 def test_every_question_may_stay_unanswered(nvml: FakeNvml, question: str) -> None:
     del nvml.answers[question]
     with open_telemetry(GPU, nvml) as opened:
-        assert (opened.before_start(), opened.inspect()) == ("", "")
+        assert (opened.before_start(), opened.inspect()) == (None, None)
         assert opened.summary().rounds == 1
 
 
@@ -180,7 +180,7 @@ def test_a_gpu_that_answers_nothing_says_nothing(nvml: FakeNvml) -> None:
     nvml.answers.clear()
     nvml.violations.clear()
     with open_telemetry(GPU, nvml) as opened:
-        assert (opened.before_start(), opened.inspect()) == ("", "")
+        assert (opened.before_start(), opened.inspect()) == (None, None)
         summary = opened.summary()
     assert (summary.throttle_share, summary.sw_power_cap_share, summary.power_capped_seconds) == (None, None, None)
     assert (summary.temperature_max_c, summary.sm_clock_mhz, summary.energy_joules) == (None, None, None)
@@ -197,7 +197,7 @@ def test_violation_times_alone_tell_the_throttle_share(nvml: FakeNvml) -> None:
 
 def test_a_lost_gpu_is_told(nvml: FakeNvml, telemetry: Telemetry) -> None:
     nvml.answers.clear()
-    assert "the GPU's ECC mode changed from [1, 1] to None" in telemetry.inspect()
+    assert "the GPU's ECC mode changed from [1, 1] to None" in str(telemetry.inspect())
 
 
 def test_a_slice_asks_its_board_where_it_has_no_answer_itself(nvml: FakeNvml) -> None:
@@ -216,7 +216,7 @@ def test_a_slice_asks_its_board_where_it_has_no_answer_itself(nvml: FakeNvml) ->
 
     nvml.answer = answer  # type: ignore[method-assign]
     with open_telemetry(GPU, nvml) as opened:
-        assert opened.before_start() == ""
+        assert opened.before_start() is None
         nvml.answers["CurrentClocksEventReasons"] = 0x40
         assert opened.inspect() == "clock event HW_THERMAL_SLOWDOWN"
 
@@ -229,7 +229,7 @@ def test_without_nvml_there_is_nothing_to_say(nvml: FakeNvml, broken: str) -> No
         kind="cuda", name="X", capability=None, slug="x", total_memory_gib=None, facts={"uuid": "unknown"}
     )
     with open_telemetry(found, nvml) as opened:
-        assert (opened.before_start(), opened.inspect()) == ("", "")
+        assert (opened.before_start(), opened.inspect()) == (None, None)
         assert opened.summary().throttle_share is None
 
 
@@ -264,7 +264,7 @@ def test_a_parent_that_waits_is_no_stranger_and_anybody_else_is(nvml: FakeNvml) 
     with open_telemetry(GPU, nvml) as telemetry:
         assert telemetry.before_start() == "another process computes on the GPU: 7"
     with open_telemetry(GPU, nvml, known=(7,)) as telemetry:
-        assert telemetry.before_start() == ""
+        assert telemetry.before_start() is None
         assert telemetry.own_number() == os.getpid()
     nvml.answers["ComputeRunningProcesses"] = [SimpleNamespace(pid=7), SimpleNamespace(pid=8), SimpleNamespace(pid=9)]
     with open_telemetry(GPU, nvml, known=(7,)) as telemetry:  # one of 8 and 9 is this process, under another number

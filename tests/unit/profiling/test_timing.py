@@ -1,4 +1,4 @@
-"""Warm-up, rounds and sessions on a fake clock."""
+"""Warm-up, rounds and sessions on a fake clock, and torch.compile's real counters and profiles."""
 
 import gc
 import itertools
@@ -57,20 +57,20 @@ class FakeDevice:
         return run
 
 
-def fine() -> str:
-    return ""
+def fine() -> None:
+    """Find nothing wrong with a round."""
 
 
-def reasons(*texts: str) -> Callable[[], str]:
-    """Gives each text once, then nothing more to complain of."""
+def reasons(*texts: str | None) -> Callable[[], str | None]:
+    """Return each text once, then None for every later round."""
     source = iter(texts)
-    return lambda: next(source, "")
+    return lambda: next(source, None)
 
 
 def pairs(
     device: FakeDevice,
     *,
-    inspect: Callable[[], str] = fine,
+    inspect: Callable[[], str | None] = fine,
     noise: float = 0.0,
     seed: int = 0,
     quantized: float = 1.0,
@@ -235,8 +235,8 @@ def test_noisy_rounds_end_when_the_time_is_up() -> None:
 
 
 def test_a_voided_round_does_not_count_and_is_repeated_in_its_order() -> None:
-    samples = pairs(FakeDevice(), inspect=reasons("", "hot"))
-    assert [round_.voided for round_ in samples.rounds] == ["", "hot", "", "", "", "", ""]
+    samples = pairs(FakeDevice(), inspect=reasons(None, "hot"))
+    assert [round_.voided for round_ in samples.rounds] == [None, "hot", None, None, None, None, None]
     assert samples.voided == ("hot",)
     assert (len(samples.bf16), len(samples.quantized)) == (6, 6)
     assert samples.rounds[1].order is samples.rounds[2].order
@@ -245,12 +245,12 @@ def test_a_voided_round_does_not_count_and_is_repeated_in_its_order() -> None:
 
 
 def test_two_voided_rounds_of_eight_are_borne() -> None:
-    samples = pairs(FakeDevice(), inspect=reasons("", "", "", "hot", "", "", "hot"))
+    samples = pairs(FakeDevice(), inspect=reasons(None, None, None, "hot", None, None, "hot"))
     assert (samples.voided_share, samples.disturbed, len(samples.bf16)) == (0.25, False, 6)
 
 
 def test_more_than_a_quarter_voided_ends_it() -> None:
-    samples = pairs(FakeDevice(), inspect=reasons("", "hot", "", "hot", "", "", "hot"))
+    samples = pairs(FakeDevice(), inspect=reasons(None, "hot", None, "hot", None, None, "hot"))
     assert (len(samples.rounds), len(samples.bf16), samples.disturbed) == (7, 4, True)
 
 
@@ -260,7 +260,7 @@ def test_if_every_round_is_voided_the_third_ends_it() -> None:
 
 
 def test_more_than_a_quarter_voided_late_ends_it_too() -> None:
-    samples = pairs(FakeDevice(), inspect=reasons(*[""] * 10, *["hot"] * 4), noise=0.2)
+    samples = pairs(FakeDevice(), inspect=reasons(*[None] * 10, *["hot"] * 4), noise=0.2)
     assert (len(samples.bf16), len(samples.voided), samples.disturbed) == (10, 4, True)
 
 
@@ -275,10 +275,9 @@ def test_an_alpha_without_interval_is_refused_before_anything_runs() -> None:
 def test_inspection_is_off_the_clock_and_once_a_round() -> None:
     device = FakeDevice()
 
-    def inspect() -> str:
+    def inspect() -> None:
         device.log.append("inspect")
         device.time += 1000.0
-        return ""
 
     samples = pairs(device, inspect=inspect)
     assert device.log.count("inspect") == len(samples.rounds) == 6
@@ -302,7 +301,7 @@ def test_a_recompile_in_a_round_voids_it() -> None:
         device.clock,
         sampling=Sampling(alpha=0.05),
         seed=0,
-        inspect=reasons("", "", "hot"),
+        inspect=reasons(None, None, "hot"),
     )
     assert samples.voided == ("torch.compile compiled 1 graphs and gave up 0 frames; hot",)
     assert samples.rounds[2].voided
@@ -327,7 +326,7 @@ def test_a_fall_back_to_eager_at_the_recompile_limit_voids_the_round() -> None:
 
 def test_a_session_takes_eight_rounds_that_count() -> None:
     device = FakeDevice()
-    session = time_session(device.workload("run", [1.0]), device.clock, inspect=reasons("hot", "", "hot"))
+    session = time_session(device.workload("run", [1.0]), device.clock, inspect=reasons("hot", None, "hot"))
     assert session.seconds == pytest.approx([1.0] * 8)
     assert session.voided == ("hot", "hot")
     assert (session.voided_share, session.disturbed) == (0.2, False)
@@ -335,5 +334,5 @@ def test_a_session_takes_eight_rounds_that_count() -> None:
 
 def test_a_session_with_more_than_a_quarter_voided_ends() -> None:
     device = FakeDevice()
-    session = time_session(device.workload("run", [1.0]), device.clock, inspect=reasons("", "hot", "hot", "hot"))
+    session = time_session(device.workload("run", [1.0]), device.clock, inspect=reasons(None, "hot", "hot", "hot"))
     assert (len(session.seconds), len(session.voided), session.disturbed) == (1, 3, True)

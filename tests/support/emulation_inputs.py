@@ -1,4 +1,4 @@
-"""Linears, activations and what torchao makes of them, for tests of the emulated numerics."""
+"""Activations, Linears and parametrizations for the tests of emulated numerics."""
 
 import copy
 from fractions import Fraction

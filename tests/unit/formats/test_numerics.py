@@ -1,4 +1,4 @@
-"""Emulated numerics against each format's definition and torchao's own primitives, to the bit."""
+"""Emulated activations against each format's definition and torchao's own primitives, bit by bit."""
 
 from bisect import bisect_left
 from fractions import Fraction
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from emulation_examples import (
+from emulation_inputs import (
     ALL,
     BF16,
     E2M1,

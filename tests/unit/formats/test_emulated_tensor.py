@@ -1,4 +1,4 @@
-"""Linears with emulated weights: against torchao to the bit, copied, moved, compiled, and refused."""
+"""Emulated weights and Linears: torchao's values, cached activations, copies, devices, compilers, guards."""
 
 import copy
 import gc
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from emulation_examples import (
+from emulation_inputs import (
     ALL,
     BF16,
     FP32,
@@ -35,8 +35,6 @@ from pytest_mxq.formats.emulation import numerics
 from pytest_mxq.formats.emulation import tensor as emulate
 from pytest_mxq.formats.emulation.numerics import NumberFormat
 from pytest_mxq.formats.emulation.tensor import EmulatedTensor, EmulationConfig, EmulationError, RecentActivation
-
-# weights
 
 
 @ALL
@@ -191,7 +189,7 @@ def test_a_non_contiguous_activation_gives_the_same(number_format: NumberFormat)
 
 
 class Counting:
-    """Counts quantizations of a format that it otherwise leaves as they are."""
+    """Counter of quantizations that changes none of them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -237,7 +235,7 @@ def test_an_input_changed_in_place_is_quantized_again(counting: Counting, change
     assert counting.count == 3
 
 
-def test_inference_tensors_have_no_version_and_are_never_kept(counting: Counting) -> None:
+def test_inference_tensors_have_no_version_and_are_never_cached(counting: Counting) -> None:
     layer = emulated(linear(), NumberFormat.MXFP8)
     with torch.inference_mode():
         x = normal(8, 192)
@@ -266,14 +264,14 @@ def test_each_format_and_dtype_has_its_own_values() -> None:
     assert recent.quantize(x, NumberFormat.MXFP4, FP32).values.dtype == FP32
 
 
-def test_the_kept_values_go_with_the_input() -> None:
+def test_the_cached_values_go_with_the_input() -> None:
     recent, x = RecentActivation(), normal(8, 192)
-    kept = weakref.ref(recent.quantize(x, NumberFormat.MXFP8, BF16).values)
+    cached = weakref.ref(recent.quantize(x, NumberFormat.MXFP8, BF16).values)
     gc.collect()
-    assert kept() is not None
+    assert cached() is not None
     del x
     gc.collect()
-    assert kept() is None
+    assert cached() is None
 
 
 # copies, devices, compilers
@@ -357,7 +355,7 @@ def test_an_unfit_linear_is_refused_with_its_shape_and_the_rule(
 
 
 def test_a_weight_that_is_not_bf16_is_refused() -> None:
-    with pytest.raises(EmulationError, match=r"mxfp8: the weight is torch.float32; load the model with dtype="):
+    with pytest.raises(EmulationError, match=r"mxfp8: the weight is torch.float32; only bfloat16"):
         emulated(linear().float(), NumberFormat.MXFP8)
 
 

@@ -1,4 +1,4 @@
-"""What the built-in formats build: torchao's configurations, and the emulation of the same name."""
+"""Each built-in format: its emulation takes the same shapes, its native configuration is torchao's."""
 
 import pytest
 from torchao.core.config import AOBaseConfig
