@@ -104,7 +104,7 @@ class ReportPlugin:
             return None
         word = STATUS.get(record["outcome"], str(record["outcome"]).upper())
         category, letter = ("failed", "F") if report.when == "call" else ("error", "E")
-        return category, letter, (word, {"red": True})
+        return category, letter, word
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
