@@ -73,5 +73,5 @@ def mxq_pipeline(request: pytest.FixtureRequest) -> MxqPipeline:
 
 @pytest.fixture
 def mxq_prompt() -> Any:
-    """The prompt (a list of prompts where batch_size is above 1)."""
+    """Give the prompt (a list of prompts where batch_size is above 1)."""
     return InertPrompt()

@@ -40,6 +40,13 @@ _MARKER = (
     "the test's workload runs on, and the settings of its case"
 )
 
+# torchao 0.18 has an invalid escape sequence, reported when the module is compiled at its first import; under
+# filterwarnings = error a test module that imports torchao or diffusers would fail. Python 3.11: DeprecationWarning.
+_FILTERS = (
+    "ignore:.*invalid escape sequence:SyntaxWarning:.*torchao",
+    "ignore:.*invalid escape sequence:DeprecationWarning:.*torchao",
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options and their ini twins."""
@@ -67,7 +74,9 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the markers, and register the active plugin object if it was asked for."""
+    """Declare the markers and warning filters, and register the active plugin object if it was asked for."""
+    for line in _FILTERS:
+        config.addinivalue_line("filterwarnings", line)
     config.addinivalue_line("markers", _MARKER)
     is_active = _is_asked_for(config) and not config.option.help
     for line in _gate_markers(config, is_active=is_active):

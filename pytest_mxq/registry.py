@@ -55,7 +55,7 @@ class Registry(Generic[T]):
         """Put an entry in the place of the one of its name.
 
         Raises:
-            UnknownNameError: there is none.
+            UnknownNameError: no entry has this name.
         """
         check_name(self._what, entry.name, self._entries)
         self._entries[entry.name] = entry
@@ -64,7 +64,7 @@ class Registry(Generic[T]):
         """Return the entry of a name.
 
         Raises:
-            UnknownNameError: there is none; lists the choices and the closest one.
+            UnknownNameError: no entry has this name; lists the choices and the closest one.
         """
         check_name(self._what, name, self._entries)
         return self._entries[name]

@@ -1,4 +1,4 @@
-"""Timing and weighing arms: compiled under one configuration, warm, watched, with nothing else in the timed region."""
+"""Time arms and measure their memory: compiled under one configuration, warm, nothing else in the timed region."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class TimedBf16:
 
 
 class TorchBenchmark:
-    """Times and weighs the arms of a session's backend.
+    """Measures time and memory of the arms of a session's backend.
 
     Args:
         backend: whose arms.

@@ -70,7 +70,7 @@ class TorchBackend:
             )
 
     def free_gib(self, case: Case) -> float | None:
-        """What the device has for a case's arms, what this process holds for others' included, GiB.
+        """Return what the device has free for a case's arms, what this process holds for others' included, GiB.
 
         None where its model is loaded already, and on a CPU.
         """
@@ -172,7 +172,7 @@ def _outputs(case: Case, arm: Arm, generated: Generated) -> GeneratedOutputs:
 
 
 def observed_identity(case: Case, weights: str, generated: Generated, *, execution: str) -> Identity:
-    """What was observed while a case was generated."""
+    """Return what was observed while a case was generated."""
     height, width = generated.images.shape[-2:]
     calls: tuple[dict[str, Any], ...] = generated.calls
     return Identity(

@@ -51,7 +51,7 @@ class GeneratedOutputs:
 
     @property
     def audio(self) -> Audio | None:
-        """Return the audio of the videos; None where there is none."""
+        """Return the audio of the videos; None without any."""
         return self.video.audio if self.video is not None else None
 
     def frames_of(self, index: int) -> torch.Tensor:

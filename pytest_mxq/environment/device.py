@@ -34,7 +34,7 @@ class Device:
         slug: Folder name of this kind of device, such as `nvidia-b200-sm100` or `cpu-x86-64`.
         total_memory_gib: Memory of the GPU or of its MIG slice in GiB; None on a CPU or if the driver does not tell.
         facts: Raw facts. GPU: driver, uuid, pci, mig, ecc, order, and whatever else the driver answered
-            (power limits in W, clocks in MHz). CPU: isa, no_gpu (why there is none), and the variables that
+            (power limits in W, clocks in MHz). CPU: isa, no_gpu (why no GPU is used), and the variables that
             limit the instruction set.
     """
 

@@ -38,7 +38,7 @@ class NvmlSession:
         return as_text(self.ask(question, *arguments))
 
     def number(self, question: str, *arguments: object) -> int | None:
-        """Return an integer from 0 on; None where the answer is none."""
+        """Return an integer from 0 on; None for any other answer."""
         return as_number(self.ask(question, *arguments))
 
     def pair(self, question: str, *arguments: object) -> tuple[int, int] | None:

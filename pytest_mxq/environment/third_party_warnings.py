@@ -11,20 +11,26 @@ _HARMLESS = (
 )
 
 
+_HARMLESS_AT_IMPORT = (
+    # torchao 0.18 has an invalid escape sequence in a docstring. Where a module is compiled at its first import, as
+    # after pip install --no-compile, this is a SyntaxWarning, before Python 3.12 a DeprecationWarning; under
+    # filterwarnings = error it becomes a SyntaxError.
+    ("", SyntaxWarning),
+    (".*invalid escape sequence", DeprecationWarning),
+)
+
+
 @contextmanager
 def silence_third_party_warnings() -> Iterator[None]:
-    """Silence these loggers below ERROR meanwhile, and keep a SyntaxWarning of an import from becoming an error.
-
-    torchao 0.18 has an invalid escape in a docstring; where it is compiled at first import, under Python 3.12 or newer
-    and ``filterwarnings = error``, the import would fail.
-    """
+    """Let these loggers report errors alone meanwhile, and keep a warning of the compiler from failing an import."""
     loggers = [logging.getLogger(name) for name in _HARMLESS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
+            for message, category in _HARMLESS_AT_IMPORT:
+                warnings.filterwarnings("ignore", message, category)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

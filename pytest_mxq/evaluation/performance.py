@@ -56,7 +56,7 @@ class Sessions:
     """The stored sessions that are comparable with this run, the newest last.
 
     Attributes:
-        why_not: what sets the newest of the others apart, in brackets; None where there is none.
+        why_not: what sets the newest of the others apart, in brackets; None where all are usable.
     """
 
     usable: tuple[TimingSession, ...]
@@ -207,7 +207,7 @@ class PerformanceStrategy:
         """BF16's peak, stored or measured now, and where it comes from; nothing where no bound compares with it.
 
         Raises:
-            Stop: a stored one is wanted, and there is none.
+            Stop: a stored one is wanted, and none fits.
         """
         if bound.max_ratio is None:
             return None, None
@@ -225,7 +225,7 @@ class PerformanceStrategy:
         return Bf16Peak(gib=peak.allocated_gib, source=identity), ReferenceNote(mode="live", reason=reason)
 
     def _find_sessions(self, job: Job) -> Sessions:
-        """The stored sessions of this hardware, software, Inductor configuration and execution."""
+        """Return the stored sessions of this hardware, software, Inductor configuration and execution."""
         if job.manifest is None or self.mode is Reference.LIVE:
             return Sessions(usable=(), why_not=None)
         here = timing_fingerprint(self.fingerprint, self.benchmark.inductor_digest())
@@ -256,7 +256,7 @@ _TIMING_FACTS = ("power_limit_w", "max_sm_clock_mhz", "max_memory_clock_mhz", "p
 
 
 def timing_fingerprint(fingerprint: Fingerprint, inductor: str) -> Fingerprint:
-    """The fingerprint of a timing session: Inductor's configuration and the GPU's limits belong to it."""
+    """Return the fingerprint of a timing session: Inductor's configuration and the GPU's limits belong to it."""
     limits = {name: fingerprint.recorded[name] for name in _TIMING_FACTS if name in fingerprint.recorded}
     return Fingerprint(hard={**fingerprint.hard, **limits, "inductor": inductor}, recorded=fingerprint.recorded)
 

@@ -110,7 +110,7 @@ class RefreshStrategy(Generic[O]):
         return f"{case.recipe.name}/{case.name}: {len(sessions)} timing sessions"
 
     def _sessions(self, case: Case, workload: Workload, generated: Identity) -> tuple[TimingSession, ...]:
-        """The stored sessions that are still of this case, and a new one where it is timed."""
+        """Return the stored sessions that are still of this case, and a new one where it is timed."""
         if self.benchmark is not None and case.is_timed:
             return self._with_kept(case, self._timed(case, workload))
         old = self._old_manifest(case)
@@ -121,7 +121,7 @@ class RefreshStrategy(Generic[O]):
         )
 
     def _with_kept(self, case: Case, timed: TimedBf16) -> tuple[TimingSession, ...]:
-        """A new session behind the stored ones of the same run on the same weights; others are worth nothing."""
+        """Return the stored sessions of the same run on the same weights, and a new one behind them."""
         old = self._old_manifest(case)
         if old is None:
             return (self._as_session(timed),)
@@ -162,19 +162,19 @@ class RefreshStrategy(Generic[O]):
         )
 
     def _selections(self, case: Case) -> dict[str, Selection]:
-        """The layers that each format would quantize; a format that would quantize none has no entry."""
+        """Return the layers that each format would quantize; a format that would quantize none has no entry."""
         chosen = {kind.name: self.backend.selection(case, kind) for kind in self.formats}
         return {name: selection for name, selection in chosen.items() if selection is not None}
 
     def _old_manifest(self, case: Case) -> Manifest | None:
-        """What is stored now, whatever became of its images: timing sessions outlive a damaged one."""
+        """Return what is stored now, whatever became of its images: timing sessions outlive a damaged one."""
         try:
             return self.store.load(case.recipe.name, case.name)
         except (BaselineMissingError, BaselineInvalidError):
             return None
 
     def _old_baseline(self, case: Case) -> tuple[Manifest, O] | str:
-        """What is stored now, or why it cannot be compared with."""
+        """Return what is stored now, or why it cannot be compared with."""
         try:
             manifest = self.store.load(case.recipe.name, case.name)
             images = self.store.read_outputs(manifest) if manifest.outputs else []
@@ -231,13 +231,13 @@ KEPT_SESSIONS = 8
 
 
 def _timeless(observed: Identity, old: Manifest) -> Identity:
-    """An identity with the stored prompts, seed and execution of the images: they change no time."""
+    """Return an identity with the stored prompts, seed and execution of the images: they change no time."""
     stored = old.identity
     return msgspec.structs.replace(observed, prompts=stored.prompts, seed=stored.seed, execution=stored.execution)
 
 
 def _newest(sessions: tuple[TimingSession, ...]) -> tuple[TimingSession, ...]:
-    """The newest eight sessions of each fingerprint, in their order."""
+    """Return the newest eight sessions of each fingerprint, in their order."""
     kept: list[TimingSession] = []
     counts: dict[str, int] = {}
     for session in reversed(sessions):

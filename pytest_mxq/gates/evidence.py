@@ -67,7 +67,7 @@ class StoredSelection(Protocol):
 def judge_evidence(
     evidence: Evidence, *, min_share: float, stored: StoredSelection | None
 ) -> tuple[Outcome, str] | None:
-    """What is wrong with an arm's evidence; None if it is quantized as it should be.
+    """Return what is wrong with an arm's evidence; None if it is quantized as it should be.
 
     Args:
         evidence: what the arm holds.

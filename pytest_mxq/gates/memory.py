@@ -67,7 +67,7 @@ def decide_memory(memory: MemoryFacts, bound: MemoryBound) -> tuple[Outcome, str
     (<Outcome.PASS: 'pass'>, 'peak 0.556 of BF16 <= 0.600 (15.00 of 27.00 GiB), reserved 16.50 GiB')
 
     Raises:
-        MxqError: a bound compares with BF16, which was not measured; or a peak that is none.
+        MxqError: a bound compares with BF16, which was not measured; or a peak that is not a positive number.
     """
     if not (isfinite(memory.peak_gib) and memory.peak_gib > 0):
         raise MxqError(f"the quantized arm's peak memory came out as {memory.peak_gib} GiB")

@@ -257,7 +257,7 @@ def estimate_stored(
 
 
 def speedup_process_sd(sessions: Sequence[Sequence[float]], *, alpha: float) -> float:
-    """The `process_sd` that K stored sessions of one arm justify for a live speedup; never under the default.
+    """Return the `process_sd` that K stored sessions of one arm justify for a live speedup; never under the default.
 
     A speedup carries the process of two arms, hence `sqrt(2) sd_k(ln med b_k)`; an sd of K values is itself uncertain,
     hence times `t_{K-1,1-alpha} / z_{1-alpha}`. The default stays the least, because BF16 sessions do not show the

@@ -168,7 +168,7 @@ def _process_sd_source(found: SpeedEstimate, sessions: int) -> str:
 
 
 def _sentence(facts: SpeedFacts, bound: SpeedBound, outcome: Outcome) -> str:
-    """What was found; where it stays within the resolution, what that comes from; where that decides, what helps."""
+    """Say what was found; within the resolution also what that comes from, and where it decides what helps."""
     sign = {Outcome.REGRESSION: "<", Outcome.PASS: ">=", Outcome.MARGINAL: "about"}.get(outcome, "not told from")
     parts = [
         f"{facts.speedup:.3f}x {sign} {bound.speedup:.3f}x",
@@ -184,7 +184,7 @@ def _sentence(facts: SpeedFacts, bound: SpeedBound, outcome: Outcome) -> str:
 
 
 def _what_helps(facts: SpeedFacts, bound: SpeedBound) -> str:
-    """What could decide an inconclusive speedup: it depends on what made its interval wide."""
+    """Say what could decide an inconclusive speedup: it depends on what made its interval wide."""
     widest, z = marginal_half_width(facts.alpha), NormalDist().inv_cdf(1 - facts.alpha)
     process, floor = z * facts.process_sd, z * DEFAULT_PROCESS_SD
     distance = abs(log(facts.speedup / bound.speedup))

@@ -38,7 +38,7 @@ class ReferenceNote:
     Attributes:
         mode: "stored" or "live".
         reason: one sentence.
-        manifest: path of the stored baseline's manifest; None where there is none.
+        manifest: path of the stored baseline's manifest; None without one.
         drift: largest LPIPS between a stored image and the same image regenerated in this run.
         noise_repeat: LPIPS of BF16 against BF16 repeated, as stored at refresh.
         noise_compiled: LPIPS of BF16 eager against BF16 compiled, as stored at refresh.

@@ -155,7 +155,7 @@ def save_tiny_flux(folder: Path) -> None:
     tokenizer, tokenizer_2 = clip_tokenizer(), t5_tokenizer()
     with seeded():
         parts = _parts(TINY_SIZE)
-        encoder = CLIPTextModel(_tiny_clip(tokenizer))
+        encoder = CLIPTextModel(_tiny_text_encoder(tokenizer))
         encoder_2 = T5EncoderModel(_tiny_t5(len(tokenizer_2)))
     strengthen_blocks(parts["transformer"])
     pipe = FluxPipeline(
@@ -164,7 +164,7 @@ def save_tiny_flux(folder: Path) -> None:
     save_pipeline(pipe, folder)
 
 
-def _tiny_clip(tokenizer: Any) -> Any:
+def _tiny_text_encoder(tokenizer: Any) -> Any:
     from transformers import CLIPTextConfig
 
     width = TINY_SIZE.transformer["pooled_projection_dim"]

@@ -44,7 +44,7 @@ class _Layout:
         return self.margin + column * (self.tile[0] + self.margin)
 
     def block(self, lines: list[str]) -> int:
-        """The height of some lines of text with the margin under them."""
+        """Return the height of some lines of text with the margin under them."""
         return len(lines) * self.line + self.margin if lines else 0
 
 
@@ -69,7 +69,7 @@ def write_comparison(path: Path, *, reference: "Image", quantized: "Image", labe
     if reference.size != quantized.size:
         raise ComparisonError(
             f"the reference image is {reference.width}x{reference.height} pixels and the quantized one "
-            f"{quantized.width}x{quantized.height}; nothing is resized. Refresh the baseline or mend the workload."
+            f"{quantized.width}x{quantized.height}; nothing is resized. Refresh the baseline or fix the workload."
         )
     _save(_compose(reference.convert("RGB"), quantized.convert("RGB"), label, caption), path)
 
@@ -87,11 +87,11 @@ def _compose(reference: "Image", quantized: "Image", label: str, caption: str) -
     height = top + layout.tile[1] + layout.margin + layout.block(below)
 
     sheet = Image.new("RGB", (layout.width, height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
+    canvas = ImageDraw.Draw(sheet)
     for column, image in enumerate((reference, quantized, _difference(reference, quantized))):
         sheet.paste(image.resize(layout.tile, Image.Resampling.NEAREST), (layout.left(column), top))
-        _write(draw, layout, (layout.left(column), layout.margin), headers[column], _INK)
-    _write(draw, layout, (layout.margin, top + layout.tile[1] + layout.margin), below, _MUTED)
+        _write(canvas, layout, (layout.left(column), layout.margin), headers[column], _INK)
+    _write(canvas, layout, (layout.margin, top + layout.tile[1] + layout.margin), below, _MUTED)
     return sheet
 
 
@@ -110,7 +110,7 @@ def _difference(reference: "Image", quantized: "Image") -> "Image":
 
 
 def _wrap(text: str, width: int, font: "FreeTypeFont | ImageFont") -> list[str]:
-    """The text in lines of at most ``width`` pixels; words longer than a line are cut."""
+    """Return the text in lines of at most ``width`` pixels; words longer than a line are cut."""
     lines: list[str] = []
     for paragraph in text.splitlines():
         columns = len(paragraph) or 1
@@ -120,9 +120,9 @@ def _wrap(text: str, width: int, font: "FreeTypeFont | ImageFont") -> list[str]:
     return lines
 
 
-def _write(draw: "ImageDraw", layout: _Layout, at: tuple[int, int], lines: list[str], colour: str) -> None:
+def _write(canvas: "ImageDraw", layout: _Layout, at: tuple[int, int], lines: list[str], colour: str) -> None:
     for row, line in enumerate(lines):
-        draw.text((at[0], at[1] + row * layout.line), line, fill=colour, font=layout.font)
+        canvas.text((at[0], at[1] + row * layout.line), line, fill=colour, font=layout.font)
 
 
 def _save(sheet: "Image", path: Path) -> None:

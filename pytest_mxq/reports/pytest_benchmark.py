@@ -18,7 +18,7 @@ class VirtualClock:
         self._now = 0.0
 
     def __call__(self) -> float:
-        """The time, in seconds."""
+        """Return the time, in seconds."""
         return self._now
 
     def advance(self) -> None:

@@ -115,7 +115,7 @@ class ReportPlugin:
             return None
         word = word_of(from_record(record).outcome).upper()
         category, letter = ("failed", "F") if report.when == "call" else ("error", "E")
-        return category, letter, (word, {"red": True})
+        return category, letter, word
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -66,7 +66,7 @@ def _program(started_in: Path) -> tuple[str, ...]:
 
 
 def _kept(arguments: list[str]) -> Iterator[str]:
-    """The options that belong to every run of this command, in their own spelling."""
+    """Yield the options that belong to every run of this command, in their own spelling."""
     words = iter(arguments)
     for word in words:
         name, equals, _ = word.partition("=")

@@ -1,4 +1,4 @@
-"""Timing and weighing the demo's arms on a fake clock: first calls, sessions, peaks."""
+"""Time and memory of the demo's arms on a fake clock: first calls, sessions, peaks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_first_calls_are_the_process_s_and_not_those_of_a_later_gate(shared: Tor
     assert again.first_call == first.first_call
 
 
-def test_memory_cannot_be_weighed_on_a_cpu_and_says_so(shared: TorchBackend, time: FakeTime) -> None:
+def test_memory_cannot_be_measured_on_a_cpu_and_says_so(shared: TorchBackend, time: FakeTime) -> None:
     benchmark = make_benchmark(shared, time)
     case = demo_case()
     with pytest.raises(Exception, match="CUDA"):
@@ -82,7 +82,7 @@ def measurer(
     return make_benchmark(shared, time), case
 
 
-def test_each_arm_is_weighed_without_the_weights_of_the_other(
+def test_each_arm_is_measured_without_the_weights_of_the_other(
     shared: TorchBackend, time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     benchmark, case = measurer(shared, time, monkeypatch, resident=0.05)

@@ -260,7 +260,7 @@ def test_videos_equal_to_the_bit_are_not_quantized_unless_their_audio_differs(ba
     assert not outputs.equals(replace(outputs, video=louder))
 
 
-def test_a_shot_survives_the_store_to_the_bit(backend: TorchBackend) -> None:
+def test_outputs_survive_the_store_bit_identical(backend: TorchBackend) -> None:
     case = VideoBench(backend, Path()).case(prompts=2)
     outputs = backend.generate(case, video, ArmSpec.bf16(case), label="x")
     media = outputs.to_media()

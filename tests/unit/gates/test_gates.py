@@ -83,7 +83,7 @@ def test_a_name_that_is_not_allowed_is_shown_with_the_rule(name: str) -> None:
     assert repr(name) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["clip", "clip_score", "lpips2"])
+@pytest.mark.parametrize("name", ["dists", "vmaf_score", "lpips2"])
 def test_an_allowed_name_makes_the_marker(name: str) -> None:
     gate = own(name)
     assert gate.marker == f"mxq_{name}"

@@ -41,13 +41,13 @@ def nvfp4(net: nn.Module) -> None:
             layer.weight = nn.Parameter(NVFP4Tensor.to_nvfp4(layer.weight.data), requires_grad=False)
 
 
-def test_a_module_in_bf16_weighs_two_bytes_a_weight() -> None:
+def test_a_module_in_bf16_takes_two_bytes_a_weight() -> None:
     weight = weight_bytes(Net())
     assert (weight.total, weight.quantized, weight.bf16_equivalent) == (2 * WEIGHTS + NORM_BYTES, 0, 0)
 
 
 @pytest.mark.parametrize(("quantize", "ratio"), [(mxfp8, 0.515625), (nvfp4, 0.28125)])
-def test_a_quantized_weight_is_weighed_by_its_inner_tensors(
+def test_a_quantized_weight_is_measured_by_its_inner_tensors(
     quantize: Callable[[nn.Module], None], ratio: float
 ) -> None:
     net = Net()
@@ -58,7 +58,7 @@ def test_a_quantized_weight_is_weighed_by_its_inner_tensors(
     assert weight.total == weight.quantized + NORM_BYTES
 
 
-def test_a_scale_of_the_whole_tensor_is_weighed_too() -> None:
+def test_a_scale_of_the_whole_tensor_counts_too() -> None:
     layer = nn.Linear(128, 128, bias=False, dtype=torch.bfloat16)
     scaled = NVFP4Tensor.to_nvfp4(layer.weight.data, per_tensor_scale=torch.tensor(1.0))
     layer.weight = nn.Parameter(scaled, requires_grad=False)
@@ -74,7 +74,7 @@ def test_what_is_shared_counts_once() -> None:
     assert weight_bytes(both).total == weight_bytes(net).total
 
 
-def test_weights_on_the_meta_device_are_weighed_one_by_one() -> None:
+def test_weights_on_the_meta_device_are_measured_one_by_one() -> None:
     with torch.device("meta"):
         net = Net()
     assert weight_bytes(net).total == 2 * WEIGHTS + NORM_BYTES

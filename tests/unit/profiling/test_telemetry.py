@@ -259,7 +259,7 @@ def test_a_summary_without_rounds_is_empty(nvml: FakeNvml) -> None:
         assert (opened.summary().rounds, opened.summary().throttle_share) == (0, None)
 
 
-def test_a_parent_that_waits_is_no_stranger_and_anybody_else_is(nvml: FakeNvml) -> None:
+def test_a_parent_that_waits_is_expected_and_any_other_process_is_not(nvml: FakeNvml) -> None:
     nvml.answers["ComputeRunningProcesses"] = [SimpleNamespace(pid=7), SimpleNamespace(pid=os.getpid())]
     with open_telemetry(GPU, nvml) as telemetry:
         assert telemetry.before_start() == "another process computes on the GPU: 7"

@@ -41,6 +41,6 @@ def test_a_refresh_is_not_tried_either(b200: GateDirectory) -> None:
 
 
 @pytest.mark.parametrize("free", [47.0, None])
-def test_room_enough_or_a_loaded_model_is_judged(b200: GateDirectory, free: float | None) -> None:
+def test_enough_free_memory_or_a_loaded_model_is_judged(b200: GateDirectory, free: float | None) -> None:
     b200.behave(free=free, seconds={"mxfp8": 0.5})
     b200.run("--mxq-formats=mxfp8", "--mxq-reference=live").assert_outcomes(passed=3)
