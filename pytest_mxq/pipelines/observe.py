@@ -1,0 +1,114 @@
+"""Evidence from execution: which weights the denoisers multiply with while a call is observed.
+
+A module tree tells what was built. What runs may be something else: a forward that another module replaced, weights
+that a test put back, a second denoiser. So every product is looked at where torch computes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map_only
+
+from pytest_mxq.errors import MxqError
+from pytest_mxq.pipelines.execution import Execution
+from pytest_mxq.pipelines.recorder import ExecutionRecorder
+
+
+@contextmanager
+def observe_execution(pipe: Any, denoisers: Sequence[str]) -> Iterator[ExecutionRecorder]:
+    """Observe what a pipeline's denoisers multiply with, in eager execution.
+
+    Args:
+        pipe: the pipeline.
+        denoisers: names of its denoisers, such as "transformer" and Wan 2.2's "transformer_2". A component that the
+            pipeline was built without is left out.
+
+    Yields:
+        What has the record when the block has ended.
+
+    Raises:
+        MxqError: the pipeline has none of them, or one holds compiled modules: `observe_one_call` is for these.
+    """
+    modules = {name: getattr(pipe, name, None) for name in denoisers}
+    present = {name: module for name, module in modules.items() if isinstance(module, torch.nn.Module)}
+    if not present:
+        raise MxqError(f"{type(pipe).__name__} has no denoiser named {' or '.join(denoisers)}")
+    for name, module in present.items():
+        if _is_compiled(module):
+            raise MxqError(f"{name} is compiled and cannot be observed in a call; observe one eager call of it")
+    recorder = ExecutionRecorder(present)
+    with _recording(recorder):
+        yield recorder
+    recorder.finish(
+        [f"{name}: component replaced" for name in present if getattr(pipe, name, None) is not present[name]]
+    )
+
+
+@contextmanager
+def _recording(recorder: ExecutionRecorder) -> Iterator[None]:
+    recorder.start()
+    try:
+        yield
+    finally:
+        recorder.stop()
+
+
+def observe_one_call(
+    denoiser: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], *, name: str = "denoiser"
+) -> Execution:
+    """Run a denoiser once in eager execution, compiled or not, and return what it multiplied with.
+
+    Args:
+        denoiser: the module.
+        args: its positional arguments, as `record_first_call` took them from a pipeline's call.
+        kwargs: its named arguments.
+        name: what the record calls it.
+    """
+    recorder = ExecutionRecorder({name: denoiser})
+    with _recording(recorder), torch.no_grad(), _eagerly(denoiser):
+        denoiser(*args, **kwargs)
+    recorder.finish()
+    return recorder.execution
+
+
+@dataclass(slots=True)
+class FirstCall:
+    """Arguments of the first call of a denoiser.
+
+    Attributes:
+        args: the positional ones, tensors copied; None before the call.
+        kwargs: the named ones.
+    """
+
+    args: tuple[Any, ...] | None = None
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def record_first_call(denoiser: torch.nn.Module) -> Iterator[FirstCall]:
+    """Copy the arguments of the first call of a denoiser, for `observe_one_call`."""
+    first = FirstCall()
+
+    def take(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if first.args is None:
+            first.args, first.kwargs = tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+
+    hook = denoiser.register_forward_pre_hook(take, with_kwargs=True)
+    try:
+        yield first
+    finally:
+        hook.remove()
+
+
+def _is_compiled(module: torch.nn.Module) -> bool:
+    return any(part._compiled_call_impl is not None for part in module.modules())  # noqa: SLF001 - no public spelling
+
+
+def _eagerly(denoiser: torch.nn.Module) -> AbstractContextManager[None]:
+    """Run compiled modules as if they were not; importing Dynamo for a module that is not compiled takes a second."""
+    return torch.compiler.set_stance("force_eager") if _is_compiled(denoiser) else nullcontext()

@@ -1,0 +1,321 @@
+"""Counting the products inside the forward of denoisers, by weight, where torch computes them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from pytest_mxq.errors import MxqError
+from pytest_mxq.pipelines.execution import Execution, LayerCalls, worst
+from pytest_mxq.pipelines.products import (
+    KernelProbe,
+    Multiplication,
+    Product,
+    Rule,
+    attention_products,
+    is_custom,
+    is_operator,
+    operator_rule,
+    product_rules,
+)
+from pytest_mxq.pipelines.weights import (
+    TensorState,
+    held_bytes,
+    is_emulated,
+    is_quantized,
+    layer_name,
+    named_tensors,
+    state_change,
+    storage_address,
+    tensor_state,
+)
+
+_Call = Callable[[], torch.Tensor]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Denoiser:
+    """One observed denoiser: its calls so far, and its tensors at the start."""
+
+    name: str
+    prefix: str
+    module: torch.nn.Module
+    calls: int = 0
+    states: dict[str, TensorState] = field(default_factory=dict)
+
+    def layer(self, tensor_name: str) -> str:
+        return self.prefix + layer_name(tensor_name)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tally:
+    """What one weight did so far. It holds the weight, so that its id stays its own."""
+
+    name: str
+    denoiser: _Denoiser
+    weight: torch.Tensor | None
+    quantized: int = 0
+    not_quantized: int = 0
+    quantized_in: int = 0  # number of the denoiser call that counted last
+    not_quantized_in: int = 0
+    quantized_arithmetic: int = 0
+    arithmetic: int = 0
+    multiplied: Multiplication = Multiplication.NONE
+
+    @property
+    def is_known(self) -> bool:
+        return self.weight is not None
+
+    def add(self, arithmetic: int, *, quantized: bool) -> None:
+        self.arithmetic += arithmetic
+        call = self.denoiser.calls
+        if quantized:
+            self.quantized_arithmetic += arithmetic
+            self.quantized += self.quantized_in != call
+            self.quantized_in = call
+        else:
+            self.not_quantized += self.not_quantized_in != call
+            self.not_quantized_in = call
+
+
+class ExecutionRecorder(TorchFunctionMode):
+    """Count the products inside the forward of some denoisers, by weight.
+
+    A weight is known by its identity at the start, or by the memory it shares with one (a transposed weight, a slice of
+    experts). Any other weight is unknown and counts as not quantized: another module's, one put in place of the
+    denoiser's own, a dequantized copy. Only a product in a module that holds a quantized weight itself tells which
+    layer an unknown weight stands for.
+
+    Not seen: products inside a kernel that torch's functions do not call (a Triton kernel launched by hand), and inside
+    recurrent layers.
+    """
+
+    def __init__(self, denoisers: Mapping[str, torch.nn.Module]) -> None:
+        super().__init__()
+        several = len(denoisers) > 1
+        self._denoisers = [
+            _Denoiser(name=name, prefix=f"{name}." if several else "", module=module)
+            for name, module in denoisers.items()
+        ]
+        self._tallies: list[_Tally] = []
+        self._by_id: dict[int, _Tally] = {}
+        self._by_address: dict[int, _Tally] = {}
+        self._unknown: dict[object, _Tally] = {}
+        self._running: list[_Denoiser] = []
+        self._layers: list[str] = []  # of the modules with a quantized weight whose forward runs
+        self._hooks: list[Any] = []
+        self._rules = product_rules()
+        self._execution: Execution | None = None
+
+    @property
+    def execution(self) -> Execution:
+        """The record, when the observation has ended.
+
+        Raises:
+            MxqError: it has not.
+        """
+        if self._execution is None:
+            raise MxqError("the execution is still being observed: read it after the with block")
+        return self._execution
+
+    def start(self) -> None:
+        """Take the identities of all weights and watch the denoisers."""
+        for denoiser in self._denoisers:
+            self._learn(denoiser)
+            self._watch(denoiser)
+
+    def stop(self) -> None:
+        """Stop watching; idempotent."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def finish(self, changed: Sequence[str] = ()) -> None:
+        """Compare the weights with those at the start, and make the record."""
+        found = [f"{self._label(d, name)}: {what}" for d in self._denoisers for name, what in _changes(d)]
+        self._execution = Execution.of(
+            tuple(sorted(self._layer_calls(), key=lambda layer: layer.name)),
+            denoiser_calls=tuple((denoiser.name, denoiser.calls) for denoiser in self._denoisers),
+            changed=(*changed, *found),
+        )
+
+    @staticmethod
+    def _label(denoiser: _Denoiser, name: str) -> str:
+        return denoiser.prefix + name
+
+    def _learn(self, denoiser: _Denoiser) -> None:
+        for name, tensor in named_tensors(denoiser.module):
+            denoiser.states[name] = tensor_state(tensor)
+            tally = _Tally(name=denoiser.layer(name), denoiser=denoiser, weight=tensor)
+            self._tallies.append(tally)
+            self._by_id[id(tensor)] = tally
+            self._by_address.setdefault(storage_address(tensor), tally)
+        self._by_address.pop(0, None)  # tensors without memory share nothing
+
+    def _watch(self, denoiser: _Denoiser) -> None:
+        enter, leave = functools.partial(self._enter, denoiser), functools.partial(self._leave, denoiser)
+        self._hooks.append(denoiser.module.register_forward_pre_hook(enter, prepend=True))
+        self._hooks.append(denoiser.module.register_forward_hook(leave, always_call=True))
+        for path, module in denoiser.module.named_modules():
+            own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            held = next((name for name, tensor in own if is_quantized(tensor)), None)
+            if held is not None and next(module.children(), None) is None:
+                layer = denoiser.layer(f"{path}.{held}" if path else held)
+                self._hooks.append(module.register_forward_pre_hook(functools.partial(self._enter_layer, layer)))
+                self._hooks.append(module.register_forward_hook(self._leave_layer, always_call=True))
+
+    def _enter(self, denoiser: _Denoiser, _module: torch.nn.Module, _args: tuple[Any, ...]) -> None:
+        denoiser.calls += 1
+        if not self._running:
+            self.__enter__()  # type: ignore[no-untyped-call]
+        self._running.append(denoiser)
+
+    def _leave(self, _denoiser: _Denoiser, _module: torch.nn.Module, _args: tuple[Any, ...], _result: Any) -> None:
+        self._running.pop()
+        if not self._running:
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def _enter_layer(self, layer: str, _module: torch.nn.Module, _args: tuple[Any, ...]) -> None:
+        self._layers.append(layer)
+
+    def _leave_layer(self, _module: torch.nn.Module, _args: tuple[Any, ...], _result: Any) -> None:
+        self._layers.pop()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run a torch function, and count it if it is a product with a weight."""
+        del types
+        kwargs = kwargs or {}
+        rule = self._rules.get(func)
+        if rule is None and is_operator(func):
+            rule = operator_rule(func)
+        if rule is not None:
+            return self._multiply(functools.partial(func, *args, **kwargs), rule, *rule.operands(args, kwargs))
+        result = func(*args, **kwargs)
+        if func is functional.multi_head_attention_forward:
+            self._add_all(attention_products(args, kwargs))
+        elif is_operator(func) and is_custom(func):
+            self._add_custom(args, kwargs, result)
+        return result
+
+    def _multiply(self, call: _Call, rule: Rule, left: Any, right: Any) -> torch.Tensor:
+        weight = right if rule.has_weight else self._find_weight(left, right)
+        if weight is None:
+            return call()
+        tally = self._tally(weight)
+        result = self._run(call, tally, weight, is_kernel=rule.is_kernel)
+        tally.add(rule.arithmetic(left, right, result), quantized=tally.is_known and is_quantized(weight))
+        return result
+
+    def _run(self, call: _Call, tally: _Tally, weight: torch.Tensor, *, is_kernel: bool) -> torch.Tensor:
+        """Make a call; the first one of a quantized weight is looked into, to learn what multiplies."""
+        if tally.multiplied is not Multiplication.NONE or not is_quantized(weight):
+            return call()
+        if is_kernel or is_emulated(weight):
+            tally.multiplied = Multiplication.NATIVE if is_kernel else Multiplication.EMULATED
+            return call()
+        with KernelProbe() as probe:
+            result = call()
+        tally.multiplied = probe.multiplication(weight)
+        return result
+
+    def _add_all(self, products: Iterator[Product]) -> None:
+        for product in products:
+            tally = self._tally(product.right)
+            tally.add(product.arithmetic, quantized=tally.is_known and is_quantized(product.right))
+
+    def _add_custom(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+        """Count a custom operator that takes a known quantized weight: rows x in of the activation, out of the result.
+
+        The activation is its first tensor of two dimensions or more that is not the weight.
+        """
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim() > 1]
+        known = [(tensor, self._known(tensor)) for tensor in tensors if is_quantized(tensor)]
+        tally = next((tally for _, tally in known if tally is not None), None)
+        weights = {id(tensor) for tensor, tally in known if tally is not None}
+        activation = next((tensor for tensor in tensors if id(tensor) not in weights), None)
+        if tally is not None and activation is not None and isinstance(result, torch.Tensor):
+            tally.multiplied = Multiplication.NATIVE
+            tally.add(int(activation.shape[-1]) * result.numel(), quantized=True)
+
+    def _find_weight(self, left: Any, right: Any) -> torch.Tensor | None:
+        """Return which operand is a weight; None if both are activations."""
+        operands = [operand for operand in (right, left) if isinstance(operand, torch.Tensor)]
+        if len(operands) < 2:
+            return None
+        known = next((operand for operand in operands if self._known(operand) is not None), None)
+        if known is not None:
+            return known
+        foreign = next((operand for operand in operands if _is_parameter(operand)), None)
+        if foreign is None and self._layers:
+            return next((operand for operand in operands if operand.dim() == 2), None)
+        return foreign
+
+    def _known(self, tensor: torch.Tensor) -> _Tally | None:
+        found = self._by_id.get(id(tensor))
+        return self._by_address.get(storage_address(tensor)) if found is None else found
+
+    def _tally(self, weight: torch.Tensor) -> _Tally:
+        known = self._known(weight)
+        return self._unknown_tally(weight) if known is None else known
+
+    def _unknown_tally(self, weight: torch.Tensor) -> _Tally:
+        """Return where an unknown weight counts: with the layer whose forward runs, or by its shape."""
+        if self._layers:
+            name = self._layers[-1]
+            is_fresh = not _is_parameter(weight)  # computed just now from what the layer holds
+            multiplied = Multiplication.DEQUANTIZED if is_fresh else Multiplication.NONE
+        else:
+            name, multiplied = f"unknown {tuple(weight.shape)}", Multiplication.NONE
+        key = (name, multiplied)
+        if key not in self._unknown:
+            self._unknown[key] = _Tally(name=name, denoiser=self._running[-1], weight=None, multiplied=multiplied)
+        return self._unknown[key]
+
+    def _layer_calls(self) -> Iterator[LayerCalls]:
+        """Yield every layer that multiplied or holds a quantized weight."""
+        held = {d.layer(name): tensor for d in self._denoisers for name, tensor in named_tensors(d.module)}
+        by_name: dict[str, list[_Tally]] = {}
+        for tally in (*self._tallies, *self._unknown.values()):
+            by_name.setdefault(tally.name, []).append(tally)
+        for name, tallies in by_name.items():
+            weight = held.get(name)
+            if any(tally.arithmetic for tally in tallies) or (weight is not None and is_quantized(weight)):
+                yield _joined(name, tallies, weight)
+
+
+def _joined(name: str, tallies: list[_Tally], weight: torch.Tensor | None) -> LayerCalls:
+    quantized = weight is not None and is_quantized(weight)
+    return LayerCalls(
+        name=name,
+        quantized=max(tally.quantized for tally in tallies),
+        not_quantized=max(tally.not_quantized for tally in tallies),
+        denoiser_calls=tallies[0].denoiser.calls,
+        quantized_arithmetic=sum(tally.quantized_arithmetic for tally in tallies),
+        arithmetic=sum(tally.arithmetic for tally in tallies),
+        multiplied=worst(tally.multiplied for tally in tallies),
+        elements=0 if weight is None else weight.numel(),
+        held_bytes=held_bytes(weight) if weight is not None and quantized else 0,
+        is_held_quantized=quantized,
+    )
+
+
+def _is_parameter(tensor: torch.Tensor) -> bool:
+    base = tensor._base  # noqa: SLF001 - documented in "Tensor Views", no public spelling
+    return isinstance(tensor, torch.nn.Parameter) or isinstance(base, torch.nn.Parameter)
+
+
+def _changes(denoiser: _Denoiser) -> Iterator[tuple[str, str]]:
+    after = {name: tensor_state(tensor) for name, tensor in named_tensors(denoiser.module)}
+    for name in sorted({*denoiser.states, *after}):
+        before, now = denoiser.states.get(name), after.get(name)
+        what = "added" if before is None else "removed" if now is None else state_change(before, now)
+        if what is not None:
+            yield name, what
