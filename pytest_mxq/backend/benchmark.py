@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_mxq.backend.generation import compile_mode, observed_identity
+from pytest_mxq.backend.generation import compile_mode, executed_evidence, observed_identity, observing
 from pytest_mxq.baselines.identity import check_same_calls
 from pytest_mxq.baselines.manifest import Identity
 from pytest_mxq.errors import MxqError
@@ -25,6 +25,7 @@ from pytest_mxq.gates.speedup import SpeedSamples
 from pytest_mxq.pipelines.cache import Arm, How
 from pytest_mxq.pipelines.compile import compile_cache, compiling_fast, inductor_settings, same_inductor_settings
 from pytest_mxq.pipelines.generate import Generated, Series, TimedCall, timed_call
+from pytest_mxq.pipelines.work import work_differences
 from pytest_mxq.profiling.compilation import SilentEagerError, check_compiled, count_compilations
 from pytest_mxq.profiling.memory import measure_peak, weight_bytes
 from pytest_mxq.profiling.telemetry import Telemetry, open_telemetry
@@ -106,6 +107,7 @@ class TorchBenchmark:
         self._cache = cache
         self._known = known
         self._bf16_peaks: dict[tuple[str, str], tuple[PeakMemory, Identity]] = {}
+        self._run_evidence: dict[tuple[object, str], Evidence | None] = {}
         self._first_calls: dict[tuple[object, str], float] = {}
 
     def evidence(self, case: Case, number_format: Format) -> Evidence:
@@ -114,6 +116,17 @@ class TorchBenchmark:
             evidence = self._arm(case, number_format).evidence
         if evidence is None:
             raise MxqError(f"the arm of format {number_format.name!r} carries no evidence")
+        return evidence
+
+    def run_evidence(self, case: Case, number_format: Format) -> Evidence:
+        """Return the evidence of the arm with what an eager call of its denoiser multiplied with, once it was timed.
+
+        Raises:
+            MxqError: it has not run yet.
+        """
+        evidence = self._run_evidence.get((case.key, _name(number_format)))
+        if evidence is None:
+            raise MxqError(f"the arm of format {number_format.name!r} has not run")
         return evidence
 
     def time_live(
@@ -129,6 +142,7 @@ class TorchBenchmark:
             quantized = self._warm(case, workload, number_format, clock)
             _check_same_regions(bf16, quantized)
             check_same_calls(bf16.identity, quantized.identity)
+            _check_same_work(bf16, quantized)
             environment = telemetry.before_start() or ""
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.LIVE, bf16=(), quantized=(), environment=environment)
@@ -268,12 +282,16 @@ class TorchBenchmark:
     def _warm(self, case: Case, workload: Workload, number_format: Format | None, clock: Clock) -> WarmArm:
         arm = self._arm(case, number_format)
         settings = case.settings
-        series = Series(prompts=case.prompts, batch_size=settings.batch_size, seed=settings.seed)
+        series = Series(
+            prompts=case.prompts, batch_size=settings.batch_size, seed=settings.seed, denoisers=arm.denoisers
+        )
         before, start = count_compilations(), perf_counter()
-        call = timed_call(workload, arm.pipe, case.recipe.call, series)
+        with observing(arm) as observed:
+            call = timed_call(workload, arm.pipe, case.recipe.call, series)
         clock.synchronize()
         # Of the process, not of the gate: a gate that comes second finds the code compiled.
         first_call = self._first_calls.setdefault((case.key, _name(number_format)), perf_counter() - start)
+        self._run_evidence[case.key, _name(number_format)] = executed_evidence(arm, observed())
         _check_images(call.once, number_format)
         warmed = warm_up(call.run, clock)
         skipped = count_compilations().skipped_cuda_graphs - before.skipped_cuda_graphs
@@ -326,6 +344,18 @@ def _check_settled(warmed: WarmUp, number_format: Format | None) -> None:
             f"{_name(number_format)} did not settle in {len(warmed.seconds)} calls of warm-up: the last two took "
             f"{before:.3f} and {last:.3f} s (code that is still being compiled, or a machine that is not steady)",
         )
+
+
+def _check_same_work(bf16: WarmArm, quantized: WarmArm) -> None:
+    """Refuse to compare arms that did another amount of work.
+
+    Raises:
+        MxqError: names what differs.
+    """
+    pairs = zip(bf16.call.once.works.values(), quantized.call.once.works.values(), strict=True)
+    found = [text for one, other in pairs for text in work_differences(one, other)]
+    if found:
+        raise MxqError(f"the arms did not do the same work (BF16 -> quantized): {'; '.join(found)}")
 
 
 def _check_same_regions(bf16: WarmArm, quantized: WarmArm) -> None:

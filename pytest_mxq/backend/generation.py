@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,12 +17,13 @@ from pytest_mxq.metrics.degenerate import find_degenerate
 from pytest_mxq.metrics.images import to_uint8
 from pytest_mxq.pipelines.cache import Arm, ArmStore, How
 from pytest_mxq.pipelines.compile import CompileMode, compiling_faithfully
+from pytest_mxq.pipelines.execution import Execution as RunRecord
 from pytest_mxq.pipelines.generate import Generated, Series, generate
+from pytest_mxq.pipelines.observe import observe_execution, observe_one_call, record_first_call
+from pytest_mxq.pipelines.quantize import run_evidence
 from pytest_mxq.planning.settings import Execution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_mxq.environment.device import Device
     from pytest_mxq.formats import Format
     from pytest_mxq.gates.base import AccuracyGate
@@ -135,14 +136,19 @@ class TorchBackend:
             batch_size=case.settings.batch_size,
             seed=case.settings.seed,
             chunks=None if chunks is None else tuple(chunks),
+            denoisers=arm.denoisers,
         )
         # An eager arm needs no Inductor, whose import alone takes a second.
         compiling = nullcontext() if arm.how.compiled is None else compiling_faithfully()
-        with compiling, self.arms.embedding(arm, _chunks(case)):
+        with compiling, self.arms.embedding(arm, _chunks(case)), observing(arm) as observed:
             generated = generate(
-                workload, arm.pipe, case.recipe.call, series, lambda done, total: self._progress(label, done, total)
+                workload,
+                arm.pipe,
+                case.recipe.call,
+                series,
+                lambda done, total: self._progress(label, done, total),
             )
-        return _outputs(case, arm, generated)
+        return _outputs(case, arm, generated, observed())
 
 
 def _chunks(case: Case) -> tuple[tuple[str, ...], ...]:
@@ -156,7 +162,25 @@ def compile_mode(case: Case, device: str) -> CompileMode:
     return CompileMode.REDUCE_OVERHEAD if graphs else CompileMode.DEFAULT
 
 
-def _outputs(case: Case, arm: Arm, generated: Generated) -> GeneratedOutputs:
+@contextmanager
+def observing(arm: Arm) -> Iterator[Callable[[], RunRecord | None]]:
+    """Observe what a quantized arm multiplies with; give what returns the record once the block has ended.
+
+    Of a compiled arm the first call of its denoiser is repeated in eager execution: compiled code cannot be observed.
+    """
+    if arm.evidence is None:
+        yield lambda: None
+        return
+    if arm.how.compiled is None:
+        with observe_execution(arm.pipe, arm.denoisers) as recorder:
+            yield lambda: recorder.execution
+        return
+    denoiser = getattr(arm.pipe, arm.denoisers[0])
+    with record_first_call(denoiser) as first:
+        yield lambda: None if first.args is None else observe_one_call(denoiser, first.args, first.kwargs)
+
+
+def _outputs(case: Case, arm: Arm, generated: Generated, execution: RunRecord | None) -> GeneratedOutputs:
     asked = generated.calls[0].get("height"), generated.calls[0].get("width")
     size = (asked[0], asked[1]) if isinstance(asked[0], int) and isinstance(asked[1], int) else None
     audio = generated.video.audio if generated.video is not None else None
@@ -168,7 +192,18 @@ def _outputs(case: Case, arm: Arm, generated: Generated) -> GeneratedOutputs:
         positions=tuple(seed - case.settings.seed for seed in generated.seeds),
         faults=tuple(OutputFault(fault.index, f"{fault.kind.value}: {fault.detail}") for fault in found),
         identity=observed_identity(case, arm.weights, generated, execution=case.settings.execution.value),
+        evidence=executed_evidence(arm, execution),
+        works=generated.works,
     )
+
+
+def executed_evidence(arm: Arm, execution: RunRecord | None) -> Evidence | None:
+    """Return an arm's evidence with what it ran; None of BF16's."""
+    if arm.evidence is None or arm.chosen is None or execution is None:
+        return None
+    # A record of several denoisers names each layer's before it; that of one call has one alone.
+    several = len(execution.denoiser_calls) > 1
+    return run_evidence(arm.evidence, arm.chosen, execution, f"{arm.denoisers[0]}." if several else "")
 
 
 def observed_identity(case: Case, weights: str, generated: Generated, *, execution: str) -> Identity:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -12,10 +12,12 @@ import torch
 from pytest_mxq.baselines.manifest import Identity
 from pytest_mxq.baselines.strict_json import invalid
 from pytest_mxq.baselines.video import Video
+from pytest_mxq.gates.evidence import Evidence
 from pytest_mxq.gates.verdict import OutputFault
 from pytest_mxq.metrics.degenerate import identical
 from pytest_mxq.metrics.images import to_image
 from pytest_mxq.pipelines.outputs import Audio, VideoInfo
+from pytest_mxq.pipelines.work import Work, work_differences
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,6 +33,8 @@ class GeneratedOutputs:
         positions: position of each image or video in the case's full set.
         faults: what is degenerate about them.
         identity: what was observed.
+        evidence: proof that what generated them ran quantized; None of BF16's and of stored ones.
+        works: what each chunk ran, by the index of its first prompt; empty of stored ones.
     """
 
     images: torch.Tensor
@@ -38,6 +42,8 @@ class GeneratedOutputs:
     positions: tuple[int, ...]
     faults: tuple[OutputFault, ...]
     identity: Identity
+    evidence: Evidence | None = None
+    works: Mapping[int, Work] = field(default_factory=dict)
 
     @property
     def noun(self) -> str:
@@ -117,6 +123,17 @@ class GeneratedOutputs:
         ours, theirs = (outputs.audio.waves if outputs.audio is not None else None for outputs in (self, other))
         same_audio = ours is theirs if ours is None or theirs is None else torch.equal(ours, theirs)
         return same_audio and identical(self.images, other.images)
+
+    def work_differences(self, other: Self) -> tuple[str, ...]:
+        """Return in what the chunks that both ran differ: calls of the denoiser, timesteps, shapes, decoder, encoder.
+
+        Text encoders are left out: prompt embeddings are computed once for all arms.
+        """
+        shared = sorted(self.works.keys() & other.works.keys())
+        ignoring = frozenset({"text_encoder_calls"})
+        pairs = ((self.works[start], other.works[start]) for start in shared)
+        found = (text for one, another in pairs for text in work_differences(one, another, ignoring=ignoring))
+        return tuple(dict.fromkeys(found))
 
     def differences(self, other: Self) -> tuple[str, ...]:
         """Return in what the videos differ: frame count and rate; the audio's length, channels and rate."""

@@ -18,7 +18,7 @@ from pytest_mxq.evaluation.comparisons import (
 from pytest_mxq.evaluation.protocols import Backend, O, Workload
 from pytest_mxq.evaluation.reference import REFRESH_COMMAND, ReferenceOutputs, References
 from pytest_mxq.gates.base import AccuracyGate
-from pytest_mxq.gates.evidence import Evidence, judge_evidence
+from pytest_mxq.gates.evidence import Evidence, judge_evidence, judge_run
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.scores import Scores, decide, summarize
 from pytest_mxq.planning.arms import ArmSpec
@@ -61,6 +61,7 @@ class AccuracyStrategy(Generic[O]):
         reference = self.references.find(plan, gate, manifest, differences, workload)
         facts: dict[str, Any] = {"evidence": evidence, "reference": reference.note}
         quantized = self._generate_quantized(plan, workload)
+        facts["evidence"] = quantized.evidence
         self._check_outputs(plan, gate, reference, quantized, facts)
         scores = self._score(gate, reference.outputs, quantized)
         outcome, sentence = decide(gate.scale, scores, plan.bound)
@@ -119,6 +120,11 @@ class AccuracyStrategy(Generic[O]):
     ) -> None:
         """End here if the two sets must not be compared: another workload, degenerate, or the same."""
         _check_same_work(reference, quantized, facts)
+        if quantized.evidence is not None:
+            wrong = judge_evidence(quantized.evidence, min_share=plan.case.min_share, stored=None)
+            wrong = wrong or judge_run(quantized.evidence, native=not plan.emulated)
+            if wrong is not None:
+                raise Stop(*wrong, **facts)
         changed = reference.outputs.differences(quantized)
         if changed:
             raise Stop(Outcome.DEGENERATE, f"{plan.cell.format} against BF16: {'; '.join(changed)}", **facts)
@@ -146,12 +152,19 @@ class AccuracyStrategy(Generic[O]):
 
 def _check_same_work(reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:
     differences = identity_differences(reference.outputs.identity, quantized.identity)
-    if not differences:
-        return
-    stored = reference.manifest is not None
-    raise Stop(
-        Outcome.STALE if stored else Outcome.ERROR,
-        f"the workload did not do what it did for the BF16 {reference.outputs.noun}s: {'; '.join(differences)}"
-        + (f"; refresh the baseline: {REFRESH_COMMAND}" if stored else "; it must do the same on every arm"),
-        **facts,
-    )
+    if differences:
+        stored = reference.manifest is not None
+        raise Stop(
+            Outcome.STALE if stored else Outcome.ERROR,
+            f"the workload did not do what it did for the BF16 {reference.outputs.noun}s: {'; '.join(differences)}"
+            + (f"; refresh the baseline: {REFRESH_COMMAND}" if stored else "; it must do the same on every arm"),
+            **facts,
+        )
+    work = reference.observed.work_differences(quantized)
+    if work:
+        raise Stop(
+            Outcome.ERROR,
+            f"the quantized arm did other work than BF16 in this run (BF16 -> quantized): {'; '.join(work)}; the "
+            "test's body must do the same on every arm",
+            **facts,
+        )

@@ -15,7 +15,7 @@ from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineMissingError, MxqError
 from pytest_mxq.evaluation.protocols import Benchmark, Workload
-from pytest_mxq.gates.evidence import judge_evidence
+from pytest_mxq.gates.evidence import judge_evidence, judge_run
 from pytest_mxq.gates.memory import MemoryBound, MemoryFacts, MemoryGate
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.sampling import Sampling
@@ -129,6 +129,18 @@ class PerformanceStrategy:
             raise Stop(*wrong, evidence=evidence)
         return replace(job.draft, evidence=evidence)
 
+    def _proved_run(self, job: Job, draft: Verdict) -> Verdict:
+        """Return the draft with the proof that what was measured ran quantized.
+
+        Raises:
+            Stop: it did not.
+        """
+        evidence = self.benchmark.run_evidence(job.plan.case, job.plan.number_format)
+        wrong = judge_run(evidence, native=True)
+        if wrong is not None:
+            raise Stop(*wrong, evidence=evidence)
+        return replace(draft, evidence=evidence)
+
     def _speed(self, job: Job, gate: SpeedGate, bound: SpeedBound) -> Verdict:
         found = self._find_sessions(job)
         if self.mode is Reference.STORED:
@@ -141,6 +153,7 @@ class PerformanceStrategy:
                 job.plan.case, job.workload, job.plan.number_format, sampling=sampling, seed=seed
             )
             samples = replace(live, sessions=found.seconds)
+            draft = self._proved_run(job, draft)
             reason = "--mxq-reference=live" if self.mode is Reference.LIVE else WHY_LIVE
             note = ReferenceNote(mode="live", reason=reason)
         outcome, sentence, facts = gate.decide(samples, bound, alpha=self.alpha)
@@ -174,6 +187,7 @@ class PerformanceStrategy:
             job.plan.case, job.workload, job.plan.number_format, found.seconds
         )
         _check_identity(job, found.usable, identity)
+        draft = self._proved_run(job, draft)
         reason = f"{count} sessions, same hardware and software"
         return samples, ReferenceNote(mode="stored", reason=reason, manifest=job.path), draft
 
@@ -183,6 +197,7 @@ class PerformanceStrategy:
         peak, identity = self.benchmark.measure_memory(job.plan.case, job.workload, job.plan.number_format)
         if bf16 is not None:
             _check_same_run(job, bf16.source, identity)
+        draft = self._proved_run(job, draft)
         evidence = draft.evidence
         if evidence is None:
             raise MxqError("the quantized arm carries no evidence")

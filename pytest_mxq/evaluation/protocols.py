@@ -53,6 +53,15 @@ class Outputs(Protocol):
         """What was observed."""
         ...
 
+    @property
+    def evidence(self) -> Evidence | None:
+        """Proof that what generated them ran quantized; None of BF16's and of stored ones."""
+        ...
+
+    def work_differences(self, other: Self) -> tuple[str, ...]:
+        """Return in what the work of both arms differs, such as ``denoiser calls: transformer 8 -> 4``."""
+        ...
+
     def subset(self, positions: Sequence[int]) -> Self:
         """Return the images or videos at some positions."""
         ...
@@ -140,6 +149,10 @@ class Benchmark(Protocol):
 
     def evidence(self, case: Case, number_format: Format) -> Evidence:
         """Build the quantized arm that is timed, and return the proof that it is quantized."""
+        ...
+
+    def run_evidence(self, case: Case, number_format: Format) -> Evidence:
+        """Return the evidence of the arm that was timed or measured, with what it multiplied with."""
         ...
 
     def time_live(

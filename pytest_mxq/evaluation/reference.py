@@ -35,10 +35,13 @@ class ReferenceOutputs(Generic[O]):
     """The BF16 images or videos of a case and where they come from.
 
     Attributes:
+        outputs: what is compared with.
+        observed: what BF16 generated in this run: the drift check's, or the outputs themselves.
         manifest: the stored baseline; None where BF16 ran in this run.
     """
 
     outputs: O
+    observed: O
     note: ReferenceNote
     manifest: Manifest | None
 
@@ -144,7 +147,7 @@ class References(Generic[O]):
             noise_repeat=floor.repeat if floor else None,
             noise_compiled=floor.eager_vs_compiled if floor else None,
         )
-        return ReferenceOutputs(outputs=stored, note=note, manifest=manifest)
+        return ReferenceOutputs(outputs=stored, observed=regenerated, note=note, manifest=manifest)
 
     def _drifted(self, case: Case, workload: Workload, reason: str, path: str) -> ReferenceOutputs[O]:
         """BF16 is not what it was: stale, or in ``auto`` judged against BF16 of this run."""
@@ -166,7 +169,7 @@ class References(Generic[O]):
                 f"the BF16 arm itself generates degenerate {outputs.noun}s: {outputs.faults[0].sentence}",
                 reference=note,
             )
-        return ReferenceOutputs(outputs=outputs, note=note, manifest=None)
+        return ReferenceOutputs(outputs=outputs, observed=outputs, note=note, manifest=None)
 
     def _drift_check(self, case: Case, workload: Workload) -> O:
         if case.key not in self._drift_checks:

@@ -68,6 +68,8 @@ class Format:
             comparison compile under one Inductor configuration.
         emulation: builds the configuration that has the same numerics on any device; None: cannot be emulated.
         packages: what its kernels need beside pytest-mxq's own dependencies, such as "mslk-cuda>=1.0".
+        weight_ratio: bytes of a quantized weight over those of BF16, scales included; an arm that holds more is not
+            this format. None: not checked.
         batch_caution: what is known of large batches; shown at collection, and hinders nothing.
     """
 
@@ -79,6 +81,7 @@ class Format:
     native: Callable[[], object]
     emulation: Callable[[], object] | None
     packages: tuple[str, ...] = ()
+    weight_ratio: float | None = None
     batch_caution: BatchCaution | None = None
 
     def __post_init__(self) -> None:

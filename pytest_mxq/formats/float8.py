@@ -19,4 +19,5 @@ FLOAT8 = Format(
     out_multiple=16,
     native=_native,
     emulation=Emulation(number_format="float8"),
+    weight_ratio=8 / 16,  # bits of an element and its share of a scale
 )

@@ -23,4 +23,5 @@ MXFP8 = Format(
     out_multiple=1,
     native=_native,
     emulation=Emulation(number_format="mxfp8"),
+    weight_ratio=(8 + 8 / 32) / 16,  # bits of an element and its share of a scale
 )

@@ -17,6 +17,7 @@ NVFP4 = Format(
     out_multiple=16,
     native=_native,
     emulation=Emulation(number_format="nvfp4"),
+    weight_ratio=(4 + 8 / 16) / 16,  # bits of an element and its share of a scale
     packages=("mslk-cuda>=1.0",),  # its Triton kernel quantizes the activations
     batch_caution=BatchCaution(from_size=32, model="flux.1-dev", report="https://github.com/pytorch/ao/issues/4023"),
 )

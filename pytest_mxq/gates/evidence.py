@@ -7,21 +7,45 @@ from typing import Protocol
 
 from pytest_mxq.gates.outcome import Outcome
 
+BYTES_TOLERANCE = 0.05
+"""How far the bytes of quantized weights may exceed the format's: scales are padded to the kernels' tiles."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvidence:
+    """What the denoisers really multiplied with while the judged call ran.
+
+    Attributes:
+        ran: number of chosen layers that multiplied quantized in every call of their denoiser, and never otherwise.
+        denoiser_calls: calls of the denoisers.
+        arithmetic_share: share of the multiplications (rows x in x out) that were with quantized weights, 0 to 1.
+        multiplied: the worst of what multiplied quantized weights: "native", "emulated", "dequantized" or "none".
+        faults: what else was seen: layers that ran otherwise, weights that changed meanwhile.
+    """
+
+    ran: int
+    denoiser_calls: int
+    arithmetic_share: float
+    multiplied: str
+    faults: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """Proof that quantization took place in an arm.
 
     Attributes:
-        quantized: number of Linear layers whose weight is a torchao tensor.
+        quantized: number of Linear layers whose weight is quantized.
         chosen: number of Linear layers that the model's rule chose and the format's shapes fit.
         total: number of all Linear layers of the denoiser.
-        weight_share: share of the Linear weights that are quantized, 0 to 1.
+        weight_share: share of the matrix weights of all denoisers that are quantized, 0 to 1.
         weight_bytes: bytes that the quantized weights occupy in the native format.
         bf16_bytes: bytes of the same weights in BF16.
         layers_sha256: digest of the sorted names of the quantized layers.
         layers: names of the quantized layers with every number written as ``*``, and how many there are of each.
-        unfit: names of layers that the rule chose and whose shape the format does not take.
+        unfit: names of layers that the rule chose and that cannot be quantized, with the reason.
+        weight_ratio: bytes over BF16's as the format defines them; None: not defined.
+        run: what ran; None before anything did.
     """
 
     quantized: int
@@ -33,16 +57,24 @@ class Evidence:
     layers_sha256: str
     layers: dict[str, int]
     unfit: tuple[str, ...] = ()
+    weight_ratio: float | None = None
+    run: RunEvidence | None = None
+
+    @property
+    def bytes_ratio(self) -> float:
+        """Return the bytes of the quantized weights over BF16's; 1 where none is quantized."""
+        return self.weight_bytes / self.bf16_bytes if self.bf16_bytes else 1.0
 
     @property
     def sentence(self) -> str:
-        """One line for people."""
-        ratio = self.weight_bytes / self.bf16_bytes if self.bf16_bytes else 1.0
+        """Return one line for people."""
         text = (
             f"{self.quantized} of {self.total} Linear layers quantized, {self.weight_share:.1%} of their weights, "
-            f"{ratio:.3f} of the bytes"
+            f"{self.bytes_ratio:.3f} of the bytes"
         )
-        return f"{text}; {len(self.unfit)} of unfit shape stay in BF16" if self.unfit else text
+        if self.run is not None:
+            text += f"; {self.run.arithmetic_share:.1%} of the denoiser's arithmetic ran {self.run.multiplied}"
+        return f"{text}; {len(self.unfit)} that do not fit stay in BF16" if self.unfit else text
 
 
 class StoredSelection(Protocol):
@@ -88,11 +120,41 @@ def judge_evidence(
             f"only {evidence.weight_share:.1%} of the Linear weights are quantized, {min_share:.0%} are wanted; "
             "if that is meant, say mxq(min_share=...)"
         )
+    if evidence.weight_ratio is not None and evidence.bytes_ratio > evidence.weight_ratio * (1 + BYTES_TOLERANCE):
+        return Outcome.NOT_QUANTIZED, (
+            f"the quantized weights occupy {evidence.bytes_ratio:.3f} of BF16's bytes, the format has "
+            f"{evidence.weight_ratio:.3f}: some of them are not quantized"
+        )
     if stored is not None and stored.sha256 != evidence.layers_sha256:
         fewer = evidence.quantized < stored.quantized
         return (Outcome.NOT_QUANTIZED if fewer else Outcome.STALE), (
             f"{evidence.quantized} layers are quantized, and the baseline recorded {stored.quantized}: "
             f"{_layer_changes(stored.layers, evidence.layers)}; if that is meant, refresh it: pytest --mxq-refresh"
+        )
+    return None
+
+
+def judge_run(evidence: Evidence, *, native: bool) -> tuple[Outcome, str] | None:
+    """Return what is wrong with what an arm really ran; None if every chosen layer ran quantized, and nothing changed.
+
+    Args:
+        evidence: what was observed while the judged call ran.
+        native: whether the format runs natively.
+    """
+    run = evidence.run
+    if run is None:
+        return Outcome.NOT_QUANTIZED, "nothing was observed of what the quantized arm ran"
+    if run.faults:
+        more = f" and {len(run.faults) - 3} more" if len(run.faults) > 3 else ""
+        return Outcome.NOT_QUANTIZED, f"what ran is not what was built: {'; '.join(run.faults[:3])}{more}"
+    if run.ran != evidence.chosen:
+        return Outcome.NOT_QUANTIZED, (
+            f"{run.ran} of {evidence.chosen} chosen layers ran quantized in every one of {run.denoiser_calls} calls of "
+            "the denoiser"
+        )
+    if native and run.multiplied in {"dequantized", "none"}:
+        return Outcome.DEQUANTIZED, (
+            f"the quantized weights were multiplied {run.multiplied}, not natively: this is no measure of the format"
         )
     return None
 

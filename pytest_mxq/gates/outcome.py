@@ -16,6 +16,7 @@ class Outcome(StrEnum):
     STALE = "stale"
     MISSING = "missing"
     NOT_QUANTIZED = "not-quantized"
+    DEQUANTIZED = "dequantized"
     DEGENERATE = "degenerate"
     ENVIRONMENT = "environment"
     SKIPPED = "skipped"

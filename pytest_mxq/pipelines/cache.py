@@ -19,7 +19,14 @@ from pytest_mxq.models import ModelSource, Recipe, SelectionRule
 from pytest_mxq.pipelines.compile import CompileMode, compile_blocks
 from pytest_mxq.pipelines.load import LoadedPipeline, load_pipeline
 from pytest_mxq.pipelines.prompt_embeddings import Chunk, PromptEmbeddings
-from pytest_mxq.pipelines.quantize import Chosen, choose_layers, collect_evidence, quantize_layers, share_copy
+from pytest_mxq.pipelines.quantize import (
+    Chosen,
+    choose_layers,
+    collect_evidence,
+    denoisers_of,
+    quantize_layers,
+    share_copy,
+)
 from pytest_mxq.pipelines.random_weights import load_random
 
 
@@ -55,6 +62,7 @@ class Arm:
         evidence: proof of quantization; None for BF16.
         chosen: what the rule chose; None for BF16.
         how: how it runs.
+        denoisers: names of the pipeline's denoisers, the quantized one first.
     """
 
     pipe: Any
@@ -62,6 +70,7 @@ class Arm:
     evidence: Evidence | None = None
     chosen: Chosen | None = None
     how: How = EAGER
+    denoisers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,10 +249,13 @@ def _build(recipe: Recipe, loaded: LoadedPipeline, number_format: Format | None,
         quantize_layers(denoiser, chosen, number_format, emulated=emulated)
     pipe = _pipeline_around(denoiser, loaded.pipe, recipe)
     denoiser = getattr(pipe, recipe.denoiser)  # `prepare` may have put another one there
-    evidence = None if chosen is None else collect_evidence(denoiser, chosen)
+    evidence = None
+    if chosen is not None and number_format is not None:
+        evidence = collect_evidence(denoiser, chosen, number_format.weight_ratio)
     if how.compiled is not None:
         compile_blocks(denoiser, mode=how.compiled)
-    return Arm(pipe=pipe, weights=loaded.weights, evidence=evidence, chosen=chosen, how=how)
+    denoisers = denoisers_of(pipe, recipe.denoiser)
+    return Arm(pipe=pipe, weights=loaded.weights, evidence=evidence, chosen=chosen, how=how, denoisers=denoisers)
 
 
 def _pipeline_around(denoiser: torch.nn.Module, loaded: Any, recipe: Recipe) -> Any:

@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from pytest_mxq.errors import CaseFaultError
 from pytest_mxq.pipelines.outputs import Returned, VideoInfo, join, read_returned
+from pytest_mxq.pipelines.work import Timesteps, Work, WorkCounter
 
 OURS = ("generator", "output_type")
 PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt")
@@ -98,6 +100,33 @@ def _with_prompt(prompt: str | Sequence[str] | None, arguments: dict[str, Any]) 
     return {**arguments, "prompt": texts}
 
 
+class RunCounter:
+    """Counts timed runs, and the calls of the denoisers in them: integers and shapes, no synchronisation.
+
+    Attributes:
+        runs: runs of the workload.
+        shapes: shape of the hidden states of each call, by denoiser.
+    """
+
+    def __init__(self, pipe: Any, denoisers: tuple[str, ...]) -> None:
+        self.runs = 0
+        self._hooks: list[Any] = []
+        self.shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in denoisers}
+        modules = {name: getattr(pipe, name, None) for name in denoisers}
+        for name, module in modules.items():
+            if isinstance(module, torch.nn.Module):
+                self._hooks.append(module.register_forward_pre_hook(partial(self._count, name), with_kwargs=True))
+
+    def close(self) -> None:
+        """Stop counting."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _count(self, name: str, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        hidden = kwargs.get("hidden_states", kwargs.get("sample", args[0] if args else None))
+        self.shapes[name].append(tuple(hidden.shape) if isinstance(hidden, torch.Tensor) else ())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedCall:
     """One whole call of a workload, to be timed.
@@ -111,6 +140,7 @@ class TimedCall:
     once: Generated
     bound: TimedPipeline
     prompts: tuple[str, ...]
+    counter: RunCounter
 
     def check(self) -> None:
         """Compare the timed calls with the first one, which alone was observed.
@@ -118,6 +148,7 @@ class TimedCall:
         Raises:
             CaseFaultError: one did something else; names the first argument that changed.
         """
+        self.counter.close()
         expected = self.once.calls
         for index, (prompt, overrides) in enumerate(self.bound.given):
             done = _observe(prompt, self.prompts, {**self.bound.arguments, **overrides})
@@ -129,11 +160,21 @@ class TimedCall:
                     f"the workload did something else while it was timed than before: {name} {first.get(name)!r} -> "
                     f"{done.get(name)!r}; every call must do the same"
                 )
-        if len(self.bound.given) % len(expected):
+        runs = self.counter.runs
+        if len(self.bound.given) != runs * len(expected):
             raise CaseFaultError(
-                f"the workload called the pipeline {len(expected)} times before it was timed, and not always as often "
-                "while it was; every run must do the same"
+                f"the workload called the pipeline {len(expected)} times before it was timed, and "
+                f"{len(self.bound.given)} times in {runs} runs while it was; every run must do the same"
             )
+        once = next(iter(self.once.works.values()))
+        for name, shapes in once.hidden_shapes:
+            ran, wanted = self.counter.shapes.get(name, []), list(shapes) * runs
+            if ran != wanted:
+                raise CaseFaultError(
+                    f"the denoiser {name} ran {len(shapes)} times in the call before it was timed, and {len(ran)} "
+                    f"times in {runs} timed runs ({len(wanted)} expected, of the same shapes); every run must do the "
+                    "same work"
+                )
 
 
 def timed_call(workload: Workload, pipe: Any, arguments: Mapping[str, Any], series: Series) -> TimedCall:
@@ -151,11 +192,14 @@ def timed_call(workload: Workload, pipe: Any, arguments: Mapping[str, Any], seri
     handle: Any = bound
     prompt = prompts[0] if series.batch_size == 1 else list(prompts)
 
+    counter = RunCounter(pipe, series.denoisers)
+
     def run() -> object:
+        counter.runs += 1
         with torch.no_grad():
             return workload(handle, prompt)
 
-    return TimedCall(run=run, once=once, bound=bound, prompts=prompts)
+    return TimedCall(run=run, once=once, bound=bound, prompts=prompts, counter=counter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +212,7 @@ class Generated:
         seeds: seed of each image or video.
         images_per_prompt: images or videos of each prompt.
         calls: what was really called: each distinct call once, in order.
+        works: what each chunk ran, by the index of its first prompt.
     """
 
     images: torch.Tensor
@@ -175,6 +220,7 @@ class Generated:
     seeds: tuple[int, ...]
     images_per_prompt: int
     calls: tuple[dict[str, Any], ...]
+    works: Mapping[int, Work]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,12 +232,14 @@ class Series:
         batch_size: prompts of one chunk.
         seed: the image of prompt index i, image j has seed ``seed + i * images_per_prompt + j``.
         chunks: indices of the chunks to generate; None: all of them.
+        denoisers: names of the pipeline's denoisers, whose work is counted.
     """
 
     prompts: tuple[str, ...]
     batch_size: int
     seed: int
     chunks: tuple[int, ...] | None = None
+    denoisers: tuple[str, ...] = ("transformer",)
 
     @property
     def starts(self) -> list[int]:
@@ -217,18 +265,29 @@ def generate(
         progress: told (chunks done, chunks in all).
 
     Raises:
-        CaseFaultError: the workload returned no images or videos, or a wrong number of them.
+        CaseFaultError: the workload returned no images or videos, a wrong number of them, or those of something else
+            than the pipeline that it was handed.
     """
     parts: list[Returned] = []
     bounds: list[BoundPipeline] = []
+    works: dict[int, Work] = {}
     for done, start in enumerate(series.starts):
         progress(done, len(series.starts))
         texts = series.prompts[start : start + series.batch_size]
         bound = BoundPipeline(pipe=pipe, arguments=arguments, prompts=texts, first_index=start, seed=series.seed)
-        parts.append(_returned(_run(workload, bound, texts, series.batch_size), bound))
+        with WorkCounter(pipe, series.denoisers, Timesteps.VALUES) as counter:
+            result = _run(workload, bound, texts, series.batch_size)
+        parts.append(_returned(result, bound))
+        if not counter.came_from(result):
+            raise CaseFaultError(
+                "the test returned something else than what mxq_pipeline(...) generated in this call (outputs of "
+                "another pipeline, or kept from an earlier call): what is judged must come from the pipeline that it "
+                "was handed"
+            )
         bounds.append(bound)
+        works[start] = counter.work
     progress(len(series.starts), len(series.starts))
-    return _generated(join(parts), bounds, series.seed)
+    return _generated(join(parts), bounds, series.seed, works)
 
 
 def _run(workload: Workload, bound: BoundPipeline, texts: tuple[str, ...], batch_size: int) -> object:
@@ -236,7 +295,7 @@ def _run(workload: Workload, bound: BoundPipeline, texts: tuple[str, ...], batch
         return workload(bound, texts[0] if batch_size == 1 else list(texts))
 
 
-def _generated(returned: Returned, bounds: list[BoundPipeline], seed: int) -> Generated:
+def _generated(returned: Returned, bounds: list[BoundPipeline], seed: int, works: Mapping[int, Work]) -> Generated:
     per_prompt = bounds[0].images_per_prompt
     seeds = [
         seed + (bound.first_index + offset) * per_prompt + image
@@ -251,6 +310,7 @@ def _generated(returned: Returned, bounds: list[BoundPipeline], seed: int) -> Ge
         seeds=tuple(seeds),
         images_per_prompt=per_prompt,
         calls=tuple(call for calls in distinct.values() for call in calls),
+        works=works,
     )
 
 

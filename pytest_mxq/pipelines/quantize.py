@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,8 +15,9 @@ from torchao.utils import TorchAOBaseTensor
 from pytest_mxq.baselines.manifest import Selection
 from pytest_mxq.errors import MxqError
 from pytest_mxq.formats import Format
-from pytest_mxq.gates.evidence import Evidence
+from pytest_mxq.gates.evidence import Evidence, RunEvidence
 from pytest_mxq.models import SelectionRule
+from pytest_mxq.pipelines.execution import Execution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +126,7 @@ def quantize_layers(denoiser: torch.nn.Module, chosen: Chosen, number_format: Fo
         quantize_(denoiser, builder(), filter_fn=lambda _module, name: name in names)
 
 
-def collect_evidence(denoiser: torch.nn.Module, chosen: Chosen) -> Evidence:
+def collect_evidence(denoiser: torch.nn.Module, chosen: Chosen, weight_ratio: float | None = None) -> Evidence:
     """Return what the denoiser really holds: which Linear weights are torchao tensors, and their bytes."""
     linears = [(name, layer.weight) for name, layer in _linears(denoiser)]
     quantized = [(name, weight) for name, weight in linears if isinstance(weight, TorchAOBaseTensor)]
@@ -143,7 +144,43 @@ def collect_evidence(denoiser: torch.nn.Module, chosen: Chosen) -> Evidence:
         layers_sha256=selection.sha256,
         layers=selection.layers,
         unfit=tuple(map(str, chosen.unfit)),
+        weight_ratio=weight_ratio,
     )
+
+
+def run_evidence(built: Evidence, chosen: Chosen, execution: Execution, prefix: str = "") -> Evidence:
+    """Return the evidence of an arm with what an observed call really multiplied with.
+
+    Args:
+        built: what the denoiser held when the arm was built.
+        chosen: what the rule chose.
+        execution: the record of the call, of all denoisers together.
+        prefix: what stands before the names of the quantized denoiser's layers where several are observed.
+    """
+    wanted = {prefix + name for name in chosen.names}
+    ran = wanted & set(execution.layers)
+    faults = [f"{name} ran quantized in some calls alone" for name in sorted(wanted & set(execution.partly))]
+    faults += [f"{name} did not run quantized" for name in sorted(wanted - ran - set(execution.partly))]
+    faults += execution.changed
+    return replace(
+        built,
+        weight_share=execution.weight_share,
+        weight_bytes=execution.weight_bytes,
+        bf16_bytes=execution.bf16_bytes,
+        run=RunEvidence(
+            ran=len(ran),
+            denoiser_calls=sum(calls for _, calls in execution.denoiser_calls),
+            arithmetic_share=execution.arithmetic_share,
+            multiplied=execution.multiplied.value,
+            faults=tuple(faults),
+        ),
+    )
+
+
+def denoisers_of(pipe: Any, denoiser: str) -> tuple[str, ...]:
+    """Return the names of a pipeline's denoisers: the recipe's, and further ones of its kind (Wan 2.2's second)."""
+    kind = type(getattr(pipe, denoiser))
+    return (denoiser, *(name for name, part in pipe.components.items() if name != denoiser and type(part) is kind))
 
 
 def native_bytes(weight: torch.Tensor) -> int:

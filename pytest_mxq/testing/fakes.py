@@ -16,7 +16,7 @@ from pytest_mxq.errors import CaseFaultError, MxqError, WeightsUnavailableError
 from pytest_mxq.evaluation.protocols import Machine
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.base import AccuracyGate
-from pytest_mxq.gates.evidence import Evidence
+from pytest_mxq.gates.evidence import Evidence, RunEvidence
 from pytest_mxq.gates.memory import PeakMemory
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.speed_statistics import SpeedMode
@@ -42,6 +42,9 @@ class Behaviour:
             taken prompt by prompt.
         faults: by label of what is generated, sentences of degenerate outputs.
         quantized: how many of five layers are quantized.
+        ran: how many of them ran quantized; None: all.
+        multiplied: what multiplied them: "native", "emulated", "dequantized".
+        work: by format and "bf16", how often the denoiser ran.
         nan: whether every score is NaN.
         weights: name of the weights.
         unavailable: why the model's weights cannot be loaded, or None.
@@ -58,6 +61,9 @@ class Behaviour:
     shift: dict[str, int | list[int]] = field(default_factory=dict)
     faults: dict[str, list[str]] = field(default_factory=dict)
     quantized: int = 4
+    ran: int | None = None
+    multiplied: str = "emulated"
+    work: dict[str, str] = field(default_factory=dict)
     nan: bool = False
     weights: str = "folder:0"
     unavailable: str | None = None
@@ -102,6 +108,8 @@ class FakeOutputs:
     positions: tuple[int, ...]
     faults: tuple[OutputFault, ...]
     identity: Identity
+    evidence: Evidence | None = None
+    work: str = ""
     noun: str = "image"
 
     def subset(self, positions: Sequence[int]) -> FakeOutputs:
@@ -112,6 +120,10 @@ class FakeOutputs:
     def equals(self, other: FakeOutputs) -> bool:
         """Tell whether all images are bit-identical."""
         return [image.tobytes() for image in self.images] == [image.tobytes() for image in other.images]
+
+    def work_differences(self, other: FakeOutputs) -> tuple[str, ...]:
+        """Return that the work that the behaviour states is another."""
+        return () if self.work == other.work else (f"denoiser calls: transformer {self.work} -> {other.work}",)
 
     def differences(self, _other: FakeOutputs) -> tuple[str, ...]:
         """Return nothing: images have no length."""
@@ -164,12 +176,28 @@ class FakeBackend:
             calls += [call for call in pipeline.calls if call not in calls]
         faults = tuple(OutputFault(0, text) for text in self.behaviour.faults.get(label, ()))
         identity = _identity(case, calls, self.behaviour.weights)
-        return FakeOutputs(images=tuple(images), positions=tuple(positions), faults=faults, identity=identity)
+        return FakeOutputs(
+            images=tuple(images),
+            positions=tuple(positions),
+            faults=faults,
+            identity=identity,
+            evidence=None if arm.number_format is None else self._run_evidence(),
+            work=self.behaviour.work.get(arm.name, "8"),
+        )
 
     def evidence(self, case: Case, arm: ArmSpec) -> Evidence:
         """Return the evidence that the behaviour states."""
         self._load()
         self.log(f"arm {case.recipe.name} {arm.name}")
+        return self._evidence()
+
+    def _run_evidence(self) -> Evidence:
+        behaviour, built = self.behaviour, self._evidence()
+        ran = built.quantized if behaviour.ran is None else behaviour.ran
+        run = RunEvidence(ran=ran, denoiser_calls=8, arithmetic_share=0.9, multiplied=behaviour.multiplied)
+        return replace(built, run=run)
+
+    def _evidence(self) -> Evidence:
         names = [f"blocks.{index}" for index in range(self.behaviour.quantized)]
         return Evidence(
             quantized=len(names),
@@ -252,6 +280,10 @@ class FakeBenchmark:
 
         arm = ArmSpec(number_format=number_format, emulated=False, execution=case.settings.execution)
         return self.backend.evidence(case, arm)
+
+    def run_evidence(self, _case: Case, _number_format: Format) -> Evidence:
+        """Return the evidence of what ran that the behaviour states."""
+        return self.backend._run_evidence()  # noqa: SLF001  they are one fake machine
 
     def time_live(
         self, case: Case, workload: Workload, number_format: Format, *, sampling: Sampling, seed: int
