@@ -1,0 +1,171 @@
+"""The attributes of one object, held and put back: those of a module, a scheduler, an attention processor."""
+
+from __future__ import annotations
+
+import operator
+import types
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+_MISSING = object()
+_CONTAINERS = (dict, OrderedDict, list, set)
+_VALUES = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+_FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
+# Private attributes that no plain call of a pipeline changes. Other private ones are what calls remember.
+_REPORTED = {
+    "_attention_backend": "attention backend",
+    "_backward_hooks": "backward hooks",
+    "_backward_pre_hooks": "backward pre-hooks",
+    "_buffers": "buffers",
+    "_cache_config": "cache",
+    "_compiled_call_impl": "compiled call",
+    "_forward_hooks": "forward hooks",
+    "_forward_pre_hooks": "forward pre-hooks",
+    "_gradient_checkpointing_func": "gradient checkpointing function",
+    "_hf_hook": "accelerate hook",
+    "_hook_order": "diffusers hooks",
+    "_internal_dict": "configuration",
+    "_modules": "modules",
+    "_parameters": "parameters",
+    "_shift": "shift",
+}
+
+
+class Change(NamedTuple):
+    """One attribute that was changed, and how in words."""
+
+    attribute: str
+    phrase: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldObject:
+    """An object with its class and attributes, and the entries of the dicts, lists and sets among these.
+
+    Attributes:
+        owner: the object.
+        kind: its class.
+        attributes: its ``__dict__``.
+        containers: attribute, container, and its entries as a copy.
+    """
+
+    owner: Any
+    kind: type
+    attributes: dict[str, Any]
+    containers: tuple[tuple[str, Any, Any], ...]
+
+    @classmethod
+    def of(cls, owner: Any) -> HeldObject:
+        """Hold an object as it is now."""
+        attributes = vars(owner).copy()
+        containers = [(name, item, item.copy()) for name, item in attributes.items() if type(item) in _CONTAINERS]
+        return cls(owner=owner, kind=type(owner), attributes=attributes, containers=tuple(containers))
+
+    def put_back(self) -> Iterator[Change]:
+        """Put everything back, and yield what is worth a report."""
+        if type(self.owner) is not self.kind:
+            yield Change("class", f"{self.kind.__name__} -> {type(self.owner).__name__}")
+            self.owner.__class__ = self.kind
+        yield from self._put_attributes_back()
+        for name, container, entries in self.containers:
+            changes = list(_entry_changes(container, entries))
+            if changes:
+                _refill(container, entries)
+                yield from _entry_report(name, changes)
+
+    def _put_attributes_back(self) -> Iterator[Change]:
+        now = vars(self.owner)
+        for name in [name for name in now if name not in self.attributes]:
+            value = now.pop(name)
+            if self._is_reported(name, value):
+                yield Change(_REPORTED.get(name, name), f"set to {_text(value)}")
+        for name, before in self.attributes.items():
+            value = now.get(name, _MISSING)
+            if value is before:
+                continue
+            now[name] = before
+            if not _are_same(before, value) and self._is_reported(name, value):
+                yield Change(_REPORTED.get(name, name), _difference(before, value))
+
+    def _is_reported(self, name: str, value: Any) -> bool:
+        if name in _REPORTED:
+            return name != "_buffers"
+        if name == "_diffusers_hook":
+            return bool(value is _MISSING or getattr(value, "hooks", None))
+        if name.startswith("_"):
+            return False
+        # A scheduler's counters and tensors are new after each call; its settings and methods are not.
+        is_counter = isinstance(value, int | torch.Tensor | None | list) and not isinstance(value, bool)
+        return not (is_counter and hasattr(self.owner, "set_timesteps"))
+
+
+def is_helper(value: Any) -> bool:
+    """Return whether an attribute is a plain object of diffusers', such as a scheduler or an attention processor."""
+    if isinstance(value, torch.nn.Module | torch.Tensor | type) or not hasattr(value, "__dict__"):
+        return False
+    return type(value).__module__.startswith("diffusers.") and not isinstance(value, Mapping)
+
+
+def _are_same(before: Any, after: Any) -> bool:
+    if before is after:
+        return True
+    if type(before) is not type(after):
+        return False
+    if isinstance(before, tuple | list):
+        return len(before) == len(after) and all(map(_are_same, before, after))
+    if isinstance(before, Mapping):  # configurations, frozen
+        return before.keys() == after.keys() and all(_are_same(before[name], after[name]) for name in before)
+    if isinstance(before, torch.Tensor):
+        return before.dtype is after.dtype and before.device == after.device and torch.equal(before, after)
+    return isinstance(before, (*_VALUES, types.MethodType)) and bool(before == after)
+
+
+def _entry_changes(container: Any, entries: Any) -> Iterator[Change]:
+    """Yield the entries that were added, removed or replaced."""
+    if isinstance(container, dict):
+        if len(container) == len(entries) and all(container.get(key, _MISSING) is entries[key] for key in entries):
+            return
+        for key in {**entries, **container}:
+            before, after = entries.get(key, _MISSING), container.get(key, _MISSING)
+            if before is not after:
+                yield Change(str(key), "kept" if _are_same(before, after) else _difference(before, after))
+    elif len(container) != len(entries) or any(map(operator.is_not, container, entries)):
+        yield Change("", f"{len(entries)} -> {len(container)}")
+
+
+def _entry_report(name: str, changes: list[Change]) -> Iterator[Change]:
+    if name in {"_modules", "_parameters", "_buffers"}:
+        yield from (change for change in changes if change.phrase != "kept")
+    elif name in _REPORTED or not name.startswith("_"):
+        yield Change(_REPORTED.get(name, name), "changed")
+
+
+def _refill(container: Any, entries: Any) -> None:
+    """Give a container its entries again, in their order; what refers to the container keeps doing so."""
+    container.clear()
+    if isinstance(container, list):
+        container.extend(entries)
+    else:
+        container.update(entries)
+
+
+def _difference(before: Any, after: Any) -> str:
+    if after is _MISSING:
+        return "removed"
+    if before is _MISSING:
+        return f"set to {_text(after)}"
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        names = [name for name in {**before, **after} if before.get(name, _MISSING) != after.get(name, _MISSING)]
+        return ", ".join(f"{name} {_text(before.get(name))} -> {_text(after.get(name))}" for name in names)
+    old, new = _text(before), _text(after)
+    return "replaced" if old == new else f"{old} -> {new}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (*_VALUES, tuple)):
+        return str(value)
+    return value.__qualname__ if isinstance(value, _FUNCTIONS) else type(value).__name__
