@@ -138,9 +138,12 @@ def read_verified(path: Path, limit_bytes: int, sha256: str) -> bytes:
 
 def restore_command(path: Path) -> str | None:
     """Return how to restore a file of a git checkout; None outside of one."""
-    if not any((folder / ".git").exists() for folder in path.absolute().parents):
+    try:
+        if not any((folder / ".git").exists() for folder in path.absolute().parents):
+            return None
+        return f"to restore it: git checkout -- {shlex.quote(os.path.relpath(path))}"
+    except OSError:  # a folder above may not be looked into, or the working directory is gone
         return None
-    return f"to restore it: git checkout -- {shlex.quote(os.path.relpath(path))}"
 
 
 def reason_of(error: OSError) -> str:

@@ -160,9 +160,13 @@ def _of_model(model: str, manifests: tuple[Manifest, ...], current: Fingerprint,
     sessions = sorted(len(manifest.sessions) for manifest in manifests)
     cases = f"{len(manifests)} case{'s' if len(manifests) > 1 else ''}"
     text = f"{cases}, {_span(ages)} days old, {_span(sessions)} timing sessions each"
+    uncovered = sum(not manifest.is_covered for manifest in manifests)
+    if uncovered:
+        text = f"{text}; {uncovered} of schema version 1: no digest covers its noise floor and timing sessions"
     others = [differences for m in manifests if (differences := hard_differences(m.fingerprint, current))]
     if not others:
-        return Finding(mark=Mark.FINE, subject=model, text=text)
+        mark = Mark.NOTE if uncovered else Mark.FINE
+        return Finding(mark=mark, subject=model, text=text, fix=REFRESH if uncovered else None)
     text = f"{text}; {len(others)} of other hardware or software: {', '.join(others[0][:3])}"
     return Finding(mark=Mark.NOTE, subject=model, text=text, fix=_REFRESH_HERE)
 

@@ -269,6 +269,14 @@ def test_outside_of_a_checkout_nothing_is_said_of_git(tmp_path: Path) -> None:
     assert "git" not in fault_of(path, "a" * 64)
 
 
+def test_where_git_cannot_be_looked_for_nothing_is_said_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert restore_command(tmp_path / "x") is None
+
+
 def test_a_file_of_another_digest_is_never_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"data")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from baseline_examples import DEVICE, make_draft
+from manifest_examples import in_schema_1
 from packaging.requirements import Requirement
 
 from pytest_mxq.baselines.store import BaselineStore
@@ -158,6 +160,18 @@ def test_memory_is_ok_only_where_it_was_compared_with_a_gpus(
 def test_memory_of_a_model_that_states_no_need_is_not_ok() -> None:
     device = Device(kind="cuda", name="x", capability=(10, 0), slug="x", total_memory_gib=1.0, facts={})
     assert _memory("demo", (), device).mark is Mark.NOTE
+
+
+def test_a_baseline_whose_sections_no_digest_covers_is_a_note(tmp_path: Path) -> None:
+    store, draft = BaselineStore(tmp_path, media=None, device=DEVICE), make_draft()
+    store.save(draft, [])
+    path = store.manifests()[0]
+    path.write_text(json.dumps(in_schema_1(json.loads(path.read_text()))))
+    (found,) = examine_baselines(store, draft.fingerprint)
+    assert found.mark is Mark.NOTE
+    assert "schema version 1" in found.text
+    store.save(draft, [])
+    assert [finding.mark for finding in examine_baselines(store, draft.fingerprint)] == [Mark.FINE]
 
 
 def test_baselines_are_as_old_as_they_say_and_other_software_is_named(tmp_path: Path) -> None:
