@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from pytest_mxq.pipelines.cache import Arm, ArmStore, How
 from pytest_mxq.pipelines.compile import CompileMode, compiling_faithfully
 from pytest_mxq.pipelines.execution import Execution as RunRecord
 from pytest_mxq.pipelines.generate import Generated, Series, generate
+from pytest_mxq.pipelines.isolation import restore, snapshot
 from pytest_mxq.pipelines.observe import observe_execution, observe_one_call, record_first_call
 from pytest_mxq.pipelines.quantize import run_evidence
 from pytest_mxq.planning.settings import Execution
@@ -140,7 +142,12 @@ class TorchBackend:
         )
         # An eager arm needs no Inductor, whose import alone takes a second.
         compiling = nullcontext() if arm.how.compiled is None else compiling_faithfully()
-        with compiling, self.arms.embedding(arm, _chunks(case)), observing(arm) as observed:
+        with (
+            compiling,
+            self.arms.embedding(arm, _chunks(case)),
+            self._isolated(arm, label) as changes,
+            observing(arm) as observed,
+        ):
             generated = generate(
                 workload,
                 arm.pipe,
@@ -148,7 +155,23 @@ class TorchBackend:
                 series,
                 lambda done, total: self._progress(label, done, total),
             )
-        return _outputs(case, arm, generated, observed())
+        return replace(_outputs(case, arm, generated, observed()), changes=tuple(changes))
+
+    @contextmanager
+    def _isolated(self, arm: Arm, label: str) -> Iterator[list[str]]:
+        """Leave the pipeline as a workload found it; give what the workload had changed once the block has ended.
+
+        What cannot be put back, such as weights that were written over, frees every arm: the next one is loaded again.
+        """
+        changes: list[str] = []
+        state = snapshot(arm.pipe)
+        try:
+            yield changes
+        finally:
+            restored = restore(arm.pipe, state)
+            changes += [f"{label}: {what}" for what in (*restored.changed, *restored.not_restored)]
+            if restored.rebuild:
+                self.arms.release()
 
 
 def _chunks(case: Case) -> tuple[tuple[str, ...], ...]:

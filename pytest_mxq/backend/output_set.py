@@ -35,6 +35,7 @@ class GeneratedOutputs:
         identity: what was observed.
         evidence: proof that what generated them ran quantized; None of BF16's and of stored ones.
         works: what each chunk ran, by the index of its first prompt; empty of stored ones.
+        changes: what the workload changed of the pipeline, and was put back or made the arm be built again.
     """
 
     images: torch.Tensor
@@ -44,6 +45,7 @@ class GeneratedOutputs:
     identity: Identity
     evidence: Evidence | None = None
     works: Mapping[int, Work] = field(default_factory=dict)
+    changes: tuple[str, ...] = ()
 
     @property
     def noun(self) -> str:

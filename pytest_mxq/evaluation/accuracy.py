@@ -62,6 +62,7 @@ class AccuracyStrategy(Generic[O]):
         facts: dict[str, Any] = {"evidence": evidence, "reference": reference.note}
         quantized = self._generate_quantized(plan, workload)
         facts["evidence"] = quantized.evidence
+        facts["cautions"] = _cautions(reference, quantized)
         self._check_outputs(plan, gate, reference, quantized, facts)
         scores = self._score(gate, reference.outputs, quantized)
         outcome, sentence = decide(gate.scale, scores, plan.bound)
@@ -148,6 +149,15 @@ class AccuracyStrategy(Generic[O]):
     @property
     def _comparisons(self) -> Comparisons[O]:
         return Comparisons(backend=self.backend, write=self.write_comparison)
+
+
+def _cautions(reference: ReferenceOutputs[Any], quantized: Any) -> tuple[str, ...]:
+    """Return what is worth a look: changes that the test made to the pipeline, sections that no digest covers."""
+    changes = dict.fromkeys((*reference.observed.changes, *quantized.changes))
+    texts = [f"the test changed the pipeline, and it was put back: {what}" for what in changes]
+    if reference.manifest is not None and not reference.manifest.is_covered:
+        texts.append("the baseline is of schema version 1: no digest covers selections, noise floor and fingerprint")
+    return tuple(texts)
 
 
 def _check_same_work(reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:

@@ -58,6 +58,11 @@ class Outputs(Protocol):
         """Proof that what generated them ran quantized; None of BF16's and of stored ones."""
         ...
 
+    @property
+    def changes(self) -> Sequence[str]:
+        """What the workload changed of the pipeline; it was put back, or the arm is built again."""
+        ...
+
     def work_differences(self, other: Self) -> tuple[str, ...]:
         """Return in what the work of both arms differs, such as ``denoiser calls: transformer 8 -> 4``."""
         ...

@@ -71,6 +71,7 @@ class Verdict:
         memory: the numbers of a memory gate.
         reference: what BF16 was.
         emulated: whether the format's numerics were emulated.
+        cautions: what is worth a look though the verdict does not depend on it.
         comparisons: paths of the comparison images, worst first; in a report relative to its folder.
         next_command: the command that runs this one item again.
         seconds: wall time of the cell.
@@ -91,6 +92,7 @@ class Verdict:
     memory: MemoryFacts | None = None
     reference: ReferenceNote | None = None
     emulated: bool = False
+    cautions: tuple[str, ...] = ()
     comparisons: tuple[str, ...] = ()
     next_command: str | None = None
     seconds: float = 0.0

@@ -178,10 +178,10 @@ class ArmStore:
         The rule is the recipe's published one where none is given.
         """
         resident = self._load_once(source)
+        self._place_encoders(how)
         if number_format is None and how.compiled is None:
             return resident.base
         self._separate(how)
-        self._place_encoders(how)
         slot = "quantized" if number_format else "bf16"
         key = (number_format, emulated, rule, how)
         if slot not in self._arms or self._arms[slot][0] != key:

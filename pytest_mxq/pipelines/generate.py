@@ -105,11 +105,13 @@ class RunCounter:
 
     Attributes:
         runs: runs of the workload.
+        is_running: whether one is under way; calls beside it do not count.
         shapes: shape of the hidden states of each call, by denoiser.
     """
 
     def __init__(self, pipe: Any, denoisers: tuple[str, ...]) -> None:
         self.runs = 0
+        self.is_running = False
         self._hooks: list[Any] = []
         self.shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in denoisers}
         modules = {name: getattr(pipe, name, None) for name in denoisers}
@@ -123,6 +125,8 @@ class RunCounter:
             hook.remove()
 
     def _count(self, name: str, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if not self.is_running:
+            return
         hidden = kwargs.get("hidden_states", kwargs.get("sample", args[0] if args else None))
         self.shapes[name].append(tuple(hidden.shape) if isinstance(hidden, torch.Tensor) else ())
 
@@ -196,8 +200,12 @@ def timed_call(workload: Workload, pipe: Any, arguments: Mapping[str, Any], seri
 
     def run() -> object:
         counter.runs += 1
-        with torch.no_grad():
-            return workload(handle, prompt)
+        counter.is_running = True
+        try:
+            with torch.no_grad():
+                return workload(handle, prompt)
+        finally:
+            counter.is_running = False
 
     return TimedCall(run=run, once=once, bound=bound, prompts=prompts, counter=counter)
 

@@ -45,6 +45,8 @@ def _details(verdict: Verdict, root: Path, report: Path) -> Iterator[str]:
         yield from _reference(verdict.reference, root)
     if verdict.evidence is not None:
         yield f"  evidence  {verdict.evidence.sentence}"
+    for caution in verdict.cautions:
+        yield f"  caution   {caution}"
     for path in verdict.comparisons:
         yield f"  look at   {shown_path(report / path)}"
     if verdict.next_command:

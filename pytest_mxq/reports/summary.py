@@ -40,6 +40,7 @@ def summary_lines(
     yield from _skips(verdicts)
     yield from _speeds(judged)
     yield from _live_reasons(verdicts)
+    yield from _cautions(verdicts)
     yield from ((f"note: {notice}", {"yellow": True}) for notice in notices)
     mode = "--mxq-strict: " if settings.strict else ""
     yield from ((f"{mode}{problem}", {"red": True}) for problem in problems)
@@ -79,6 +80,16 @@ def _live_reasons(verdicts: Iterable[Verdict]) -> Iterator[tuple[str, Markup]]:
         if verdict.reference is not None and verdict.reference.mode == "live"
     }
     yield from ((reason, {"yellow": True}) for reason in reasons)
+
+
+def _cautions(verdicts: Iterable[Verdict]) -> Iterator[tuple[str, Markup]]:
+    """Yield the cautions of all verdicts, once a case."""
+    texts = {
+        f"{verdict.cell.model}/{verdict.cell.case}: caution: {caution}": None
+        for verdict in verdicts
+        for caution in verdict.cautions
+    }
+    yield from ((text, {"yellow": True}) for text in texts)
 
 
 def _table(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, Markup]]:

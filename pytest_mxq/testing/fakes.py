@@ -110,6 +110,7 @@ class FakeOutputs:
     identity: Identity
     evidence: Evidence | None = None
     work: str = ""
+    changes: tuple[str, ...] = ()
     noun: str = "image"
 
     def subset(self, positions: Sequence[int]) -> FakeOutputs:

@@ -47,7 +47,7 @@ def test_the_main_job_ends_in_a_verdict_for_every_format_and_gate(tmp_path: Path
     for record in demo:
         assert len(record["scores"]["values"]) >= 8
         assert record["evidence"]["weight_share"] > 0.5
-        assert Path(record["images"][0]).exists()
+        assert (tmp_path / record["comparisons"][0]).is_file()
     assert "Captured" not in done.stdout
 
 
