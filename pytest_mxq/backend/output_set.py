@@ -15,7 +15,7 @@ from pytest_mxq.baselines.video import Video
 from pytest_mxq.gates.evidence import Evidence
 from pytest_mxq.gates.verdict import OutputFault
 from pytest_mxq.metrics.degenerate import identical
-from pytest_mxq.metrics.images import to_image
+from pytest_mxq.metrics.images import check_pair, to_image
 from pytest_mxq.pipelines.outputs import Audio, VideoInfo
 from pytest_mxq.pipelines.work import Work, work_differences
 
@@ -125,6 +125,23 @@ class GeneratedOutputs:
         ours, theirs = (outputs.audio.waves if outputs.audio is not None else None for outputs in (self, other))
         same_audio = ours is theirs if ours is None or theirs is None else torch.equal(ours, theirs)
         return same_audio and identical(self.images, other.images)
+
+    def identical_positions(self, other: Self) -> tuple[int, ...]:
+        """Return the positions at which image or video, and audio, are bit-identical.
+
+        Raises:
+            ImageError: the images differ in size or number.
+        """
+        check_pair(self.images, other.images)
+        same = []
+        for index, position in enumerate(self.positions):
+            ours, theirs = (outputs.audio for outputs in (self, other))
+            same_audio = ours is theirs is None or (
+                ours is not None and theirs is not None and torch.equal(ours.waves[index], theirs.waves[index])
+            )
+            if same_audio and torch.equal(self.frames_of(index), other.frames_of(index)):
+                same.append(position)
+        return tuple(same)
 
     def work_differences(self, other: Self) -> tuple[str, ...]:
         """Return in what the chunks that both ran differ: calls of the denoiser, timesteps, shapes, decoder, encoder.

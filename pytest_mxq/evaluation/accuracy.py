@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from pytest_mxq.planning.plans import GatePlan
 
 
+MAX_IDENTICAL_SHARE = 0.25
+"""Share of outputs that may be bit-identical to BF16's: a format that changes nothing was not applied."""
+
+
 @dataclass(slots=True, kw_only=True)
 class AccuracyStrategy(Generic[O]):
     """Judges gates of generated outputs; what several gates of a format need is generated once.
@@ -55,6 +59,7 @@ class AccuracyStrategy(Generic[O]):
             raise TypeError(f"{type(gate).__name__} scores no outputs")
         self._forget_other_models(plan)
         manifest = self.references.manifest(plan.case)
+        self.references.check_case(plan.case, manifest)
         differences = self.references.software_differences(manifest)
         usable = manifest if isinstance(manifest, Manifest) and not differences else None
         evidence = self._proved(plan, usable)
@@ -62,7 +67,7 @@ class AccuracyStrategy(Generic[O]):
         facts: dict[str, Any] = {"evidence": evidence, "reference": reference.note}
         quantized = self._generate_quantized(plan, workload)
         facts["evidence"] = quantized.evidence
-        facts["cautions"] = _cautions(reference, quantized)
+        facts["cautions"] = _cautions(plan, reference, quantized)
         self._check_outputs(plan, gate, reference, quantized, facts)
         scores = self._score(gate, reference.outputs, quantized)
         outcome, sentence = decide(gate.scale, scores, plan.bound)
@@ -88,7 +93,7 @@ class AccuracyStrategy(Generic[O]):
 
     def _proved(self, plan: GatePlan, manifest: Manifest | None) -> Evidence:
         evidence = self.backend.evidence(plan.case, ArmSpec.quantized(plan))
-        stored = manifest.selections.get(plan.number_format.name) if manifest is not None else None
+        stored = self.references.selection(plan, manifest)
         wrong = judge_evidence(evidence, min_share=plan.case.min_share, stored=stored)
         if wrong is not None:
             raise Stop(*wrong, evidence=evidence)
@@ -137,26 +142,33 @@ class AccuracyStrategy(Generic[O]):
                 for fault in quantized.faults
             )
             raise Stop(Outcome.DEGENERATE, sentence, **facts)
-        if reference.outputs.equals(quantized):
-            spots = {Spot(0): "bit-identical"}
+        same, count = reference.outputs.identical_positions(quantized), len(quantized.positions)
+        if len(same) > MAX_IDENTICAL_SHARE * count:
+            spots = {Spot(quantized.positions.index(position)): "bit-identical" for position in same[:MAX_COMPARISONS]}
             facts["comparisons"] = self._comparisons.of(plan, gate, reference.outputs, quantized, spots)
             raise Stop(
                 Outcome.NOT_QUANTIZED,
-                f"every {quantized.noun} of {plan.cell.format} is bit-identical to BF16's: quantization had no effect",
+                f"{len(same)} of {count} {quantized.noun}s of {plan.cell.format} are bit-identical to BF16's: "
+                "quantization had no effect on them",
                 **facts,
             )
+        if same:
+            text = f"{len(same)} of {count} {quantized.noun}s are bit-identical to BF16's (index {same[0]} first)"
+            facts["cautions"] = (*facts["cautions"], text)
 
     @property
     def _comparisons(self) -> Comparisons[O]:
         return Comparisons(backend=self.backend, write=self.write_comparison)
 
 
-def _cautions(reference: ReferenceOutputs[Any], quantized: Any) -> tuple[str, ...]:
+def _cautions(plan: GatePlan, reference: ReferenceOutputs[Any], quantized: Any) -> tuple[str, ...]:
     """Return what is worth a look: changes that the test made to the pipeline, sections that no digest covers."""
     changes = dict.fromkeys((*reference.observed.changes, *quantized.changes))
     texts = [f"the test changed the pipeline, and it was put back: {what}" for what in changes]
     if reference.manifest is not None and not reference.manifest.is_covered:
         texts.append("the baseline is of schema version 1: no digest covers selections, noise floor and fingerprint")
+    if reference.manifest is not None and plan.cell.format not in reference.manifest.selections:
+        texts.append(f"the baseline holds no record of the layers of {plan.cell.format}: {REFRESH_COMMAND}")
     return tuple(texts)
 
 

@@ -75,6 +75,10 @@ class Outputs(Protocol):
         """Tell whether all images, and all audio, are bit-identical."""
         ...
 
+    def identical_positions(self, other: Self) -> tuple[int, ...]:
+        """Return the positions at which all pixels, and all audio, are bit-identical."""
+        ...
+
     def differences(self, other: Self) -> tuple[str, ...]:
         """Return in what the videos cannot be compared, such as ``frame count 121 -> 97``."""
         ...

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic
 
 import msgspec
 
-from pytest_mxq.baselines.manifest import Identity, LpipsInfo, Manifest, identity_differences
+from pytest_mxq.baselines.manifest import Identity, LpipsInfo, Manifest, Selection, identity_differences
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
@@ -86,6 +86,30 @@ class References(Generic[O]):
             return error
         except BaselineInvalidError as error:
             raise Stop(Outcome.ERROR, str(error)) from None
+
+    def check_case(self, case: Case, manifest: Manifest | BaselineMissingError | None) -> None:
+        """Compare a baseline with what the test states, before a model is loaded.
+
+        Raises:
+            Stop: the baseline is of other prompts, another seed, batch size or execution mode.
+        """
+        if isinstance(manifest, Manifest):
+            _check_same_case(case_differences(case, manifest))
+
+    def selection(self, plan: GatePlan, manifest: Manifest | None) -> Selection | None:
+        """Return the layers that the baseline recorded for a plan's format; None without a usable baseline.
+
+        Raises:
+            Stop: under ``--mxq-strict``, the baseline holds no such record.
+        """
+        stored = manifest.selections.get(plan.number_format.name) if manifest is not None else None
+        if manifest is not None and stored is None and self.strict:
+            raise Stop(
+                Outcome.STALE,
+                f"the baseline holds no record of the layers of {plan.number_format.name}; refresh it: "
+                f"{REFRESH_COMMAND}",
+            )
+        return stored
 
     def software_differences(self, manifest: Manifest | BaselineMissingError | None) -> tuple[str, ...]:
         """Return in what a baseline's hardware, software or LPIPS is not this run's."""
@@ -212,11 +236,28 @@ class References(Generic[O]):
         )
 
 
-def preview_line(settings: Settings, load: Callable[[], Manifest], fingerprint: Callable[[], Fingerprint]) -> str:
+def case_differences(case: Case, manifest: Manifest) -> tuple[str, ...]:
+    """Return in what a baseline is of another case, as far as the test states it: no model is needed to know."""
+    stored = manifest.identity
+    stated = msgspec.structs.replace(
+        stored,
+        prompts=case.prompts or stored.prompts,  # a named set is fetched later
+        seed=case.settings.seed,
+        batch_size=case.settings.batch_size,
+        execution=case.settings.execution.value,
+    )
+    # Random weights store times alone, of the timed arms' execution.
+    return () if case.random_weights else identity_differences(stored, stated)
+
+
+def preview_line(
+    settings: Settings, case: Case, load: Callable[[], Manifest], fingerprint: Callable[[], Fingerprint]
+) -> str:
     """Return which reference a case is going to have here, and why, as far as it is known before it runs.
 
     Args:
         settings: what was asked for.
+        case: the case.
         load: reads the case's baseline, or raises what is wrong with it.
         fingerprint: tells hardware and software; asked only if there is a baseline.
     """
@@ -229,6 +270,9 @@ def preview_line(settings: Settings, load: Callable[[], Manifest], fingerprint: 
         return f"no stored baseline; reference {'live' if is_live else 'missing'}"
     except MxqError as error:
         return f"baseline unusable: {error}"
+    other = case_differences(case, manifest)
+    if other:
+        return f"reference stale: the baseline belongs to another case: {'; '.join(other)}"
     differences = hard_differences(manifest.fingerprint, fingerprint())
     if differences:
         what = "live" if is_live else "stale"

@@ -44,6 +44,8 @@ class Evidence:
         layers_sha256: digest of the sorted names of the quantized layers.
         layers: names of the quantized layers with every number written as ``*``, and how many there are of each.
         unfit: names of layers that the rule chose and that cannot be quantized, with the reason.
+        widest: the larger of the smallest features of each layer: what the rule's size clause compares; None: unknown.
+        min_features: that clause.
         weight_ratio: bytes over BF16's as the format defines them; None: not defined.
         run: what ran; None before anything did.
     """
@@ -57,6 +59,8 @@ class Evidence:
     layers_sha256: str
     layers: dict[str, int]
     unfit: tuple[str, ...] = ()
+    widest: int | None = None
+    min_features: int | None = None
     weight_ratio: float | None = None
     run: RunEvidence | None = None
 
@@ -108,8 +112,8 @@ def judge_evidence(
     """
     if not evidence.quantized:
         return Outcome.NOT_QUANTIZED, (
-            f"none of {evidence.total} Linear layers is quantized: the model's rule keeps all in BF16, or "
-            "their shapes do not fit the format; register the model with a rule of its own (hook pytest_mxq_models)"
+            f"none of {evidence.total} Linear layers is quantized{_size_clause(evidence)}: the model's rule keeps all in "
+            "BF16, or their shapes do not fit the format; register the model with a rule of its own (hook pytest_mxq_models)"
         )
     if evidence.quantized != evidence.chosen:
         return Outcome.NOT_QUANTIZED, (
@@ -132,6 +136,14 @@ def judge_evidence(
             f"{_layer_changes(stored.layers, evidence.layers)}; if that is meant, refresh it: pytest --mxq-refresh"
         )
     return None
+
+
+def _size_clause(evidence: Evidence) -> str:
+    """Return that every layer is smaller than the rule's size clause, or nothing."""
+    widest, least = evidence.widest, evidence.min_features
+    if widest is None or least is None or widest >= least:
+        return ""
+    return f" (its widest layer has {widest} features, and the rule keeps layers of fewer than {least} in BF16)"
 
 
 def judge_run(evidence: Evidence, *, native: bool) -> tuple[Outcome, str] | None:

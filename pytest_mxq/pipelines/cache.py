@@ -251,7 +251,7 @@ def _build(recipe: Recipe, loaded: LoadedPipeline, number_format: Format | None,
     denoiser = getattr(pipe, recipe.denoiser)  # `prepare` may have put another one there
     evidence = None
     if chosen is not None and number_format is not None:
-        evidence = collect_evidence(denoiser, chosen, number_format.weight_ratio)
+        evidence = collect_evidence(denoiser, chosen, number_format.weight_ratio, recipe.rule.min_features)
     if how.compiled is not None:
         compile_blocks(denoiser, mode=how.compiled)
     denoisers = denoisers_of(pipe, recipe.denoiser)

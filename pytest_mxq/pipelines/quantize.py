@@ -126,7 +126,9 @@ def quantize_layers(denoiser: torch.nn.Module, chosen: Chosen, number_format: Fo
         quantize_(denoiser, builder(), filter_fn=lambda _module, name: name in names)
 
 
-def collect_evidence(denoiser: torch.nn.Module, chosen: Chosen, weight_ratio: float | None = None) -> Evidence:
+def collect_evidence(
+    denoiser: torch.nn.Module, chosen: Chosen, weight_ratio: float | None = None, min_features: int | None = None
+) -> Evidence:
     """Return what the denoiser really holds: which Linear weights are torchao tensors, and their bytes."""
     linears = [(name, layer.weight) for name, layer in _linears(denoiser)]
     quantized = [(name, weight) for name, weight in linears if isinstance(weight, TorchAOBaseTensor)]
@@ -144,6 +146,8 @@ def collect_evidence(denoiser: torch.nn.Module, chosen: Chosen, weight_ratio: fl
         layers_sha256=selection.sha256,
         layers=selection.layers,
         unfit=tuple(map(str, chosen.unfit)),
+        widest=max((min(layer.in_features, layer.out_features) for _, layer in _linears(denoiser)), default=None),
+        min_features=min_features,
         weight_ratio=weight_ratio,
     )
 

@@ -72,9 +72,10 @@ class ReportPlugin:
         if self.settings.refresh or not self.settings.formats:
             return
         runtime = self.session.runtime
-        for model, case in self.session.cases:
+        for (model, case), plan in self.session.cases.items():
             load = partial(runtime.store.load, model, case)
-            yield f"mxq: {model}/{case}: {preview_line(self.settings, load, lambda: runtime.fingerprint)}"
+            line = preview_line(self.settings, plan.case, load, lambda: runtime.fingerprint)
+            yield f"mxq: {model}/{case}: {line}"
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:

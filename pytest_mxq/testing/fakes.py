@@ -122,6 +122,11 @@ class FakeOutputs:
         """Tell whether all images are bit-identical."""
         return [image.tobytes() for image in self.images] == [image.tobytes() for image in other.images]
 
+    def identical_positions(self, other: FakeOutputs) -> tuple[int, ...]:
+        """Return the positions of bit-identical images."""
+        rows = zip(self.positions, self.images, other.images, strict=True)
+        return tuple(position for position, one, another in rows if one.tobytes() == another.tobytes())
+
     def work_differences(self, other: FakeOutputs) -> tuple[str, ...]:
         """Return that the work that the behaviour states is another."""
         return () if self.work == other.work else (f"denoiser calls: transformer {self.work} -> {other.work}",)
