@@ -112,8 +112,9 @@ def judge_evidence(
     """
     if not evidence.quantized:
         return Outcome.NOT_QUANTIZED, (
-            f"none of {evidence.total} Linear layers is quantized{_size_clause(evidence)}: the model's rule keeps all in "
-            "BF16, or their shapes do not fit the format; register the model with a rule of its own (hook pytest_mxq_models)"
+            f"none of {evidence.total} Linear layers is quantized{_size_clause(evidence)}: the model's rule keeps all "
+            "in BF16, or their shapes do not fit the format; register the model with a rule of its own (hook "
+            "pytest_mxq_models)"
         )
     if evidence.quantized != evidence.chosen:
         return Outcome.NOT_QUANTIZED, (
