@@ -42,9 +42,23 @@ def __getattr__(name: str) -> Any:
         return version("pytest-mxq")
     if name not in __all__:
         raise AttributeError(f"module 'pytest_mxq' has no attribute {name!r}; public names: {', '.join(__all__)}")
-    from pytest_mxq import fixtures, formats, models
-    from pytest_mxq.gates import base, memory, speedup
+    from pytest_mxq.fixtures import MxqPipeline
+    from pytest_mxq.formats import Format
+    from pytest_mxq.gates.base import AccuracyGate, Gate, Scale
+    from pytest_mxq.gates.memory import MemoryGate
+    from pytest_mxq.gates.speedup import SpeedGate
+    from pytest_mxq.models import MemoryNeed, Recipe, SelectionRule, SkipPattern
 
-    return next(
-        getattr(module, name) for module in (fixtures, formats, models, base, memory, speedup) if hasattr(module, name)
+    public = (
+        AccuracyGate,
+        Format,
+        Gate,
+        MemoryGate,
+        MemoryNeed,
+        MxqPipeline,
+        Recipe,
+        Scale,
+        SelectionRule,
+        SkipPattern,
     )
+    return {entry.__name__: entry for entry in (*public, SpeedGate)}[name]
