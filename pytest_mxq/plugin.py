@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import pytest
 
-from pytest_mxq.fixtures import mxq_pipeline, mxq_prompt
+from pytest_mxq.fixtures import NO_FORMATS, mxq_pipeline, mxq_prompt
 
 __all__ = ["mxq_pipeline", "mxq_prompt"]
 
@@ -61,7 +61,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             metavar = {"list": "LIST", "path": "DIR", "number": "N"}[kind]
             group.addoption(flag, metavar=metavar, default=None, help=text)
         if not name.startswith(("refresh", "doctor")):
-            ini_type = {"flag": "bool", "list": "args"}.get(kind, "string")
+            number = "float" if pytest.version_tuple >= (8, 4) else "string"
+            ini_type = {"flag": "bool", "list": "args", "number": number}.get(kind, "string")
             parser.addini(f"mxq_{name.replace('-', '_')}", f"default of {flag}", type=ini_type, default=None)  # type: ignore[arg-type]
 
 
@@ -70,6 +71,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     from pytest_mxq import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
+    pluginmanager.register(_ExitCode(), "mxq-exit-code")
 
 
 @pytest.hookimpl(trylast=True)
@@ -78,7 +80,10 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in _FILTERS:
         config.addinivalue_line("filterwarnings", line)
     config.addinivalue_line("markers", _MARKER)
-    is_active = _is_asked_for(config) and not config.option.help
+    try:
+        is_active = _is_asked_for(config) and not config.option.help
+    except TypeError as error:  # pytest's, of a value that has another type in a TOML file
+        raise pytest.UsageError(str(error)) from None
     for line in _gate_markers(config, is_active=is_active):
         config.addinivalue_line("markers", line)
     if is_active:
@@ -104,6 +109,27 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     from pytest_mxq.doctor.command import run_doctor
 
     return run_doctor(config)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say that gate tests were collected and gated nothing, where no formats were asked for."""
+    reports = [report for category in ("skipped", "error") for report in terminalreporter.stats.get(category, ())]
+    count = sum(NO_FORMATS in str(report.longrepr) for report in reports)
+    if count:
+        tests = "1 gate test" if count == 1 else f"{count} gate tests"
+        line = f"mxq: {tests} and no formats: nothing was gated; add --mxq-formats=mxfp8,nvfp4"
+        terminalreporter.write_line(line, yellow=True)
+
+
+class _ExitCode:
+    """Registered before any run starts, so that it has the last word on how the process ends."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_cmdline_main(self, config: pytest.Config) -> Generator[None, Any, Any]:
+        """Return the run's exit code, or a failure's where a recorded verdict is one."""
+        code = yield
+        controller: Any = config.pluginmanager.get_plugin("mxq-controller")
+        return code if controller is None else controller.exit_code(code)
 
 
 def _is_asked_for(config: pytest.Config) -> bool:

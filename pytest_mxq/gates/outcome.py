@@ -12,6 +12,7 @@ class Outcome(StrEnum):
     PASS = "pass"
     MARGINAL = "marginal"
     REGRESSION = "regression"
+    KNOWN_REGRESSION = "known-regression"
     INCONCLUSIVE = "inconclusive"
     STALE = "stale"
     MISSING = "missing"
@@ -26,13 +27,13 @@ class Outcome(StrEnum):
 
     @property
     def is_good(self) -> bool:
-        """Tell whether the gate let the model through (a skip is neither good nor a failure)."""
+        """Tell whether the gate let the model through (a skip or a known regression is neither good nor bad)."""
         return self in {Outcome.PASS, Outcome.MARGINAL, Outcome.REFRESHED}
 
     @property
     def is_failure(self) -> bool:
         """Tell whether the test fails."""
-        return not self.is_good and self is not Outcome.SKIPPED
+        return not self.is_good and self not in {Outcome.SKIPPED, Outcome.KNOWN_REGRESSION}
 
 
 class Stop(Exception):  # noqa: N818  the end of an evaluation, not an error

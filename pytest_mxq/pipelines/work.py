@@ -246,10 +246,16 @@ class WorkCounter:
             self._stack.callback(module.register_forward_pre_hook(count, with_kwargs=True).remove)
 
     def _wrap(self, owner: Any, counts: Mapping[str, Callable[..., None]]) -> None:
+        """Count calls of an object's methods where they are defined: LTX-2's call copies its scheduler for the audio.
+
+        A copy would keep a method that was put on the object, and with it call the object that it was copied from.
+        """
         present = {name: count for name, count in counts.items() if hasattr(owner, name)}
         if present and self._is_new(owner):
             for name, count in present.items():
-                self._stack.enter_context(_wrapped(owner, name, functools.partial(_counting, count)))
+                is_own = name in vars(owner)
+                counting = functools.partial(_counting, count, None if is_own else owner)
+                self._stack.enter_context(_wrapped(owner if is_own else type(owner), name, counting))
 
     def _is_new(self, part: Any) -> bool:
         is_new = id(part) not in self._watched
@@ -279,10 +285,15 @@ class WorkCounter:
         shapes.append(_shape(next(iter((*args, *kwargs.values())), None)))
 
 
-def _counting(count: Callable[..., None], method: Callable[..., Any]) -> Callable[..., Any]:
+def _counting(count: Callable[..., None], owner: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that counts: an object's own (owner: None), or one of a class, whose calls of the owner count."""
+
     @functools.wraps(method)
     def counted(*args: Any, **kwargs: Any) -> Any:
-        count(*args, **kwargs)
+        if owner is None:
+            count(*args, **kwargs)
+        elif args[0] is owner:
+            count(*args[1:], **kwargs)
         return method(*args, **kwargs)
 
     return counted

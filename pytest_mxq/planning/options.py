@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 import pytest
@@ -114,8 +113,14 @@ def read_settings(config: pytest.Config) -> Settings:
         MxqError: a value is not allowed.
     """
 
+    def stated(name: str) -> Any:
+        try:
+            return config.getini(f"mxq_{name}")
+        except (TypeError, ValueError) as error:
+            raise MxqError(f"mxq_{name}: {error}") from None
+
     def option(name: str) -> Any:
-        return config.getoption(f"mxq_{name}") or config.getini(f"mxq_{name}")
+        return config.getoption(f"mxq_{name}") or stated(name)
 
     def names(name: str) -> tuple[str, ...]:
         value = option(name)
@@ -123,11 +128,14 @@ def read_settings(config: pytest.Config) -> Settings:
 
     def directory(name: str, default: str | None) -> Path | None:
         given = config.getoption(f"mxq_{name}")
-        stated = config.getini(f"mxq_{name}") or default
+        folder = stated(name) or default
         if given:
             return Path(config.invocation_params.dir, given)
-        return Path(config.inipath.parent if config.inipath else config.rootpath, stated) if stated else None
+        return Path(config.inipath.parent if config.inipath else config.rootpath, folder) if folder else None
 
+    strict, emulate = bool(option("strict")), bool(option("emulate"))
+    is_refused = strict and emulate and not is_emulation_typed(config)
+    alpha = option("alpha")
     return Settings(
         formats=names("formats"),
         models=names("models"),
@@ -136,16 +144,24 @@ def read_settings(config: pytest.Config) -> Settings:
         media=directory("media", None),
         reference=_reference(option("reference")),
         refresh=bool(config.getoption("mxq_refresh")),
-        emulate=bool(option("emulate")),
-        strict=bool(option("strict")),
+        emulate=emulate and not is_refused,
+        emulation_refused=is_refused,
+        strict=strict,
         report=directory("report", "mxq-report") or Path(),
         root=Path(config.rootpath),
         random_weights=_one_of("weights", option("weights"), ("trained", "random")) == "random",
-        alpha=_number("alpha", option("alpha") or "0.05", 0.0001, 0.25),
+        alpha=_number("alpha", "0.05" if alpha is None else str(alpha), 0.0001, 0.25),
         refresh_sessions=int(_number("refresh-sessions", config.getoption("mxq_refresh_sessions") or "1", 1, 64)),
         sources=_sources(option("sources")),
         compile_cache=directory("compile_cache", None) or _pytest_cache(config),
     )
+
+
+def is_emulation_typed(config: pytest.Config) -> bool:
+    """Tell whether ``--mxq-emulate`` stands on the command line itself, not in an ini file or the environment."""
+    if hasattr(config, "workerinput"):  # xdist hands the controller's options to a worker, not where they came from
+        return bool(config.workerinput.get("mxq_emulation_typed"))
+    return "--mxq-emulate" in config.invocation_params.args
 
 
 def _number(name: str, text: str, least: float, most: float) -> float:
@@ -204,22 +220,12 @@ def check_names(config: pytest.Config, settings: Settings, kinds: Kinds) -> None
 
 
 def check_directories(config: pytest.Config, settings: Settings) -> None:
-    """Refuse a refresh in CI that nobody allowed, and a report or baselines that could not be written.
+    """Refuse a refresh in CI that nobody allowed, and baselines that could not be written.
 
     Raises:
         pytest.UsageError: says which, and how.
     """
-    if config.option.collectonly:
-        return
-    try:
-        settings.report.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=settings.report):
-            pass
-    except OSError as error:
-        raise pytest.UsageError(
-            f"the report cannot be written below {settings.report}: {error}; choose another with --mxq-report=DIR"
-        ) from None
-    if not settings.refresh:
+    if config.option.collectonly or not settings.refresh:
         return
     if os.environ.get("CI", "").lower() not in {"", "0", "false"} and not config.getoption("mxq_refresh_in_ci"):
         raise pytest.UsageError(

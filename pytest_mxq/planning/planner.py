@@ -6,12 +6,12 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mxq.baselines.paths import case_file_name, check_case_name, model_folder_name
+from pytest_mxq.baselines.paths import case_file_name, check_case_name, check_model_name, model_folder_name
+from pytest_mxq.baselines.strict_json import shown
 from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.fixtures import NO_FORMATS
 from pytest_mxq.gates.base import Gate
@@ -31,13 +31,15 @@ from pytest_mxq.planning.markers import (
     read_marker,
 )
 from pytest_mxq.planning.plans import GatePlan, InvalidPlan, Plan, RefreshPlan, SkippedPlan, batch_caution
-from pytest_mxq.planning.requirements import Use, gate_refusal, memory_refusal, runs_natively
+from pytest_mxq.planning.plugin_params import plugin_ids, without_ids
+from pytest_mxq.planning.requirements import Emulation, Use, gate_refusal, memory_refusal, runs_natively
 from pytest_mxq.planning.settings import Settings, read_case_settings
 
 if TYPE_CHECKING:
     import pytest
 
     from pytest_mxq.environment.device import Device
+    from pytest_mxq.models import Recipe
     from pytest_mxq.planning.options import Kinds
 
 RANDOM_SUFFIX = "-random-weights"  # such a case has a baseline of its own
@@ -105,7 +107,7 @@ class Planner:
         number_format = self.kinds.formats.get(param.format)
         emulated = not runs_natively(number_format, self.device)
         bound = gate.read_bound(read_marker(item, gate, param.format, emulated=emulated))
-        reason = gate_refusal(case, gate, number_format, self.device, emulate=self.settings.emulate)
+        reason = gate_refusal(case, gate, number_format, self.device, emulation=Emulation.of(self.settings))
         if reason is not None:
             caution = batch_caution(number_format, case)
             return SkippedPlan(cell=cell, case=case, reason=reason, emulated=emulated, batch_caution=caution)
@@ -130,7 +132,7 @@ class Planner:
         if param.batch_size is None and len(choices) > 1:
             raise CaseFaultError("a list of batch sizes belongs into a marker of the test itself, not of a parameter")
         settings = next((choice for choice in choices if param.batch_size in {None, choice.batch_size}), choices[0])
-        recipe = self.kinds.models.find(settings.model, beside=self.root)
+        recipe = self._recipe(settings.model)
         recipe.selection(settings.selection)  # an unknown name is a fault of the test
         random = self.settings.random_weights
         name = _test_name(item, param, settings.case) + (RANDOM_SUFFIX if random else "")
@@ -143,6 +145,17 @@ class Planner:
             random_weights=random,
             is_timed=any(gate.needs.native and closest(item, gate.marker) for gate in self.kinds.gates),
         )
+
+    def _recipe(self, model: str) -> Recipe:
+        try:
+            recipe = self.kinds.models.find(model, beside=self.root)
+        except (OSError, ValueError) as error:  # of the file system: too long, or a null character
+            why = getattr(error, "strerror", None) or str(error)
+            raise CaseFaultError(f"model name {shown(model)} is not allowed: {why}") from None
+        except MxqError as error:
+            raise CaseFaultError(str(error).replace(repr(model), shown(model))) from None
+        check_model_name(recipe.name)
+        return recipe
 
 
 def _drift_limit(item: pytest.Function, gate: Gate, format_name: str, *, emulated: bool) -> float:
@@ -158,17 +171,24 @@ def _refresh_refusal(case: Case, device: Device) -> str | None:
         return f"--mxq-weights=random: model {case.recipe.name!r} cannot be built with random weights"
     if case.random_weights and not case.is_timed:
         return "--mxq-weights=random: the test has no gate of speed or memory"
-    if case.recipe.generates_video and not case.random_weights and find_spec("av") is None:
-        return f"model {case.recipe.name!r} generates video, which PyAV stores: pip install 'pytest-mxq[video]'"
     return memory_refusal(case, device, Use.BF16)
 
 
-def find_double_cases(plans: Iterable[tuple[Plan, GateParam]]) -> dict[str, str]:
-    """Return the faults of tests that share a case, and so a baseline, with another test: nodeid -> what is wrong."""
+def owner_of(item: pytest.Function, param: GateParam) -> str:
+    """Return the test that owns an item's case: its nodeid without the gate and without other plugins' parameters."""
+    path, _, test = item.nodeid.partition("::")
+    return f"{path}::{test.partition('[')[0]}[{_user_id(item, param)}]{param.batch_size or ''}"
+
+
+def find_double_cases(plans: Iterable[tuple[Plan, str]]) -> dict[str, str]:
+    """Return the faults of tests that share a case, and so a baseline, with another test: nodeid -> what is wrong.
+
+    Args:
+        plans: each plan, with the test that owns its case (`owner_of`).
+    """
     owners: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for plan, param in plans:
+    for plan, test in plans:
         if not isinstance(plan, InvalidPlan):
-            test = plan.cell.nodeid.replace(f"{param.id}]", "")
             key = model_folder_name(plan.case.recipe.name), case_file_name(plan.case.name)
             owners.setdefault(key, {}).setdefault(test, []).append(plan.cell.nodeid)
     faults = {}
@@ -182,11 +202,16 @@ def find_double_cases(plans: Iterable[tuple[Plan, GateParam]]) -> dict[str, str]
 
 def _test_name(item: pytest.Function, param: GateParam, stated: str | None = None) -> str:
     """Return what ``mxq(case=)`` states or ``[Class.]function``, then the user's parameters and the batch size."""
-    callspec = getattr(item, "callspec", None)
-    user = param.user_id(callspec.id) if callspec is not None else ""
+    user = _user_id(item, param)
     batch = "" if param.batch_size is None else f"b{param.batch_size}"
     owner = f"{item.cls.__name__}." if item.cls is not None else ""
     name = "-".join(part for part in (stated or f"{owner}{item.originalname}", user, batch) if part)
     allowed = re.sub(r"[^\w.\[\]=+, -]", "_", name)
     # Two ids that differ in such signs alone are two cases.
     return name if allowed == name else f"{allowed}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def _user_id(item: pytest.Function, param: GateParam) -> str:
+    """Return the ids of the parameters that are the user's own."""
+    callspec = getattr(item, "callspec", None)
+    return without_ids(param.user_id(callspec.id), plugin_ids(item)) if callspec is not None else ""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_mxq.gates.base import Gate
     from pytest_mxq.models import MemoryNeed
     from pytest_mxq.planning.case import Case
+    from pytest_mxq.planning.settings import Settings
 
 # GiB that the driver, a CUDA context and its kernels take of a device that nobody else uses; no need counts them.
 _OVERHEAD = 1.5
@@ -41,7 +42,22 @@ def runs_natively(number_format: Format, device: Device) -> bool:
     return device.capability is not None and device.capability >= number_format.capability
 
 
-def gate_refusal(case: Case, gate: Gate, number_format: Format, device: Device, *, emulate: bool) -> str | None:
+class Emulation(Enum):
+    """Whether formats that the device lacks are emulated."""
+
+    NO = "no"
+    YES = "yes"
+    REFUSED = "refused"  # asked for where it does not count
+
+    @classmethod
+    def of(cls, settings: Settings) -> Emulation:
+        """Return what a run's options ask for."""
+        if settings.emulation_refused:
+            return cls.REFUSED
+        return cls.YES if settings.emulate else cls.NO
+
+
+def gate_refusal(case: Case, gate: Gate, number_format: Format, device: Device, *, emulation: Emulation) -> str | None:
     """Return why a gate does not run here, and what would help; None: it does."""
     if case.random_weights and case.recipe.random is None:
         return f"--mxq-weights=random: model {case.recipe.name!r} cannot be built with random weights"
@@ -52,7 +68,7 @@ def gate_refusal(case: Case, gate: Gate, number_format: Format, device: Device, 
         incapable = (
             native_refusal(number_format, device)
             if gate.needs.native
-            else capability_refusal(number_format, device, emulate=emulate)
+            else capability_refusal(number_format, device, emulation)
         )
         if incapable is not None:
             return incapable
@@ -64,15 +80,18 @@ def native_refusal(number_format: Format, device: Device) -> str:
     return f"{_incapable(number_format, device)}; speed and memory are never emulated"
 
 
-def capability_refusal(number_format: Format, device: Device, *, emulate: bool) -> str | None:
+def capability_refusal(number_format: Format, device: Device, emulation: Emulation) -> str | None:
     """Return why a format that the device lacks does not run; None: it runs emulated."""
-    if emulate and number_format.emulation is not None:
+    if number_format.emulation is None:
+        return f"{_incapable(number_format, device)}; it has no emulation"
+    if emulation is Emulation.YES:
         return None
-    way = (
-        "--mxq-emulate runs its accuracy gates with emulated numerics"
-        if number_format.emulation is not None
-        else "it has no emulation"
-    )
+    way = "--mxq-emulate runs its accuracy gates with emulated numerics"
+    if emulation is Emulation.REFUSED:
+        way = (
+            "--mxq-strict counts an emulated verdict only if --mxq-emulate stands on the command line itself, not in "
+            "an ini file, addopts or PYTEST_ADDOPTS"
+        )
     return f"{_incapable(number_format, device)}; {way}"
 
 

@@ -48,6 +48,8 @@ class Settings:
         report: directory of the report.
         root: the project's root, to which paths in records are relative.
         random_weights: run speed and memory gates on random weights.
+        emulation_refused: emulation was asked for, but not on the command line itself, and ``strict`` is set; then
+            ``emulate`` is not.
         alpha: level of each one-sided bound of a speedup.
         refresh_sessions: timing sessions that a refresh adds, each in a process of its own.
         compile_cache: directory of compiled code; None: torch's own.
@@ -64,6 +66,7 @@ class Settings:
     strict: bool
     report: Path
     root: Path
+    emulation_refused: bool = False
     random_weights: bool = False
     alpha: float = 0.05
     refresh_sessions: int = 1

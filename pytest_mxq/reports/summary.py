@@ -20,6 +20,7 @@ _COLOURS: Mapping[Outcome, Markup] = {
     Outcome.PASS: {"green": True},
     Outcome.MARGINAL: {"green": True},
     Outcome.REFRESHED: {"green": True},
+    Outcome.KNOWN_REGRESSION: {"yellow": True},
     Outcome.SKIPPED: {"yellow": True},
 }
 _HEADINGS = ("model", "case", "format", "gate", "verdict", "observed", "worst", "bound", "reference")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.planning.gate_param import GateParam
 from pytest_mxq.planning.markers import PIPELINE, PROMPT, is_gate_test, stray_marker
 from pytest_mxq.planning.options import Kinds, check_directories, read_options
-from pytest_mxq.planning.planner import Planner, find_double_cases
+from pytest_mxq.planning.planner import Planner, find_double_cases, owner_of
 from pytest_mxq.planning.plans import (
     GatePlan,
     InvalidPlan,
@@ -24,16 +25,24 @@ from pytest_mxq.planning.plans import (
     batch_cautions,
     kernel_cautions,
 )
+from pytest_mxq.planning.plugin_params import note_plugin_ids
 from pytest_mxq.planning.settings import Settings
 from pytest_mxq.reports.failure import failure_text
 from pytest_mxq.reports.progress import make_progress
 from pytest_mxq.reports.records import cell_record, to_record
+from pytest_mxq.session.item_reports import (
+    fail_again,
+    properties,
+    settle_skip,
+    settle_xfail,
+    verdict_of_error,
+    verdict_of_report,
+)
 from pytest_mxq.session.rerun import Rerun
 from pytest_mxq.session.runtime import Runtime, find_machine
 from pytest_mxq.session.timing_processes import TimingProcesses, is_child
 
 PLAN = pytest.StashKey[Plan]()  # what a gate item is to do, from its collection to its run
-VERDICT = pytest.StashKey[Verdict]()  # what it came to, from its run to its report
 RECORD = "mxq"  # the attribute of a report that carries the verdict's record across xdist
 
 
@@ -60,6 +69,8 @@ class GatePlugin:
         selected: nodeids of those that remain selected.
         cautions: what is known to go wrong with them.
         cases: one gate of outputs of each model and case that is going to run.
+        verdicts: the first verdict of each cell that ran in this process, by its nodeid: it stands.
+        again: nodeids of the cells that something tried to run again.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings, kinds: Kinds, runtime: Runtime) -> None:
@@ -72,17 +83,30 @@ class GatePlugin:
         self.selected: set[str] = set()
         self.cautions: list[str] = []
         self.cases: dict[tuple[str, str], GatePlan] = {}
+        self.verdicts: dict[str, Verdict] = {}
+        self.again: dict[str, None] = {}
+        self._collected: list[pytest.Item] = []
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Parametrize a gate test over formats x gates, after the user's own parameters."""
-        if PIPELINE in metafunc.fixturenames:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> Generator[None, None, None]:
+        """Parametrize a gate test over formats x gates, after everybody else's parameters."""
+        is_gate = PIPELINE in metafunc.fixturenames
+        if is_gate:
+            note_plugin_ids(metafunc)
+        yield
+        if is_gate:
             params = self.planner.params(metafunc)
             metafunc.parametrize(PIPELINE, params, indirect=True, ids=[param.id for param in params])
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """Note a gate item before any hook can drop it."""
+        if is_gate_test(item):
+            self._collected.append(item)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
         """Plan the gate items before anything deselects, and order what is left so that every arm is built once."""
+        self._plan_dropped(items)
         dropped = [item for item in items if not self._keep(item)]
         if dropped:
             gone = set(dropped)
@@ -95,6 +119,19 @@ class GatePlugin:
         self.selected = {plan.cell.nodeid for plan in left}
         self.cautions = [*kernel_cautions(left, self.runtime.device), *batch_cautions(left)]
 
+    def _plan_dropped(self, items: list[pytest.Item]) -> None:
+        """Plan the cells of gate items that another plugin dropped by now: they were asked for, and do not run."""
+        there = set(items)
+        for item in self._collected:
+            plan = None if item in there else self._plan(item)
+            if plan is not None:
+                self.planned[plan.cell.nodeid] = plan.cell
+        self._collected.clear()
+
+    def _plan(self, item: pytest.Item) -> Plan | None:
+        param = _param(item)
+        return self.planner.plan(item, param) if param is not None and isinstance(item, pytest.Function) else None
+
     def _keep(self, item: pytest.Item) -> bool:
         if not is_gate_test(item):
             fault = stray_marker(item)
@@ -102,20 +139,20 @@ class GatePlugin:
                 cell = Cell(nodeid=item.nodeid, model="", case=item.name, format="", gate="")
                 item.stash[PLAN] = InvalidPlan(cell=cell, fault=fault)
             return fault is not None or not self.settings.refresh
-        param = _param(item)
-        plan = self.planner.plan(item, param) if param is not None and isinstance(item, pytest.Function) else None
+        plan = self._plan(item)
         if plan is None:
             return False
         item.stash[PLAN] = plan
-        if self.config.pluginmanager.has_plugin("rerunfailures"):
-            # Before any such marker of the user's: a gate is never rerun until it is green.
-            item.add_marker(pytest.mark.flaky(reruns=0), append=False)
         return True
 
     def _fault_double_cases(self, items: list[pytest.Item]) -> None:
         params = {item: _param(item) for item in items if PLAN in item.stash}
-        planned = [(item.stash[PLAN], param) for item, param in params.items() if param is not None]
-        faults = find_double_cases(planned)
+        owned = [
+            (item.stash[PLAN], owner_of(item, param))
+            for item, param in params.items()
+            if param is not None and isinstance(item, pytest.Function)
+        ]
+        faults = find_double_cases(owned)
         for item in params:
             plan = item.stash[PLAN]
             fault = faults.get(plan.cell.nodeid)
@@ -130,11 +167,24 @@ class GatePlugin:
         """Raise a test's fault, or skip it with its reason, before any fixture is made."""
         if PLAN not in item.stash:
             return
+        self._refuse_again(item.stash[PLAN].cell)
         plan = item.stash[PLAN] = self.runtime.with_prompts(item.stash[PLAN])
         if isinstance(plan, InvalidPlan):
             pytest.fail(f"fault of the test: {plan.fault}", pytrace=False)
         if isinstance(plan, SkippedPlan):
             pytest.skip(plan.reason)
+
+    def _refuse_again(self, cell: Cell) -> None:
+        """Fail a test that has its verdict: whatever runs it again, it is never retried until it is green."""
+        first = self.verdicts.get(cell.nodeid)
+        if first is not None:
+            self.again[cell.nodeid] = None
+            said = self._failure(first) if first.outcome.is_failure else f"{first.outcome}: {first.sentence}"
+            text = "a gate is run once, and something ran this one again; its first verdict stands"
+            pytest.fail(f"{text}: {said}", pytrace=False)
+
+    def _failure(self, verdict: Verdict) -> str:
+        return failure_text(verdict, root=self.settings.root, report=self.settings.report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
@@ -142,9 +192,14 @@ class GatePlugin:
         plan = pyfuncitem.stash.get(PLAN, None)
         if not isinstance(plan, GatePlan | RefreshPlan):
             return None
-        verdict = pyfuncitem.stash[VERDICT] = self._evaluate(plan, pyfuncitem)
-        for name, value in _properties(verdict):
-            pyfuncitem.user_properties.append((name, value))
+        self._refuse_again(plan.cell)
+        try:
+            verdict = self.verdicts[plan.cell.nodeid] = self._evaluate(plan, pyfuncitem)
+        except (KeyboardInterrupt, pytest.exit.Exception):
+            raise
+        except BaseException as error:
+            self.verdicts[plan.cell.nodeid] = verdict_of_error(plan, error)
+            raise
         try:
             if verdict.speed is not None:
                 from pytest_mxq.reports.pytest_benchmark import replay
@@ -167,7 +222,8 @@ class GatePlugin:
         further = 0 if is_child() else self.settings.refresh_sessions - 1
         if isinstance(plan, RefreshPlan) and verdict.outcome is Outcome.REFRESHED and further and self._is_timed(plan):
             return self._add_sessions(plan, verdict, rerun, further)
-        return verdict
+        unwritten = self.runtime.unwritten
+        return replace(verdict, comparisons=tuple(path for path in verdict.comparisons if path not in unwritten))
 
     def _is_timed(self, plan: RefreshPlan) -> bool:
         return plan.case.is_timed and self.runtime.device.kind == "cuda"
@@ -183,35 +239,48 @@ class GatePlugin:
         if verdict.outcome is Outcome.SKIPPED:
             pytest.skip(verdict.sentence)
         if verdict.outcome.is_failure:
-            text = failure_text(verdict, root=self.settings.root, report=self.settings.report)
-            pytest.fail(text, pytrace=False)
+            pytest.fail(self._failure(verdict), pytrace=False)
 
     def pytest_sessionfinish(self) -> None:
-        """Hand the plan from an xdist worker to the controller, which alone writes files."""
+        """Hand plan and verdicts from an xdist worker to the controller, which alone writes files."""
         if hasattr(self.config, "workeroutput"):
-            self.config.workeroutput["mxq_planned"] = [cell_record(cell) for cell in self.planned.values()]
-            self.config.workeroutput["mxq_cautions"] = self.cautions
+            portable = self.settings.portable
+            self.config.workeroutput.update(
+                mxq_planned=[cell_record(cell) for cell in self.planned.values()],
+                mxq_cautions=[*self.cautions, *self.runtime.cautions],
+                mxq_verdicts=[to_record(verdict, portable) for verdict in self.verdicts.values()],
+                mxq_again=list(self.again),
+            )
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Attach the verdict to the report; under ``--mxq-strict`` turn a skip into a failure."""
+        """Attach the verdict to the report, and let xfail and a skip be what they are worth."""
         report = yield
         plan = item.stash.get(PLAN, None)
         if plan is None or report.when == "teardown" or (report.when == "setup" and report.passed):
             return report
-        verdict = item.stash.get(VERDICT, None) or _verdict_of(plan, report, call)
-        if hasattr(report, "wasxfail"):
-            pass  # the user's own word on a known regression; the table shows what it is
-        elif report.skipped and self.settings.strict:
-            report.outcome = "failed"
-            report.longrepr = f"--mxq-strict: skipped: {verdict.sentence}"
-        elif report.skipped:
-            path, line, _ = item.location  # where the test stands, not where the plugin skipped it
-            report.longrepr = (path, (line or 0) + 1, f"Skipped: {verdict.sentence}")
+        nodeid = plan.cell.nodeid
+        verdict = self.verdicts.get(nodeid) or verdict_of_report(plan, report, call)
+        if nodeid in self.again:
+            fail_again(report)
+        else:
+            verdict = self.verdicts[nodeid] = self._settle(item, report, call, verdict)
+            found = list(properties(verdict))
+            item.user_properties.extend(found)
+            report.user_properties.extend(found)
         report.__dict__[RECORD] = to_record(verdict, self.settings.portable)
         return report
+
+    def _settle(
+        self, item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[None], verdict: Verdict
+    ) -> Verdict:
+        if hasattr(report, "wasxfail") and call.excinfo is not None:
+            verdict = settle_xfail(item, report, call.excinfo.value, verdict)
+        if verdict.outcome is Outcome.NOT_RUN or (report.skipped and not hasattr(report, "wasxfail")):
+            settle_skip(item, report, verdict, strict=self.settings.strict)
+        return verdict
 
 
 def _param(item: pytest.Item) -> GateParam | None:
@@ -241,24 +310,3 @@ def _workload(item: pytest.Function) -> Any:
             handle.bound = None
 
     return workload
-
-
-def _properties(verdict: Verdict) -> Iterable[tuple[str, object]]:
-    yield "mxq_outcome", verdict.outcome.value
-    if verdict.observed is not None:
-        yield "mxq_observed", verdict.observed
-    if verdict.bound is not None:
-        yield "mxq_bound", verdict.bound
-    if verdict.reference is not None:
-        yield "mxq_reference", verdict.reference.mode
-
-
-def _verdict_of(plan: Plan, report: pytest.TestReport, call: pytest.CallInfo[None]) -> Verdict:
-    """Return the verdict of an item that never came to its gate: skipped, faulty, or broken by an exception."""
-    error = call.excinfo.value if call.excinfo is not None else None
-    text = str(getattr(error, "msg", None) or error or report.longreprtext)
-    outcome = Outcome.SKIPPED if report.skipped else Outcome.ERROR
-    is_named = not isinstance(plan, InvalidPlan) and not report.skipped and error is not None
-    kind = f"{type(error).__name__}: " if is_named else ""
-    emulated = isinstance(plan, GatePlan | SkippedPlan) and plan.emulated
-    return Verdict(cell=plan.cell, outcome=outcome, sentence=f"{kind}{text}", emulated=emulated, seconds=call.duration)

@@ -12,6 +12,7 @@ import pytest
 from pytest_mxq.evaluation.reference import preview_line
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Cell, Verdict
+from pytest_mxq.planning.options import is_emulation_typed
 from pytest_mxq.planning.planner import RANDOM_SUFFIX
 from pytest_mxq.reports.failure import word_of
 from pytest_mxq.reports.json_report import Journal, make_report
@@ -30,6 +31,10 @@ class ReportPlugin:
         problems: what is wrong with the run as a whole.
         notices: what is worth a look, and a problem under ``--mxq-strict``.
         cautions: those of xdist's workers, which have no terminal to say them at collection.
+        failed: nodeids of the cells whose test failed as pytest counts.
+        again: nodeids of the cells that something tried to run again.
+        excused: nodeids of the cells that did not run because the user said so; no failure without strictness.
+        skipped_modules: modules with gate tests that were skipped at their import, and why.
     """
 
     def __init__(self, session: GatePlugin) -> None:
@@ -40,6 +45,10 @@ class ReportPlugin:
         self.problems: list[str] = []
         self.notices: list[str] = []
         self.cautions: dict[str, None] = {}
+        self.failed: set[str] = set()
+        self.again: dict[str, None] = {}
+        self.excused: set[str] = set()
+        self.skipped_modules: dict[str, str] = {}
         self.journal = Journal(self.settings.report)
         self._has_workers_plan = False
 
@@ -99,6 +108,24 @@ class ReportPlugin:
             self._has_workers_plan = True
         self.planned.update((cell.nodeid, cell) for cell in cells)
         self.cautions.update(dict.fromkeys(output.get("mxq_cautions", ())))
+        self.again.update(dict.fromkeys(output.get("mxq_again", ())))
+        for record in output.get("mxq_verdicts", ()):
+            self._keep(from_record(record))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker what it cannot see of the command line."""
+        node.workerinput["mxq_emulation_typed"] = is_emulation_typed(node.config)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note a module that was skipped at its import, and its gate tests with it."""
+        if not report.skipped or not self.settings.strict:
+            return
+        place = report.nodeid.partition("::")[0]
+        if _mentions_us(self.settings.root / place):
+            said = report.longrepr
+            text = said[2] if isinstance(said, tuple | list) else report.longreprtext
+            self.skipped_modules[place] = str(text).removeprefix("Skipped: ")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep a verdict and write it down at once."""
@@ -106,34 +133,75 @@ class ReportPlugin:
         if record is None:
             return
         verdict = from_record(record)
-        if verdict.cell.nodeid not in self.verdicts:
-            self._record(verdict)
+        if report.failed:
+            self.failed.add(verdict.cell.nodeid)
+        self._keep(verdict)
+
+    def _keep(self, verdict: Verdict) -> None:
+        nodeid = verdict.cell.nodeid
+        if nodeid in self.verdicts:
+            return
+        if verdict.outcome is Outcome.NOT_RUN and not self.settings.strict:
+            self.excused.add(nodeid)
+        self._record(verdict)
 
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> Any:
         """Name the verdict in the progress line; the category stays "failed", so that ``-rf`` and the like hold."""
         record = report.__dict__.get(RECORD)
         if record is None or report.when == "teardown" or not report.failed:
             return None
-        word = word_of(from_record(record).outcome).upper()
+        outcome = from_record(record).outcome
+        if outcome.is_good:
+            return None  # it was run again, or passed where xfail(strict=True) expects a regression
+        word = word_of(outcome).upper()
         category, letter = ("failed", "F") if report.when == "call" else ("error", "E")
         return category, letter, word
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Add the cells that did not run, decide strictness, and write the report."""
+        """Add the cells that did not run, decide from the verdicts how the run ends, and write the report."""
         if session.config.option.collectonly:
             return
-        self._add_not_run()
+        self.again.update(self.session.again)
+        for verdict in self.session.verdicts.values():  # also where another plugin lost the report
+            self._keep(verdict)
+        self._add_not_run(is_setup_only=session.config.option.setuponly)
         self.notices = list(self._unasked_manifests()) if self._is_whole(session.config) else []
+        self.problems = list(self._problems())
         if self.settings.strict:
-            self.problems = [*self._strict_problems(), *self.notices]
+            self.problems += [*self._strict_problems(), *self.notices]
             self.notices = []
-            if self.problems and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        session.exitstatus = self.exit_code(session.exitstatus)
         self._write_report()
-        if self.journal.fault is not None:
-            self.problems.append(self.journal.fault)
-            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def exit_code(self, code: int | pytest.ExitCode) -> int | pytest.ExitCode:
+        """Return how the run ends: as pytest says, but never well where a recorded verdict is a failure."""
+        is_well = code in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}
+        return pytest.ExitCode.TESTS_FAILED if is_well and (self.problems or self._failures()) else code
+
+    def _failures(self) -> list[Verdict]:
+        return [
+            verdict
+            for nodeid, verdict in self.verdicts.items()
+            if verdict.outcome.is_failure and nodeid not in self.excused
+        ]
+
+    def _problems(self) -> Iterator[str]:
+        """Yield what makes the run fail although pytest may count no failure."""
+        failures = self._failures()
+        not_run = [verdict.cell.nodeid for verdict in failures if verdict.outcome is Outcome.NOT_RUN]
+        hidden = [
+            verdict.cell.nodeid
+            for verdict in failures
+            if verdict.outcome is not Outcome.NOT_RUN and verdict.cell.nodeid not in self.failed
+        ]
+        if hidden:
+            said = "verdicts are failures" if len(hidden) > 1 else "verdict is a failure"
+            yield f"{len(hidden)} {said} although pytest counted passes: {_some(hidden)}"
+        if self.again:
+            yield f"{len(self.again)} gates were run again; their first verdicts stand: {_some(list(self.again))}"
+        if not_run:
+            yield f"{len(not_run)} planned gates did not run: {_some(not_run)}"
 
     def _write_report(self) -> None:
         runtime = self.session.runtime
@@ -144,9 +212,14 @@ class ReportPlugin:
                 runtime.fingerprint,
                 self.verdicts.values(),
                 problems=map(self.settings.portable, self.problems),
-                cautions=[*self.session.cautions, *self.cautions],
+                cautions=[*self.session.cautions, *self._cautions()],
             )
         )
+
+    def _cautions(self) -> list[str]:
+        """Return the cautions that were not said at collection: of the workers, and of what could not be written."""
+        fault = [] if self.journal.fault is None else [self.journal.fault]
+        return [*dict.fromkeys([*self.cautions, *self.session.runtime.cautions, *fault])]
 
     def _record(self, verdict: Verdict) -> None:
         self.verdicts[verdict.cell.nodeid] = verdict
@@ -156,28 +229,28 @@ class ReportPlugin:
         """Write the table of all verdicts."""
         if terminalreporter.config.option.collectonly:
             return
-        notes = [*self.notices, *self.cautions]
+        notes = [*self.notices, *self._cautions()]
         for line, markup in summary_lines(list(self.verdicts.values()), self.problems, notes, self.settings):
             if markup is None:
                 terminalreporter.write_sep("=", line)
             else:
                 terminalreporter.write_line(line, **markup)
 
-    def _add_not_run(self) -> None:
+    def _add_not_run(self, *, is_setup_only: bool) -> None:
         wanted = set(self.planned) if self.settings.strict else self.session.selected
         for nodeid, cell in self.planned.items():
             if nodeid not in self.verdicts and nodeid in wanted:
                 self._record(Verdict(cell=cell, outcome=Outcome.NOT_RUN, sentence="planned, and did not run"))
+                if is_setup_only and not self.settings.strict:
+                    self.excused.add(nodeid)
 
     def _strict_problems(self) -> Iterable[str]:
         if not self.settings.formats and not self.settings.refresh:
             yield "no formats: add --mxq-formats=..."
         elif not self.verdicts:
             yield "no gate at all: no collected test has a gate for these formats, models and gates"
-        not_run = [nodeid for nodeid, verdict in self.verdicts.items() if verdict.outcome is Outcome.NOT_RUN]
-        if not_run:
-            names = ", ".join(not_run[:3]) + (", ..." if len(not_run) > 3 else "")
-            yield f"{len(not_run)} planned gates did not run: {names}"
+        for place, reason in self.skipped_modules.items():
+            yield f"{place} mentions mxq and was skipped at its import: {reason}"
 
     def _is_whole(self, config: pytest.Config) -> bool:
         """Tell whether the run could have collected every gate test: no place and no filter of ours left out."""
@@ -195,6 +268,16 @@ class ReportPlugin:
         for path in store.manifests():
             if path not in asked and not path.stem.endswith(RANDOM_SUFFIX):
                 yield f"the baseline {shown_path(path)} belongs to no collected test: collect its test, or delete it"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _mentions_us(path: Path) -> bool:
+    """Tell whether a module, or one of a package, names anything of ours."""
+    files = path.rglob("*.py") if path.is_dir() else [path]
+    return any("mxq" in file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
 
 
 class SkipsSaidOnce:

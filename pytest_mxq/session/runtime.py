@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mxq.environment.device import Device
+    from pytest_mxq.planning.case import Case
     from pytest_mxq.planning.options import Kinds
     from pytest_mxq.planning.settings import Settings
 
@@ -74,6 +76,8 @@ class Runtime:
         device: what the session runs on.
         fingerprint: of this process.
         store: the stored baselines of this device.
+        cautions: what could not be written; no gate fails for it.
+        unwritten: paths of the comparison images among that.
     """
 
     def __init__(self, machine: Machine, settings: Settings, kinds: Kinds, progress: Progress) -> None:
@@ -81,6 +85,8 @@ class Runtime:
         self._settings = settings
         self._kinds = kinds
         self._progress = progress
+        self.cautions: list[str] = []
+        self.unwritten: set[str] = set()
         self.device = machine.device
         self.fingerprint = take_fingerprint(machine.device)
         self.store = BaselineStore(settings.baselines, media=settings.media, device=machine.device.slug)
@@ -141,10 +147,13 @@ class Runtime:
         )
 
     def _preflight(self, plan: RunnablePlan) -> str | None:
-        """Return why a plan's model cannot be loaded now: others hold too much of the device; None: it can.
+        """Return why a plan cannot be carried out now: nothing stores its video, or others hold the device; or None.
 
         Found out before it is loaded: to run out of memory takes as long as loading.
         """
+        if isinstance(plan, RefreshPlan) and _lacks_video(plan.case):
+            name = plan.case.recipe.name
+            return f"model {name!r} generates video, which PyAV stores: pip install 'pytest-mxq[video]'"
         if plan.case.recipe.memory is None or self.device.kind != "cuda":
             return None
         free = self.backend.free_gib(plan.case)
@@ -177,21 +186,37 @@ class Runtime:
 
     def forget_comparisons(self, plan: GatePlan) -> None:
         """Remove the comparison images of an earlier run: the report shows this one."""
-        for old in self._comparison(plan, 0).parent.glob(f"{plan.cell.format}-{plan.cell.gate}-*.png"):
-            old.unlink()
+        try:
+            for old in self._comparison(plan, 0).parent.glob(f"{plan.cell.format}-{plan.cell.gate}-*.png"):
+                old.unlink()
+        except OSError as error:
+            self.cautions.append(f"comparison images of an earlier run could not be removed: {error}")
 
     def _comparison(self, plan: GatePlan, index: int) -> Path:
         folder = self._settings.report / model_folder_name(plan.cell.model) / case_file_name(plan.cell.case)
         return folder / f"{plan.cell.format}-{plan.cell.gate}-{index:02d}.png"
 
     def _write_comparison(self, plan: GatePlan, index: int, reference: Any, quantized: Any, caption: str) -> str:
+        path = self._comparison(plan, index)
+        shown = path.relative_to(self._settings.report).as_posix()
+        try:
+            self._save_comparison(path, plan, reference, quantized, caption)
+            self.unwritten.discard(shown)
+        except OSError as error:  # a full or read-only disk says nothing of the model
+            self.unwritten.add(shown)
+            self.cautions.append(f"the comparison image {shown} could not be written: {error}")
+        return shown
+
+    def _save_comparison(self, path: Path, plan: GatePlan, reference: Any, quantized: Any, caption: str) -> None:
         from pytest_mxq.reports.comparison_images import write_comparison
 
-        path = self._comparison(plan, index)
         if reference.size != quantized.size:  # nothing can be laid side by side; the odd one is shown alone
             path.parent.mkdir(parents=True, exist_ok=True)
             quantized.save(path)
         else:
             label = f"{plan.cell.format} (emulated)" if plan.emulated else plan.cell.format
             write_comparison(path, reference=reference, quantized=quantized, label=label, caption=caption)
-        return path.relative_to(self._settings.report).as_posix()
+
+
+def _lacks_video(case: Case) -> bool:
+    return case.recipe.generates_video and not case.random_weights and find_spec("av") is None

@@ -8,16 +8,19 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 import torch
+from torchao.utils import TorchAOBaseTensor
 
 from pytest_mxq.backend.benchmark import TorchBenchmark
 from pytest_mxq.backend.generation import TorchBackend
 from pytest_mxq.environment.device import find_device
 from pytest_mxq.formats import built_in_formats
+from pytest_mxq.gates.evidence import RunEvidence
 from pytest_mxq.metrics.images import to_uint8
 from pytest_mxq.models import ModelSource
 from pytest_mxq.models.demo import DEMO
@@ -25,7 +28,7 @@ from pytest_mxq.pipelines.cache import ArmStore, How
 from pytest_mxq.pipelines.compile import CompileMode, compiling_fast
 from pytest_mxq.planning.arms import ArmSpec
 from pytest_mxq.planning.case import Case
-from pytest_mxq.planning.settings import CaseSettings
+from pytest_mxq.planning.settings import CaseSettings, Execution
 from pytest_mxq.profiling.memory import measure_peak
 
 pytestmark = [
@@ -38,6 +41,7 @@ pytestmark = [
 FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
 ONE_STEP = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 1}))
 SOURCE = ModelSource(recipe=ONE_STEP)
+ENCODERS_ON_THE_GPU = How(for_time=True)  # on the CPU they embed a prompt to other last bits
 GIB = 2**30
 
 
@@ -148,6 +152,34 @@ def test_the_peak_is_the_one_of_the_arm_alone_on_the_device(backend: TorchBacken
     assert told.reserved_gib == pytest.approx(alone.reserved_gib, abs=0.05)
 
 
+@pytest.mark.parametrize("execution", Execution)
+def test_what_multiplies_natively_in_float8_is_told_as_native(backend: TorchBackend, execution: Execution) -> None:
+    arm = replace(float8_arm(case()), execution=execution)
+    evidence = backend.generate(case(), generate, arm, label="float8").evidence
+    assert evidence is not None
+    assert evidence.run is not None
+    share = evidence.run.arithmetic_share
+    assert share == pytest.approx(0.989, abs=0.001)
+    assert evidence.run == RunEvidence(
+        ran=evidence.chosen, denoiser_calls=1, arithmetic_share=share, multiplied="native"
+    )
+
+
+def test_float8_weights_that_are_dequantized_before_the_product_are_told_so(backend: TorchBackend) -> None:
+    arm = backend._arm(case(), float8_arm(case()))
+    for module in arm.pipe.transformer.modules():
+        if isinstance(module, torch.nn.Linear) and isinstance(module.weight, TorchAOBaseTensor):
+            setattr(module, "forward", partial(multiply_dequantized, module))  # noqa: B010 - mypy: no method is assigned
+    evidence = backend.generate(case(), generate, float8_arm(case()), label="float8").evidence
+    assert evidence is not None
+    assert evidence.run is not None
+    assert evidence.run.multiplied == "dequantized"
+
+
+def multiply_dequantized(module: torch.nn.Linear, values: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.linear(values, module.weight.dequantize(), module.bias)
+
+
 def test_speed_and_memory_of_the_demo_are_measured_to_the_end(backend: TorchBackend) -> None:
     benchmark = TorchBenchmark(backend, find_device(), None)
     timed = benchmark.time_bf16(case(), generate)
@@ -159,7 +191,7 @@ def test_speed_and_memory_of_the_demo_are_measured_to_the_end(backend: TorchBack
 
 def test_text_encoders_leave_the_gpu_for_images_and_come_back_for_speed(backend: TorchBackend) -> None:
     several = case(2)
-    plain = images(backend.arms, None)
+    plain = images(backend.arms, None, how=ENCODERS_ON_THE_GPU)
     outputs = backend.generate(several, generate, ArmSpec.bf16(several), label="bf16")
     backend.evidence(several, float8_arm(several))
     encoder = backend.arms.base(several.source).pipe.text_encoder
@@ -176,7 +208,7 @@ def test_on_a_full_gpu_the_idle_arm_is_freed_for_the_encoders(
     backend: TorchBackend, leave_free: Callable[[int], None]
 ) -> None:
     several = case(2)
-    plain = images(backend.arms, None)  # and its kernels are loaded
+    plain = images(backend.arms, None, how=ENCODERS_ON_THE_GPU)  # and its kernels are loaded
     backend.evidence(several, float8_arm(several))
     encoder = backend.arms.base(several.source).pipe.text_encoder  # on the CPU by now
     encoder.register_buffer("ballast", ballast(1, "cpu"))

@@ -4,6 +4,8 @@ import pytest
 from gate_project import CONFTEST, GATE_TEST, GateDirectory
 from speed_project import FAST
 
+from pytest_mxq import formats, models  # noqa: F401  a run in this process would load them again, as other types
+
 
 @pytest.fixture
 def gates(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> GateDirectory:

@@ -238,3 +238,31 @@ def test_a_hook_must_return_a_list_of_its_kind(gates: GateDirectory, hook: str) 
     result = gates.emulated()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*the hook pytest_mxq_{hook} must return a list of *"])
+
+
+NAMES = [
+    "owner/FLUX.1 dev",
+    "my model",
+    "x" * 5000,
+    "owner/" + "x" * 5000,
+    "a/" * 2500 + "b",
+    "x" * 250,
+    "nul\\0",
+    "..",
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: name[:8].replace("\\", "") + str(len(name)))
+@pytest.mark.parametrize("option", ["--mxq-formats=mxfp8", "--mxq-refresh"])
+def test_a_model_name_that_is_not_allowed_is_a_short_fault_of_its_test_alone(
+    gates: GateDirectory, name: str, option: str
+) -> None:
+    folder = gates.path / "my model"
+    folder.mkdir()
+    (folder / "model_index.json").write_text("{}")
+    gates.write(TEMPLATE.format(markers=f'@pytest.mark.mxq("{name}", prompts=2)\n{GATE}', body=BODY))
+    result = gates.run(option, "--mxq-emulate")
+    result.assert_outcomes(errors=1, passed=1)
+    faulty = [record for record in gates.report()["verdicts"] if record["outcome"] == "error"]
+    assert len(faulty) == 1
+    assert 0 < len(faulty[0]["sentence"]) <= 350

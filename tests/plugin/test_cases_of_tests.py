@@ -1,5 +1,6 @@
 """How tests become cases: classes, parameters, markers of parameters, batch sizes."""
 
+import pytest
 from gate_project import GateDirectory
 
 MODEL = '@pytest.mark.mxq("demo", prompts=2)\n'
@@ -79,3 +80,67 @@ def test_the_body_runs_once_for_every_chunk_of_every_arm(gates: GateDirectory) -
     )
     assert len(cells(gates, source)) == 2
     assert len((gates.path / "calls.txt").read_text().splitlines()) == 4  # two prompts live in BF16, two in mxfp8
+
+
+REPEATED = """
+def pytest_generate_tests(metafunc):
+    name = "__pytest_repeat_step_number"
+    metafunc.fixturenames.append(name)
+    metafunc.parametrize(name, range(3), indirect=True, ids={ids})
+"""
+STEP = """
+import pytest
+
+@pytest.fixture
+def __pytest_repeat_step_number(request):
+    return request.param
+"""
+
+
+@pytest.mark.parametrize("ids", ["lambda i: f'{i + 1}-3'", "['1-3', '2-3', '3-3']", "None"])
+@pytest.mark.parametrize("first", ["", "@pytest.hookimpl(tryfirst=True)", "@pytest.hookimpl(trylast=True)"])
+@pytest.mark.parametrize("parameter", ["", "1-3"])
+def test_repeats_of_a_test_keep_its_case(gates: GateDirectory, ids: str, first: str, parameter: str) -> None:
+    conftest = gates.path / "conftest.py"
+    hook = REPEATED.format(ids=ids).replace("def pytest_gen", f"{first}\ndef pytest_gen")
+    conftest.write_text(f"{conftest.read_text()}\n{STEP}\n{hook}")
+    name, mark = ("x", f'@pytest.mark.parametrize("x", ["{parameter}"])\n') if parameter else ("mxq_prompt", "")
+    source = (
+        f"{mark}{MODEL}@pytest.mark.mxq_lpips(max=0.02)\ndef test_a(mxq_pipeline, mxq_prompt"
+        + (f", {name}" if parameter else "")
+        + "):\n"
+        + BODY
+    )
+    found = cells(gates, source)
+    assert len(found) == 3
+    assert set(found.values()) == {f"test_a-{parameter}" if parameter else "test_a"}
+
+
+def parametrized(values: str) -> str:
+    return (
+        f'@pytest.mark.parametrize("shift", {values})\n'
+        + MODEL
+        + "@pytest.mark.mxq_lpips(max=0.02)\ndef test_a(mxq_pipeline, mxq_prompt, shift):\n"
+        + BODY
+    )
+
+
+def test_a_parameter_and_its_negative_are_two_cases(gates: GateDirectory) -> None:
+    found = cells(gates, parametrized("[-1, 1]"))
+    assert found == {"test_a[-1-mxfp8-lpips]": "test_a--1", "test_a[1-mxfp8-lpips]": "test_a-1"}
+
+
+def test_two_parameters_that_a_file_name_cannot_tell_apart_are_two_cases(gates: GateDirectory) -> None:
+    found = cells(gates, parametrized("['a:b', 'a*b', 'a_b']"))
+    assert len(set(found.values())) == 3
+    gates.run("--mxq-refresh").assert_outcomes(passed=3)
+    assert len(list((gates.path / "baselines").rglob("*.json"))) == 3
+
+
+def test_two_tests_of_one_name_and_parameters_that_join_to_one_case_are_a_fault(gates: GateDirectory) -> None:
+    params = ", ".join(
+        f'pytest.param("{value}", marks=pytest.mark.mxq("demo", prompts=2, case="{case}"))'
+        for case, value in (("mine-a", "b"), ("mine", "a-b"))
+    )
+    gates.write("import pytest\n" + parametrized(f"[{params}]").replace(MODEL, ""))
+    gates.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(errors=2)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from gate_project import GateDirectory
 
-from pytest_mxq.planning import planner
+from pytest_mxq.session import runtime
 
 GATES = Path(__file__).parents[1] / "gates"
 FILES = ("test_flux.py", "test_qwen_image.py", "test_ltx2.py")
@@ -76,11 +76,13 @@ def test_every_gate_has_a_bound_for_the_published_formats_and_float8(gates: Gate
 def test_a_refresh_of_videos_needs_pyav_and_says_so_before_anything_is_generated(
     b200: GateDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planner, "find_spec", lambda _name: None)
+    monkeypatch.setattr(runtime, "find_spec", lambda _name: None)
     write_all(b200)
     result = b200.run("--mxq-refresh", "--mxq-models=ltx-2")
-    result.assert_outcomes(skipped=4, deselected=8)
+    result.assert_outcomes(failed=4, deselected=8)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert {record["outcome"] for record in b200.report()["verdicts"]} == {"environment"}
     result.stdout.fnmatch_lines(
-        ["*4 skipped: model 'ltx-2' generates video, which PyAV stores: pip install 'pytest-mxq[[]video[]]'"]
+        ["*model 'ltx-2' generates video, which PyAV stores: pip install 'pytest-mxq[[]video[]]'"]
     )
     assert b200.backend_log() == []

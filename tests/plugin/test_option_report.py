@@ -21,7 +21,7 @@ def test_a_failed_bound_shows_as_regression_with_everything_that_one_needs(gates
             "  images    3: mean 0.0500*",
             "  baseline  stored: *test_gate.json (same hardware and software; regenerated BF16 outputs are bit-identical)",
             "  noise     BF16 against BF16: LPIPS repeated 0.0000, eager against compiled 0.0010",
-            "  evidence  4 of 5 Linear layers quantized, 80.0% of their weights, 0.500 of the bytes",
+            "  evidence  4 of 5 Linear layers quantized, 80.0% of their weights, 0.500 of the bytes*",
             "  look at   mxq-report/demo/test_gate/nvfp4-lpips-0?.png",
             "  next      *pytest 'test_it.py::test_gate?nvfp4-lpips?' --mxq-formats=nvfp4 * --mxq-emulate",
             "demo   test_gate  nvfp4 (emulated)  lpips  REGRESSION  0.0500    0.0500  <= 0.0200, 0.0400  stored",
@@ -164,25 +164,28 @@ def test_comparisons_of_an_earlier_run_do_not_stay(gates: GateDirectory) -> None
     assert len(list((gates.path / "mxq-report").rglob("nvfp4-lpips-*.png"))) == 1
 
 
-def test_an_unwritable_report_is_refused_before_anything_is_collected(gates: GateDirectory) -> None:
+def test_a_report_that_cannot_be_written_is_a_caution_and_no_failure(gates: GateDirectory) -> None:
     (gates.path / "mxq-report").write_text("a file stands in the way")
     result = gates.emulated()
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*the report cannot be written below *mxq-report*--mxq-report=DIR*"])
+    result.assert_outcomes(passed=4)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["note: the report could not be written: *"])
 
 
-@pytest.mark.parametrize("where", ["function", "module"])
-def test_a_gate_is_never_retried(gates: GateDirectory, where: str) -> None:
-    mark = "pytest.mark.flaky(reruns=2)"
-    path = gates.path / "test_it.py"
-    text = path.read_text()
-    path.write_text(
-        text.replace("@pytest.mark.mxq(", f"@{mark}\n@pytest.mark.mxq(")
-        if where == "function"
-        else f"{text}\npytestmark = {mark}\n"
-    )
-    gates.behave(shift={"nvfp4": 50})
-    result = gates.emulated("--reruns=2")
-    result.assert_outcomes(failed=1, passed=3)
-    assert "RERUN" not in result.stdout.str()
-    assert "rerun" not in result.stdout.lines[-1]
+def test_a_comparison_image_that_cannot_be_written_is_a_caution_of_the_report(gates: GateDirectory) -> None:
+    (gates.path / "mxq-report").mkdir()
+    (gates.path / "mxq-report" / "demo").write_text("a file stands in the way")
+    result = gates.emulated("--mxq-gates=lpips")
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["note: the comparison image demo/test_gate/mxfp8-lpips-00.png could not be written*"])
+    assert any("could not be written" in caution for caution in gates.report()["cautions"])
+    assert [record["comparisons"] for record in gates.report()["verdicts"]] == [[], []]
+
+
+def test_cautions_of_xdist_workers_about_images_reach_the_report(gates: GateDirectory) -> None:
+    (gates.path / "mxq-report").mkdir()
+    (gates.path / "mxq-report" / "demo").write_text("a file stands in the way")
+    result = gates.run_apart("--mxq-formats=mxfp8", "--mxq-emulate", "-n1")
+    result.assert_outcomes(passed=2)
+    assert any("could not be written" in caution for caution in gates.report()["cautions"])

@@ -117,10 +117,100 @@ def test_a_baseline_that_no_test_asks_for_is_noted_also_without_strict(gates: Ga
     result.stdout.fnmatch_lines(["note: the baseline *test_gate.json belongs to no collected test*"])
 
 
-def test_a_known_regression_under_xfail_stays_what_it_is(gates: GateDirectory) -> None:
+LATE = """
+import pytest
+
+class Dropper:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items):
+        items[:] = [item for item in items if "nvfp4" not in item.nodeid]
+        return (yield)
+
+def pytest_sessionstart(session):
+    session.config.pluginmanager.register(Dropper())
+"""
+
+
+def add_to_conftest(gates: GateDirectory, source: str) -> None:
+    conftest = gates.path / "conftest.py"
+    conftest.write_text(f"{conftest.read_text()}\n{source}")
+
+
+def test_gates_that_another_plugin_drops_before_ours_are_not_run_under_strict(gates: GateDirectory) -> None:
+    add_to_conftest(gates, LATE)
     refreshed(gates)
-    path = gates.path / "test_it.py"
-    path.write_text(path.read_text().replace("def test_gate", "@pytest.mark.xfail(reason='known')\ndef test_gate"))
-    gates.behave(shift={"mxfp8": 50, "nvfp4": 50})
-    gates.emulated("--mxq-strict", "--mxq-gates=lpips").assert_outcomes(xfailed=2)
-    assert set(gates.outcomes().values()) == {"regression"}
+    result = gates.emulated("--mxq-strict")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert gates.outcomes() == {
+        "mxfp8-lpips": "pass",
+        "mxfp8-ssim": "pass",
+        "nvfp4-lpips": "not-run",
+        "nvfp4-ssim": "not-run",
+    }
+    assert gates.emulated().ret == 0
+    assert gates.emulated("--mxq-strict", "--collect-only").ret == 0
+
+
+SKIPS = [
+    "import pytest\npytest.importorskip('no_such_package')\n",
+    "import pytest\npytest.skip('no GPU', allow_module_level=True)\n",
+]
+
+
+@pytest.mark.parametrize("skip", SKIPS)
+@pytest.mark.parametrize("options", [(), ("-n1",)])
+def test_a_module_of_gates_that_is_skipped_at_its_import_fails(
+    gates: GateDirectory, skip: str, options: tuple[str, ...]
+) -> None:
+    refreshed(gates)
+    text = (gates.path / "test_it.py").read_text().replace("test_gate", "test_other")
+    gates.write(skip + text, "test_skipped.py")
+    assert gates.emulated().ret == 0
+    result = gates.run_apart("--mxq-formats=mxfp8,nvfp4", "--mxq-emulate", "--mxq-strict", *options)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    problem = gates.report()["problems"][0]
+    assert problem.startswith("test_skipped.py mentions mxq and was skipped at its import: ")
+    assert "no_such_package" in problem or "no GPU" in problem
+    assert gates.emulated("--mxq-strict", "--collect-only").ret in {0, pytest.ExitCode.NO_TESTS_COLLECTED}
+
+
+def test_a_module_of_other_tests_may_be_skipped_at_its_import(gates: GateDirectory) -> None:
+    refreshed(gates)
+    gates.write(SKIPS[1], "test_skipped.py")
+    assert gates.emulated("--mxq-strict").ret == 0
+
+
+def emulate_by(gates: GateDirectory, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    if where == "environment":
+        monkeypatch.setenv("PYTEST_ADDOPTS", "--mxq-emulate")
+        return
+    line = "mxq_emulate = true" if where == "ini" else "addopts = --mxq-emulate"
+    gates.pytester.makeini(f"[pytest]\n{line}\n")
+
+
+@pytest.mark.parametrize("where", ["ini", "addopts", "environment"])
+def test_emulation_that_is_not_typed_does_not_count(
+    gates: GateDirectory, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    refreshed(gates)
+    emulate_by(gates, monkeypatch, where)
+    assert gates.run("--mxq-formats=mxfp8").ret == 0
+    assert set(gates.outcomes().values()) == {"pass"}
+    result = gates.run("--mxq-formats=mxfp8", "--mxq-strict")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert set(gates.outcomes().values()) == {"skipped"}
+    assert "only if --mxq-emulate stands on the command line" in gates.report()["verdicts"][0]["sentence"]
+    assert gates.report()["settings"]["emulate"] is False
+    assert gates.run("--mxq-formats=mxfp8", "--mxq-strict", "--mxq-emulate").ret == 0
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_xdist_workers_know_whether_emulation_was_typed(
+    gates: GateDirectory, monkeypatch: pytest.MonkeyPatch, typed: bool
+) -> None:
+    refreshed(gates)
+    if not typed:
+        emulate_by(gates, monkeypatch, "addopts")
+    options = ["--mxq-formats=mxfp8", "--mxq-strict", "-n1", *(["--mxq-emulate"] if typed else [])]
+    assert gates.run_apart(*options).ret == (0 if typed else pytest.ExitCode.TESTS_FAILED)
+    assert set(gates.outcomes().values()) == {"pass" if typed else "skipped"}

@@ -106,7 +106,7 @@ def test_a_rule_that_matches_nothing_is_not_quantized(bench: Bench) -> None:
 def test_a_quantization_without_effect_is_not_quantized(bench: Bench) -> None:
     verdict = bench.judge("same", formats={"same": own_format("same", lambda weight: weight)})
     assert verdict.outcome is Outcome.NOT_QUANTIZED
-    assert "is bit-identical to BF16's" in verdict.sentence
+    assert "3 of 3 images of same are bit-identical to BF16's" in verdict.sentence
 
 
 def test_a_broken_format_is_a_large_regression(bench: Bench) -> None:

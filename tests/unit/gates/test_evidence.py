@@ -54,4 +54,4 @@ def test_other_layers_than_the_baseline_recorded(stored: int, outcome: Outcome) 
 
 
 def test_unfit_layers_are_listed_not_dropped_in_silence() -> None:
-    assert "2 of unfit shape stay in BF16" in replace(GOOD, unfit=("a", "b")).sentence
+    assert "2 that do not fit stay in BF16" in replace(GOOD, unfit=("a", "b")).sentence

@@ -222,9 +222,15 @@ MX_EMULATED = MXDynamicActivationMXWeightConfig(
     ("config", "multiplied"),
     [
         pytest.param(MX_EMULATED, Multiplication.EMULATED, id="mx-emulated"),
-        pytest.param(Int8DynamicActivationInt8WeightConfig(), Multiplication.NATIVE, id="int8"),
-        pytest.param(Int8WeightOnlyConfig(), Multiplication.DEQUANTIZED, id="int8-weight-only"),
-        pytest.param(Float8WeightOnlyConfig(), Multiplication.DEQUANTIZED, id="float8-weight-only"),
+        pytest.param(
+            Int8DynamicActivationInt8WeightConfig(set_inductor_config=False), Multiplication.NATIVE, id="int8"
+        ),
+        pytest.param(
+            Int8WeightOnlyConfig(set_inductor_config=False), Multiplication.DEQUANTIZED, id="int8-weight-only"
+        ),
+        pytest.param(
+            Float8WeightOnlyConfig(set_inductor_config=False), Multiplication.DEQUANTIZED, id="float8-weight-only"
+        ),
         pytest.param(NVFP4WeightOnlyConfig(), Multiplication.DEQUANTIZED, id="nvfp4-weight-only"),
     ],
 )
@@ -378,7 +384,8 @@ def test_the_demo_runs_its_52_layers_and_is_bit_identical_while_observed(name: s
     assert execution.denoiser_calls == (("transformer", 2),)
 
 
-def test_a_diffusers_hook_on_the_base_makes_the_copied_arm_run_the_bases_blocks_and_the_record_says_so() -> None:
+def test_a_diffusers_hook_on_the_base_leaves_the_copied_arm_its_own_blocks() -> None:
+    """A hook keeps the forward of the block that it was put on; a bare copy of the denoiser would run the base's."""
     from diffusers.hooks import HookRegistry, ModelHook
 
     from pytest_mxq.pipelines.cache import ArmStore
@@ -387,16 +394,12 @@ def test_a_diffusers_hook_on_the_base_makes_the_copied_arm_run_the_bases_blocks_
     for block in demo_arm(None, store).pipe.transformer.single_transformer_blocks:
         HookRegistry.check_if_exists_or_initialize(block).register_hook(ModelHook(), "nothing")
     arm = demo_arm("mxfp8", store)
-    assert arm.evidence is not None
-    assert arm.evidence.quantized == 52  # what construction says
     with observe_execution(arm.pipe, ["transformer"]) as recorder:
         call_demo(arm.pipe)
     execution = recorder.execution
-    assert {name.split(".")[0] for name in execution.layers} == {"transformer_blocks"}
-    assert {name.split(".")[0] for name in execution.not_run} == {"single_transformer_blocks"}
-    assert len(execution.layers) + len(execution.not_run) == 52
-    assert any(name.startswith("unknown") for name in execution.not_quantized)
-    assert execution.arithmetic_share < 0.9
+    assert (len(execution.layers), execution.not_run) == (52, ())
+    assert not any(name.startswith("unknown") for name in execution.not_quantized)
+    assert execution.arithmetic_share > 0.95
 
 
 def test_names_of_layers_are_sorted_and_unique() -> None:

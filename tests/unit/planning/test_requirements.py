@@ -13,7 +13,14 @@ from pytest_mxq.models import MemoryNeed, built_in_models
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.models.flux import FLUX_1_DEV
 from pytest_mxq.planning.case import Case
-from pytest_mxq.planning.requirements import Use, capability_refusal, memory_in_use, memory_refusal, runs_natively
+from pytest_mxq.planning.requirements import (
+    Emulation,
+    Use,
+    capability_refusal,
+    memory_in_use,
+    memory_refusal,
+    runs_natively,
+)
 from pytest_mxq.planning.settings import CaseSettings
 
 # What the docstring of ArmStore calculates with.
@@ -46,12 +53,12 @@ def test_a_format_runs_natively_from_its_capability(
 
 
 def test_a_refusal_names_format_required_capability_device_its_capability_and_the_way_out() -> None:
-    text = capability_refusal(FORMATS["nvfp4"], device((9, 0), "NVIDIA H100 80GB HBM3"), emulate=False)
+    text = capability_refusal(FORMATS["nvfp4"], device((9, 0), "NVIDIA H100 80GB HBM3"), Emulation.NO)
     assert text == (
         "nvfp4 needs compute capability 10.0, found NVIDIA H100 80GB HBM3 with 9.0; "
         "--mxq-emulate runs its accuracy gates with emulated numerics"
     )
-    assert capability_refusal(FORMATS["nvfp4"], device((9, 0)), emulate=True) is None
+    assert capability_refusal(FORMATS["nvfp4"], device((9, 0)), Emulation.YES) is None
 
 
 def gpu(gib: float | None) -> Device:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_mxq.errors import ReportInvalidError
-from pytest_mxq.gates.evidence import Evidence
+from pytest_mxq.gates.evidence import Evidence, RunEvidence
 from pytest_mxq.gates.memory import MemoryFacts
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.psnr import PSNR
@@ -64,6 +64,10 @@ EVIDENCE = Evidence(
     layers_sha256="a" * 64,
     layers={"blocks.*": 4},
     unfit=("blocks.9",),
+    widest=64,
+    min_features=64,
+    weight_ratio=0.5,
+    run=RunEvidence(ran=4, denoiser_calls=8, arithmetic_share=0.8, multiplied="native", faults=("blocks.1: BF16",)),
 )
 WHOLE = Verdict(
     cell=CELL,
@@ -91,6 +95,7 @@ WHOLE = Verdict(
     next_command="pytest 't.py::x[nvfp4-psnr]'",
     seconds=1.5,
     fingerprint={"torch": "2.11"},
+    cautions=("quantized: guidance_scale 3.5 -> 4.0",),
 )
 OPTIONAL = [name for name in Verdict.__dataclass_fields__ if getattr(WHOLE, name) != getattr(BARE, name)]
 

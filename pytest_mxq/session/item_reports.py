@@ -1,0 +1,94 @@
+"""What becomes of one item's report: the verdict of a test that never came to its gate, xfail, and strict skips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from unittest import SkipTest
+
+import pytest
+
+from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.gates.verdict import Verdict
+from pytest_mxq.planning.plans import GatePlan, InvalidPlan, Plan, SkippedPlan
+
+
+def verdict_of_error(plan: Plan, error: BaseException, seconds: float = 0.0) -> Verdict:
+    """Return the verdict of an item that an exception ended: skipped, faulty, or broken."""
+    is_skip = isinstance(error, pytest.skip.Exception | SkipTest)
+    is_named = not isinstance(plan, InvalidPlan) and not is_skip
+    text = str(getattr(error, "msg", None) or error)
+    sentence = f"{type(error).__name__}: {text}" if is_named else text
+    return _verdict(plan, Outcome.SKIPPED if is_skip else Outcome.ERROR, sentence, seconds)
+
+
+def verdict_of_report(plan: Plan, report: pytest.TestReport, call: pytest.CallInfo[None]) -> Verdict:
+    """Return the verdict of an item that never came to its gate."""
+    if call.excinfo is not None:
+        return verdict_of_error(plan, call.excinfo.value, call.duration)
+    if report.skipped:
+        return _verdict(plan, Outcome.SKIPPED, report.longreprtext, call.duration)
+    sentence = "the test's body was not run as a workload: another plugin or a conftest.py ran in its place"
+    return _verdict(plan, Outcome.ERROR, sentence, call.duration)
+
+
+def fail_again(report: pytest.TestReport) -> None:
+    """Fail the report of a test that was run again, whatever xfail says."""
+    if not report.failed or hasattr(report, "wasxfail"):
+        _fail(report, "the test was run again after its verdict")
+
+
+def settle_xfail(item: pytest.Item, report: pytest.TestReport, error: BaseException, verdict: Verdict) -> Verdict:
+    """Return the verdict of an item that pytest calls xfailed, and fail its report where xfail does not cover it.
+
+    Only a marker with a reason covers anything, and only a regression.
+    """
+    reason = str(getattr(report, "wasxfail", "")).removeprefix("reason: ")
+    markers = list(item.iter_markers("xfail"))
+    if isinstance(error, pytest.xfail.Exception):
+        if reason.startswith("[NOTRUN]") and any(marker.kwargs.get("run") is False for marker in markers):
+            return verdict.because(Outcome.NOT_RUN, f"xfail(run=False): {reason.removeprefix('[NOTRUN]').strip()}")
+        fault = "pytest.xfail() was called; a known regression is marked by @pytest.mark.xfail(reason=...)"
+        verdict = verdict.because(Outcome.ERROR, f"{fault}: {error}")
+    elif verdict.outcome is not Outcome.REGRESSION:
+        fault = f"xfail covers a regression alone, and this is {verdict.outcome}"
+    elif not markers or not reason.strip():
+        fault = "xfail covers a known regression only with a reason: @pytest.mark.xfail(reason=...)"
+        verdict = verdict.because(verdict.outcome, f"{verdict.sentence}; {fault}")
+    else:
+        return verdict.because(Outcome.KNOWN_REGRESSION, f"{verdict.sentence}; known: {reason}")
+    _fail(report, fault)
+    return verdict
+
+
+def settle_skip(item: pytest.Item, report: pytest.TestReport, verdict: Verdict, *, strict: bool) -> None:
+    """Fail a skip and a test that does not run under ``--mxq-strict``; else say where the skipped test stands."""
+    word = "not run" if verdict.outcome is Outcome.NOT_RUN else "skipped"
+    if strict:
+        _fail(report, None)
+        report.longrepr = f"--mxq-strict: {word}: {verdict.sentence}"
+    elif not hasattr(report, "wasxfail"):
+        path, line, _ = item.location  # where the test stands, not where the plugin skipped it
+        report.longrepr = (path, (line or 0) + 1, f"Skipped: {verdict.sentence}")
+
+
+def properties(verdict: Verdict) -> Iterable[tuple[str, object]]:
+    """Yield what of a verdict is a property of the test, for JUnit XML."""
+    yield "mxq_outcome", verdict.outcome.value
+    if verdict.observed is not None:
+        yield "mxq_observed", verdict.observed
+    if verdict.bound is not None:
+        yield "mxq_bound", verdict.bound
+    if verdict.reference is not None:
+        yield "mxq_reference", verdict.reference.mode
+
+
+def _fail(report: pytest.TestReport, fault: str | None) -> None:
+    report.outcome = "failed"
+    report.__dict__.pop("wasxfail", None)
+    if fault is not None:
+        report.longrepr = "\n".join(filter(None, [report.longreprtext, fault]))
+
+
+def _verdict(plan: Plan, outcome: Outcome, sentence: str, seconds: float) -> Verdict:
+    emulated = isinstance(plan, GatePlan | SkippedPlan) and plan.emulated
+    return Verdict(cell=plan.cell, outcome=outcome, sentence=sentence, emulated=emulated, seconds=seconds)
