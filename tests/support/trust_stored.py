@@ -155,7 +155,7 @@ FAULTS = [
     _altered(
         injected="a Git LFS pointer in place of the manifest",
         stored=lambda bench: _pointer(bench.manifest, "0" * 64),
-        why="it is no JSON",
+        why="it is no manifest; nothing is judged live in its place",
     ),
     _altered(
         injected="the manifest cut off",
@@ -261,7 +261,7 @@ FAULTS = [
     _fallback(
         injected="no baseline (--mxq-reference=auto)",
         stored=empty_store,
-        why="judged against BF16 of this run, which is the better reference anyway",
+        why="judged against BF16 of this run, and the note says why",
     ),
     _fallback(
         injected="a baseline of schema version 1",
@@ -272,8 +272,7 @@ FAULTS = [
     _fallback(
         injected="the format's selection removed, and the manifest's digest written again",
         stored=_edited(_without_selection, sealed=True),
-        unseen=True,
-        why="whoever writes the digest again can store anything; a format without a stored selection is judged by the "
+        why="the digest finds accidents, not intent; a format without a stored selection is judged by the "
         "rule and min_share alone",
     ),
     _environment(
@@ -310,8 +309,13 @@ FAULTS = [
         said="in use",
         why="the machine is at fault, not the format",
     ),
-    _bound(injected="a bound of NaN", bound={"max": nan}, said="above 0", why="no number is above NaN: it would fail"),
-    _bound(injected="a bound of 0", bound={"max": 0}, said="above 0", why="no format could pass"),
+    _bound(injected="a bound of NaN", bound={"max": nan}, said="above 0", why="no number compares with NaN"),
+    _bound(
+        injected="a bound of 0",
+        bound={"max": 0},
+        said="above 0",
+        why="bit-identical images alone would pass, and those are not quantized",
+    ),
     _bound(injected="a negative bound", bound={"max": -0.1}, said="above 0", why="no format could pass"),
     _bound(injected="a bound of 5", bound={"max": 5}, said="at most", why="no format could fail"),
     _bound(
