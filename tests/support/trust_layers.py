@@ -81,6 +81,39 @@ def _denoiser_of_bf16(scene: Scene) -> object:
     return scene.call()
 
 
+def _written_over(scene: Scene) -> object:
+    """Write BF16's numbers over the quantized ones, where autograd's version counter sees it."""
+    bf16 = dict(scene.memory["transformer"].named_modules())
+    for name, layer in _linears(scene.pipe.transformer).items():
+        weight: Any = layer.weight
+        weight.values.copy_(bf16[name].weight)
+    return scene.call()
+
+
+def _written_over_unseen(scene: Scene) -> object:
+    """Write BF16's numbers over the quantized ones, past autograd's version counter."""
+    bf16 = dict(scene.memory["transformer"].named_modules())
+    for name, layer in _linears(scene.pipe.transformer).items():
+        weight: Any = layer.weight
+        weight.values.data.copy_(bf16[name].weight)
+    return scene.call()
+
+
+def _output_of_bf16(share: float) -> Act:
+    """Return a body that mixes the BF16 denoiser's outputs into the quantized one's."""
+
+    def act(scene: Scene) -> object:
+        bf16 = scene.memory["transformer"]
+
+        def mix(_module: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> Any:
+            return (torch.lerp(result[0], bf16(*args, **kwargs)[0], share),)
+
+        scene.pipe.transformer.register_forward_hook(mix, with_kwargs=True)
+        return scene.call()
+
+    return act
+
+
 def _dequantized(scene: Scene) -> object:
     def forward(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
         weight: Any = layer.weight
@@ -217,6 +250,30 @@ FAULTS = [
         quantized=_dequantized,
         said="did not run quantized",
         why="a dequantized copy is an unknown weight, which counts as BF16",
+    ),
+    _body(
+        injected="BF16's numbers written over the quantized ones",
+        quantized=_written_over,
+        said="changed in place",
+        why="the parameters are compared with those that were built",
+    ),
+    _body(
+        injected="BF16's numbers written over the quantized ones through .data",
+        quantized=_written_over_unseen,
+        why="what ran is not what was built",
+        hole="noticed when the pipeline is put back, and said in a caution only",
+    ),
+    _body(
+        injected="the BF16 denoiser's outputs returned by a hook of the quantized one",
+        quantized=_output_of_bf16(1.0),
+        said="bit-identical",
+        why="the quantized layers ran for nothing; bit-identical images tell",
+    ),
+    _body(
+        injected="the mean of both denoisers' outputs returned by a hook of the quantized one",
+        quantized=_output_of_bf16(0.5),
+        why="half of what is judged is BF16's",
+        hole="a denoiser that is no component of the pipeline is not observed outside of the quantized one's forward",
     ),
     _body(
         injected="a block skipped on the quantized arm",

@@ -13,24 +13,25 @@ from gate_bench import FORMATS
 from torch.nn import functional
 from torchao.core.config import AOBaseConfig
 from torchao.quantization.transform_module import register_quantize_module_handler
-from trust_bench import Fault, Layer, Scene
+from trust_bench import RECIPE, Fault, Layer, Scene
 
 from pytest_mxq.formats import Format
 from pytest_mxq.formats.emulation.numerics import NumberFormat
 from pytest_mxq.formats.emulation.tensor import EmulatedTensor
 from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.models import Recipe
 
 Harm = Callable[[int, torch.Tensor], torch.Tensor]
 
 
-class _HarmedConfig(AOBaseConfig):
+class _HarmedConfig(AOBaseConfig):  # type: ignore[misc]  # torchao ships no types
     def __init__(self, harm: Harm, number_format: NumberFormat) -> None:
         self.harm = harm
         self.number_format = number_format
         self.layers = 0
 
 
-@register_quantize_module_handler(_HarmedConfig)
+@register_quantize_module_handler(_HarmedConfig)  # type: ignore[untyped-decorator]
 def _transform(module: torch.nn.Module, config: _HarmedConfig) -> torch.nn.Module:
     weight: Any = module.weight
     harmed = config.harm(config.layers, weight.detach().clone()).to(weight.dtype)
@@ -91,6 +92,20 @@ def _sign_lost(layer: int, weight: torch.Tensor) -> torch.Tensor:
 
 def _same(_layer: int, weight: torch.Tensor) -> torch.Tensor:
     return weight
+
+
+def _not_rounded() -> Recipe:
+    """`prepare` writes BF16's numbers over the quantized ones: the activations alone are rounded."""
+    kept: dict[str, torch.Tensor] = {}
+
+    def prepare(pipe: Any) -> None:
+        for name, weight in pipe.transformer.named_parameters():
+            if isinstance(weight, EmulatedTensor):
+                weight.values.copy_(kept[name])
+            else:
+                kept[name] = weight.detach()
+
+    return replace(RECIPE, prepare=prepare)
 
 
 def _limited(share: float) -> Callable[[Scene], object]:
@@ -193,6 +208,11 @@ FAULTS = [
         number_format=lambda: FORMATS["nvfp4"],
         quantized=_limited(0.999),
         why="the images change as much as by NVFP4 itself",
+    ),
+    _unseen(
+        injected="weights that the emulation does not round",
+        recipe=_not_rounded,
+        why="an error that is too small is below any bound",
     ),
     _weights(
         injected="NVFP4's numerics under MXFP8's name",

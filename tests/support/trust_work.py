@@ -96,6 +96,25 @@ def _other_seed_once(scene: Scene) -> object:
     return scene.call()
 
 
+def _guidance_by_a_hook(scene: Scene) -> object:
+    def change(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        return args, {**kwargs, "guidance": kwargs["guidance"] * 0 + 1.0}
+
+    scene.pipe.transformer.register_forward_pre_hook(change, with_kwargs=True)
+    return scene.call()
+
+
+def _embeddings_lost(scene: Scene) -> object:
+    encode = scene.pipe.encode_prompt
+
+    def lost(*args: Any, **kwargs: Any) -> Any:
+        embeddings, pooled, *rest = encode(*args, **kwargs)
+        return (torch.zeros_like(embeddings), pooled, *rest)
+
+    scene.pipe.encode_prompt = lost
+    return scene.call()
+
+
 _body = partial(Fault, layer=Layer.BODY)
 _scheduler = partial(Fault, layer=Layer.SCHEDULER, expected=Outcome.ERROR)
 
@@ -139,6 +158,18 @@ FAULTS = [
         quantized=_calling(guidance_scale=7.0),
         said="guidance_scale 3.5 -> 7.0",
         why="the arguments of each call are part of the case's identity",
+    ),
+    _body(
+        injected="another guidance scale on the quantized arm, by a hook of the denoiser",
+        expected=Outcome.REGRESSION,
+        quantized=_guidance_by_a_hook,
+        why="no call's argument shows it; the images do",
+    ),
+    _body(
+        injected="the embeddings of the prompt lost (zeros) on the quantized arm",
+        expected=Outcome.REGRESSION,
+        quantized=_embeddings_lost,
+        why="no call's argument shows it; the images do",
     ),
     _body(
         injected="another prompt on the quantized arm",

@@ -31,7 +31,7 @@ def stored(backend: TorchBackend, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def row(fault: Fault) -> object:
-    marks = [pytest.mark.xfail(strict=True, reason=fault.hole)] if fault.hole else []
+    marks = [pytest.mark.xfail(strict=True, raises=AssertionError, reason=fault.hole)] if fault.hole else []
     return pytest.param(fault, id=re.sub(r"[^a-z0-9]+", "-", fault.injected.lower()).strip("-"), marks=marks)
 
 
