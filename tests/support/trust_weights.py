@@ -139,7 +139,7 @@ FAULTS = [
         injected="all weights times 1.02, judged by PSNR",
         number_format=harmed(_times(1.02)),
         gate="psnr",
-        why="52 dB, as without the fault; the bound is 35 dB",
+        why="no lower than without the fault, and far above the bound of 35 dB",
     ),
     _unseen(
         injected="all weights times 1.02, in NVFP4",
