@@ -1,0 +1,17 @@
+"""All rows of the table of injected faults, in the order in which docs/trust.md lists them."""
+
+import trust_layers
+import trust_outputs
+import trust_stored
+import trust_weights
+import trust_work
+from trust_bench import Fault
+
+FAULTS: list[Fault] = [
+    *trust_work.UNHARMED,
+    *trust_layers.FAULTS,
+    *trust_work.FAULTS,
+    *trust_weights.FAULTS,
+    *trust_outputs.FAULTS,
+    *trust_stored.FAULTS,
+]

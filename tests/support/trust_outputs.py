@@ -1,0 +1,156 @@
+"""Faults in the images themselves, between the pipeline and the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn import functional
+from trust_bench import Fault, Layer, Scene, empty_store
+
+from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.models.demo import DEMO
+from pytest_mxq.planning.settings import Reference
+
+Change = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _changing(change: Change) -> Any:
+    return lambda scene: change(scene.call())
+
+
+def _second(change: Change) -> Any:
+    """Return a body that changes the image of the second prompt alone."""
+
+    def act(scene: Scene) -> object:
+        images = scene.call()
+        return change(images) if scene.prompt == DEMO.prompts[1] else images
+
+    return act
+
+
+def _not_finite(images: torch.Tensor) -> torch.Tensor:
+    images[0, 0, 5, 5] = torch.nan
+    return images
+
+
+def _repeated(scene: Scene) -> object:
+    return scene.memory.setdefault("first", scene.call().clone())
+
+
+def _blurred(images: torch.Tensor) -> torch.Tensor:
+    """Average each 2 x 2 pixels, as strong JPEG does to colours."""
+    small = functional.avg_pool2d(images.float(), 2)
+    return functional.interpolate(small, scale_factor=2, mode="bilinear").to(images.dtype)
+
+
+def _smaller(images: torch.Tensor) -> torch.Tensor:
+    return functional.interpolate(images.float(), size=(96, 96), mode="bilinear")
+
+
+_outputs = partial(Fault, layer=Layer.OUTPUTS, expected=Outcome.REGRESSION)
+_degenerate = partial(Fault, layer=Layer.OUTPUTS, expected=Outcome.DEGENERATE)
+
+FAULTS = [
+    _outputs(injected="negated images", quantized=_changing(lambda x: 1 - x), why="nothing is where it was"),
+    _outputs(
+        injected="images from -1 to 1",
+        quantized=_changing(lambda x: 2 * x - 1),
+        expected=Outcome.ERROR,
+        said="0 to 1",
+        why="values beyond 0 to 1 would be cut off; the range is looked at before",
+    ),
+    _degenerate(
+        injected="black images", quantized=_changing(torch.zeros_like), said="constant", why="nothing is in them"
+    ),
+    _degenerate(
+        injected="images of one grey",
+        quantized=_changing(lambda x: torch.full_like(x, 0.5)),
+        said="constant",
+        why="nothing is in them",
+    ),
+    _degenerate(
+        injected="one black image of two", quantized=_second(torch.zeros_like), said="image 1", why="each image counts"
+    ),
+    _degenerate(
+        injected="one NaN in one pixel of one image",
+        quantized=_second(_not_finite),
+        said="not-finite",
+        why="8-bit images would hide it; the floats are looked at",
+    ),
+    _outputs(
+        injected="images of another size (96 x 96)",
+        expected=Outcome.STALE,
+        quantized=_changing(_smaller),
+        said="height 128 -> 96",
+        why="the size is part of the case's identity; nothing is resized to be compared",
+    ),
+    _degenerate(
+        injected="images of another size on both arms",
+        reference=Reference.LIVE,
+        quantized=_changing(_smaller),
+        bf16=_changing(_smaller),
+        said="wrong-size",
+        why="the size that the call asked for is compared with the size that came",
+    ),
+    _outputs(
+        injected="the two images of a batch exchanged",
+        batch_size=2,
+        reference=Reference.LIVE,
+        quantized=_changing(lambda x: x.flip(0)),
+        why="each image is compared with the one of its own prompt",
+    ),
+    _degenerate(
+        injected="the first image repeated for the second prompt",
+        quantized=_repeated,
+        said="duplicate",
+        why="two prompts never give one image",
+    ),
+    _outputs(
+        injected="brightness up by 8/255",
+        quantized=_changing(lambda x: (x + 8 / 255).clamp(0, 1)),
+        expected=Outcome.PASS,
+        unseen=True,
+        why="LPIPS hardly looks at brightness; PSNR does",
+    ),
+    _outputs(
+        injected="brightness up by 8/255, judged by PSNR",
+        gate="psnr",
+        quantized=_changing(lambda x: (x + 8 / 255).clamp(0, 1)),
+        why="8/255 is 30.1 dB, below the bound of 35 dB",
+    ),
+    _outputs(
+        injected="brightness up by 8/255, judged by SSIM",
+        gate="ssim",
+        quantized=_changing(lambda x: (x + 8 / 255).clamp(0, 1)),
+        expected=Outcome.PASS,
+        unseen=True,
+        why="SSIM hardly looks at brightness; PSNR does",
+    ),
+    _outputs(
+        injected="mirrored images", quantized=_changing(lambda x: x.flip(-1)), why="LPIPS compares place by place"
+    ),
+    _outputs(injected="blurred images (2 x 2 averages)", quantized=_changing(_blurred), why="the details are gone"),
+    _outputs(injected="red and blue exchanged", quantized=_changing(lambda x: x.flip(1)), why="the colours are others"),
+    _outputs(
+        injected="one image of two mirrored",
+        quantized=_second(lambda x: x.flip(-1)),
+        why="one image is beyond the bound of the worst",
+    ),
+    _outputs(
+        injected="images moved by one pixel",
+        quantized=_changing(lambda x: x.roll(1, dims=-1)),
+        why="small, and still beyond the bound",
+    ),
+    _degenerate(
+        injected="BF16 itself generates black images",
+        reference=Reference.LIVE,
+        stored=empty_store,
+        quantized=_changing(torch.zeros_like),
+        bf16=_changing(torch.zeros_like),
+        said="BF16 arm itself",
+        why="two arms that are equally broken are not compared",
+    ),
+]

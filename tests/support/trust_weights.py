@@ -1,0 +1,229 @@
+"""Faults in the numbers: weights and activations that a correct format would have left alone."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from gate_bench import FORMATS
+from torch.nn import functional
+from torchao.core.config import AOBaseConfig
+from torchao.quantization.transform_module import register_quantize_module_handler
+from trust_bench import RECIPE, Fault, Layer, Scene
+
+from pytest_mxq.formats import Format
+from pytest_mxq.formats.emulation.numerics import NumberFormat
+from pytest_mxq.formats.emulation.tensor import EmulatedTensor
+from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.models import Recipe
+
+Harm = Callable[[int, torch.Tensor], torch.Tensor]
+
+
+class _HarmedConfig(AOBaseConfig):  # type: ignore[misc]  # torchao ships no types
+    def __init__(self, harm: Harm, number_format: NumberFormat) -> None:
+        self.harm = harm
+        self.number_format = number_format
+        self.layers = 0
+
+
+@register_quantize_module_handler(_HarmedConfig)  # type: ignore[untyped-decorator]
+def _transform(module: torch.nn.Module, config: _HarmedConfig) -> torch.nn.Module:
+    weight: Any = module.weight
+    harmed = config.harm(config.layers, weight.detach().clone()).to(weight.dtype)
+    config.layers += 1
+    quantized = EmulatedTensor.from_weight(harmed, config.number_format)
+    module.weight = torch.nn.Parameter(quantized, requires_grad=False)
+    return module
+
+
+def harmed(harm: Harm, name: str = "mxfp8", numerics: str | None = None) -> Callable[[], Format]:
+    """Return what makes a format whose weights are harmed before they are quantized.
+
+    Args:
+        harm: takes the number of the layer and its weight (out, in).
+        name: the format that it says it is.
+        numerics: the format whose numerics it has; None: its own.
+    """
+    number_format = NumberFormat(numerics or name)
+    return lambda: replace(FORMATS[name], emulation=lambda: _HarmedConfig(harm, number_format))
+
+
+def _times(factor: float) -> Harm:
+    return lambda _layer, weight: weight * factor
+
+
+def _zero_block(layer: int, weight: torch.Tensor) -> torch.Tensor:
+    if layer == 0:
+        weight[:32, :32] = 0
+    return weight
+
+
+def _zero_layer(layer: int, weight: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(weight) if layer == 20 else weight
+
+
+def _one_nan(layer: int, weight: torch.Tensor) -> torch.Tensor:
+    if layer == 0:
+        weight[0, 0] = torch.nan
+    return weight
+
+
+def _permuted(layer: int, weight: torch.Tensor) -> torch.Tensor:
+    return weight.roll(1, dims=0) if layer == 20 else weight
+
+
+def _noisy(share: float) -> Harm:
+    def harm(layer: int, weight: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(layer)
+        noise = torch.randn(weight.shape, generator=generator).to(weight.dtype)
+        return weight + share * weight.float().std().to(weight.dtype) * noise
+
+    return harm
+
+
+def _sign_lost(layer: int, weight: torch.Tensor) -> torch.Tensor:
+    return weight.abs() if layer == 20 else weight
+
+
+def _same(_layer: int, weight: torch.Tensor) -> torch.Tensor:
+    return weight
+
+
+def _not_rounded() -> Recipe:
+    """`prepare` writes BF16's numbers over the quantized ones: the activations alone are rounded."""
+    kept: dict[str, torch.Tensor] = {}
+
+    def prepare(pipe: Any) -> None:
+        for name, weight in pipe.transformer.named_parameters():
+            if isinstance(weight, EmulatedTensor):
+                weight.values.copy_(kept[name])
+            else:
+                kept[name] = weight.detach()
+
+    return replace(RECIPE, prepare=prepare)
+
+
+def _limited(share: float) -> Callable[[Scene], object]:
+    """Return a body that limits the activations of every quantized layer to a quantile of their sizes."""
+
+    def forward(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        sizes = x.abs().float().flatten()
+        limit = float(sizes.kthvalue(max(1, int(share * sizes.numel()))).values)
+        return functional.linear(x.clamp(-limit, limit), layer.weight, layer.bias)
+
+    def act(scene: Scene) -> object:
+        for layer in scene.pipe.transformer.modules():
+            if isinstance(layer, torch.nn.Linear) and type(layer.weight).__name__ == "EmulatedTensor":
+                layer.forward = types.MethodType(forward, layer)  # type: ignore[method-assign]
+        return scene.call()
+
+    return act
+
+
+_weights = partial(Fault, layer=Layer.WEIGHTS, expected=Outcome.REGRESSION)
+
+_unseen = partial(Fault, layer=Layer.WEIGHTS, expected=Outcome.PASS, unseen=True)
+
+FAULTS = [
+    _unseen(
+        injected="all weights times 1.02",
+        number_format=harmed(_times(1.02)),
+        why="the images change less than by MXFP8 itself",
+    ),
+    _unseen(
+        injected="all weights times 1.02, judged by PSNR",
+        number_format=harmed(_times(1.02)),
+        gate="psnr",
+        why="no lower than without the fault, and far above the bound of 35 dB",
+    ),
+    _unseen(
+        injected="all weights times 1.02, in NVFP4",
+        number_format=harmed(_times(1.02), "nvfp4"),
+        why="the images change as much as by NVFP4 itself",
+    ),
+    _weights(
+        injected="all weights times 1.15",
+        number_format=harmed(_times(1.15)),
+        why="the images change more than MXFP8 may change them",
+    ),
+    _unseen(
+        injected="all weights times 1.10, in NVFP4",
+        number_format=harmed(_times(1.10), "nvfp4"),
+        why="twice NVFP4's own error, and half of its bound",
+    ),
+    _weights(
+        injected="all weights times 1.30, in NVFP4",
+        number_format=harmed(_times(1.30), "nvfp4"),
+        why="the images change more than NVFP4 may change them",
+    ),
+    _unseen(
+        injected="a block of 32 x 32 zeros in one layer",
+        number_format=harmed(_zero_block),
+        why="one layer's small part: the images change as much as by MXFP8 itself",
+    ),
+    _weights(
+        injected="one layer of zeros",
+        number_format=harmed(_zero_layer),
+        why="one layer of 52 changes the images more than all of MXFP8",
+    ),
+    _weights(
+        injected="one NaN in one layer",
+        number_format=harmed(_one_nan),
+        expected=Outcome.DEGENERATE,
+        said="not-finite",
+        why="one NaN spreads to every pixel",
+    ),
+    _weights(
+        injected="the rows of one layer moved by one",
+        number_format=harmed(_permuted),
+        why="a layer whose scales and rows do not belong together changes the images",
+    ),
+    _weights(
+        injected="the signs of one layer lost",
+        number_format=harmed(_sign_lost),
+        why="the images change more than MXFP8 may change them",
+    ),
+    _unseen(
+        injected="noise of 5 % of each weight's spread",
+        number_format=harmed(_noisy(0.05)),
+        why="four times MXFP8's own error in these images, and half of its bound",
+    ),
+    _weights(
+        injected="noise of 40 % of each weight's spread",
+        number_format=harmed(_noisy(0.4)),
+        why="the images change more than MXFP8 may change them",
+    ),
+    _weights(
+        injected="activations limited at 99 %",
+        quantized=_limited(0.99),
+        why="the loss of one value in a hundred changes the images more than MXFP8 may",
+    ),
+    _unseen(
+        injected="activations limited at 99.9 %, in NVFP4",
+        number_format=lambda: FORMATS["nvfp4"],
+        quantized=_limited(0.999),
+        why="the images change as much as by NVFP4 itself",
+    ),
+    _unseen(
+        injected="weights that the emulation does not round",
+        recipe=_not_rounded,
+        why="an error that is too small is below any bound",
+    ),
+    _weights(
+        injected="NVFP4's numerics under MXFP8's name",
+        number_format=harmed(_same, "mxfp8", "nvfp4"),
+        why="the bounds of MXFP8 are narrower than NVFP4's error",
+    ),
+    _weights(
+        injected="MXFP8's numerics under NVFP4's name",
+        number_format=harmed(_same, "nvfp4", "mxfp8"),
+        expected=Outcome.NOT_QUANTIZED,
+        said="BF16's bytes",
+        why="the weights occupy more bytes than the format's",
+    ),
+]

@@ -1,0 +1,323 @@
+"""Faults in the work of the quantized arm: it does something else than BF16 did."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchLCMScheduler
+from gate_bench import FORMATS
+from trust_bench import Fault, Layer, Scene, empty_store, plainly
+
+from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.models.demo import DEMO
+from pytest_mxq.planning.settings import Reference
+
+
+class _HalfOfTheSteps(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]  # diffusers ships no types
+    def set_timesteps(self, *args: Any, sigmas: Any = None, **kwargs: Any) -> None:
+        super().set_timesteps(*args, sigmas=None if sigmas is None else sigmas[::2], **kwargs)
+
+
+_HalfOfTheSteps.__name__ = "FlowMatchEulerDiscreteScheduler"  # as one that was changed in place would be called
+
+
+def _with_scheduler(kind: Any, **changes: Any) -> Any:
+    def act(scene: Scene) -> object:
+        scene.pipe.scheduler = kind.from_config(scene.pipe.scheduler.config, **changes)
+        return scene.call()
+
+    return act
+
+
+def _calling(**arguments: Any) -> Any:
+    return lambda scene: scene.call(**arguments)
+
+
+def _other_prompt(scene: Scene) -> object:
+    return scene.pipeline(DEMO.prompts[5]).images
+
+
+def _other_noise(scene: Scene) -> object:
+    return scene.call(latents=torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(9)).bfloat16())
+
+
+def _from_the_bf16_pipeline(scene: Scene) -> object:
+    scene.call()
+    given = {name: value for name, value in scene.pipeline.arguments.items() if name != "output_type"}
+    return scene.memory["pipe"](prompt=scene.prompt, output_type="pt", **given).images
+
+
+def _from_memory(scene: Scene) -> object:
+    scene.call()
+    return scene.memory["images"][0 if scene.prompt == DEMO.prompts[0] else -1]
+
+
+def _copy_from_memory(scene: Scene) -> object:
+    scene.call()
+    return scene.memory["images"][0 if scene.prompt == DEMO.prompts[0] else -1].clone()
+
+
+def _one_copy_from_memory(scene: Scene) -> object:
+    generated = scene.call()
+    return scene.memory["images"][0].clone() if scene.prompt == DEMO.prompts[0] else generated
+
+
+def _without_a_call(scene: Scene) -> object:
+    return scene.memory["images"][0]
+
+
+def _one_more_call(scene: Scene) -> object:
+    given: list[Any] = []
+    transformer = scene.pipe.transformer
+    hook = transformer.register_forward_pre_hook(
+        lambda _m, args, kwargs: given.append((args, kwargs)), with_kwargs=True
+    )
+    images = scene.call()
+    hook.remove()
+    args, kwargs = given[0]
+    transformer(*args, **kwargs)
+    return images
+
+
+def _best_of_two(scene: Scene) -> object:
+    scene.call()
+    return scene.call()
+
+
+def _other_seed(scene: Scene) -> object:
+    scene.pipeline.seed += 7
+    return scene.call()
+
+
+def _other_seed_once(scene: Scene) -> object:
+    scene.pipeline.seed += 7 if scene.prompt == DEMO.prompts[1] else 0
+    return scene.call()
+
+
+def _guidance_by_a_hook(scene: Scene) -> object:
+    def change(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        return args, {**kwargs, "guidance": kwargs["guidance"] * 0 + 1.0}
+
+    scene.pipe.transformer.register_forward_pre_hook(change, with_kwargs=True)
+    return scene.call()
+
+
+def _embeddings_lost(scene: Scene) -> object:
+    encode = scene.pipe.encode_prompt
+
+    def lost(*args: Any, **kwargs: Any) -> Any:
+        embeddings, pooled, *rest = encode(*args, **kwargs)
+        return (torch.zeros_like(embeddings), pooled, *rest)
+
+    scene.pipe.encode_prompt = lost
+    return scene.call()
+
+
+_body = partial(Fault, layer=Layer.BODY)
+_scheduler = partial(Fault, layer=Layer.SCHEDULER, expected=Outcome.ERROR)
+
+FAULTS = [
+    _scheduler(
+        injected="half of the steps on the quantized arm, by its scheduler",
+        quantized=_with_scheduler(_HalfOfTheSteps),
+        said="denoiser calls: transformer 2 -> 1",
+        why="the calls of the denoiser are counted on both arms",
+    ),
+    _scheduler(
+        injected="another scheduler on the quantized arm",
+        quantized=_with_scheduler(FlowMatchLCMScheduler),
+        said="scheduler",
+        why="the scheduler's class and timesteps are compared",
+    ),
+    _scheduler(
+        injected="another shift of the timesteps on the quantized arm",
+        quantized=_with_scheduler(FlowMatchEulerDiscreteScheduler, use_dynamic_shifting=False, shift=1.5),
+        said="timesteps",
+        why="the timesteps that the denoiser was given are compared",
+    ),
+    _body(
+        injected="one step less on the quantized arm, by num_inference_steps",
+        expected=Outcome.STALE,
+        quantized=_calling(num_inference_steps=1),
+        said="num_inference_steps 2 -> 1",
+        why="the arguments of each call are part of the case's identity; the stored images are of another case",
+    ),
+    _body(
+        injected="the same, against BF16 of this run",
+        expected=Outcome.ERROR,
+        reference=Reference.LIVE,
+        quantized=_calling(num_inference_steps=1),
+        said="num_inference_steps 2 -> 1",
+        why="no baseline can be stale: the body does not do the same on both arms",
+    ),
+    _body(
+        injected="another guidance scale on the quantized arm",
+        expected=Outcome.STALE,
+        quantized=_calling(guidance_scale=7.0),
+        said="guidance_scale 3.5 -> 7.0",
+        why="the arguments of each call are part of the case's identity",
+    ),
+    _body(
+        injected="another guidance scale on the quantized arm, by a hook of the denoiser",
+        expected=Outcome.REGRESSION,
+        quantized=_guidance_by_a_hook,
+        why="no call's argument shows it; the images do",
+    ),
+    _body(
+        injected="the embeddings of the prompt lost (zeros) on the quantized arm",
+        expected=Outcome.REGRESSION,
+        quantized=_embeddings_lost,
+        why="no call's argument shows it; the images do",
+    ),
+    _body(
+        injected="another prompt on the quantized arm",
+        expected=Outcome.STALE,
+        quantized=_other_prompt,
+        said="prompt",
+        why="a prompt that is not the planned one is recorded with the call",
+    ),
+    _body(
+        injected="other starting noise on the quantized arm (latents=)",
+        expected=Outcome.STALE,
+        quantized=_other_noise,
+        said="latents",
+        why="tensors among the arguments are part of the case's identity, by their digests",
+    ),
+    _body(
+        injected="a generator of the body's own",
+        expected=Outcome.ERROR,
+        quantized=_calling(generator=torch.Generator()),
+        said="generator= is the plugin's own",
+        why="the noise of each image is the plugin's: one generator an image, seeded by its number",
+    ),
+    _body(
+        injected="another seed for all images, by the pipeline's seed attribute",
+        expected=Outcome.REGRESSION,
+        quantized=_other_seed,
+        why="the images are of other noise; the bounds of MXFP8 are narrow enough",
+    ),
+    _body(
+        injected="another seed for one image of two",
+        expected=Outcome.REGRESSION,
+        quantized=_other_seed_once,
+        why="one image of other noise is beyond the bound of the worst",
+    ),
+    _body(
+        injected="another seed for all images, in NVFP4",
+        expected=Outcome.ERROR,
+        number_format=lambda: FORMATS["nvfp4"],
+        quantized=_other_seed,
+        said="seed",
+        why="the noise is the plugin's; the demo's images of two seeds are closer than the bounds of NVFP4",
+        hole="the seed that a body may write to mxq_pipeline.seed is not observed, only the case's is recorded",
+    ),
+    _body(
+        injected="images of the BF16 pipeline returned",
+        expected=Outcome.ERROR,
+        quantized=_from_the_bf16_pipeline,
+        said="something else than what mxq_pipeline",
+        why="what the pipeline returned is known by its memory; other pipelines' calls are noticed",
+    ),
+    _body(
+        injected="BF16's images kept and returned, on the quantized arm too",
+        expected=Outcome.NOT_QUANTIZED,
+        quantized=_from_memory,
+        said="bit-identical",
+        why="all work was done and thrown away; bit-identical images tell",
+    ),
+    _body(
+        injected="copies of BF16's images returned",
+        expected=Outcome.NOT_QUANTIZED,
+        quantized=_copy_from_memory,
+        said="bit-identical",
+        why="all work was done and thrown away; bit-identical images tell",
+    ),
+    _body(
+        injected="a copy of BF16's image returned for one prompt of two",
+        expected=Outcome.NOT_QUANTIZED,
+        quantized=_one_copy_from_memory,
+        said="bit-identical",
+        why="quantized arithmetic leaves no image as it was",
+        hole="bit-identical images are looked for only where all of a case are",
+    ),
+    _body(
+        injected="images returned without a call of the pipeline",
+        expected=Outcome.ERROR,
+        quantized=_without_a_call,
+        said="without calling",
+        why="nothing would be gated",
+    ),
+    _body(
+        injected="one more call of the denoiser on the quantized arm",
+        expected=Outcome.ERROR,
+        quantized=_one_more_call,
+        said="denoiser calls: transformer 2 -> 3",
+        why="the calls of the denoiser are counted on both arms",
+    ),
+    _body(
+        injected="two calls of the pipeline on the quantized arm, the second one's images returned",
+        expected=Outcome.STALE,
+        quantized=_best_of_two,
+        said="calls",
+        why="each call of the pipeline is recorded",
+    ),
+]
+
+
+def _clamped(scene: Scene) -> object:
+    return scene.call().clamp(0, 1)
+
+
+def _progress_bar(scene: Scene) -> object:
+    scene.pipe.set_progress_bar_config(disable=False, leave=False)
+    return scene.call()
+
+
+_same_scheduler = _with_scheduler(FlowMatchEulerDiscreteScheduler)
+_plain = partial(Fault, layer=Layer.NOTHING, expected=Outcome.PASS)
+
+UNHARMED = [
+    _plain(injected="nothing, against stored images", why="no fault", layers=52),
+    _plain(injected="nothing, against BF16 of this run", why="no fault", reference=Reference.LIVE, layers=52),
+    _plain(injected="nothing, judged by SSIM", why="no fault", gate="ssim"),
+    _plain(injected="nothing, judged by PSNR", why="no fault", gate="psnr"),
+    _plain(
+        injected="the prompts in another order",
+        prompts=DEMO.prompts[1::-1],
+        stored=empty_store,
+        why="no fault: each image is compared with the one of its own prompt and seed",
+    ),
+    _plain(
+        injected="a batch of two prompts",
+        batch_size=2,
+        stored=empty_store,
+        why="no fault: both arms generate in the same batches",
+    ),
+    _plain(
+        injected="the same scheduler made again from its configuration, on both arms",
+        quantized=_same_scheduler,
+        bf16=_same_scheduler,
+        said="was put back",
+        why="no fault: the same work; the change of the pipeline is named in a caution and put back",
+    ),
+    _plain(
+        injected="copies of the images (clamp(0, 1)) returned, on both arms",
+        quantized=_clamped,
+        bf16=_clamped,
+        why="no fault: a copy counts as the pipeline's where its work was done",
+    ),
+    _plain(
+        injected="copies of the images returned on the quantized arm",
+        quantized=_clamped,
+        bf16=plainly,
+        why="no fault: the numbers are the same",
+    ),
+    _plain(
+        injected="the progress bar shown, on both arms",
+        quantized=_progress_bar,
+        bf16=_progress_bar,
+        why="no fault: nothing that is computed changes",
+    ),
+]
