@@ -20,7 +20,8 @@ def normalize(requirement: str) -> str:
 
 def main() -> None:
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    declared = {normalize(line) for line in project["dependencies"] + project["optional-dependencies"]["test"]}
+    extras = project["optional-dependencies"]
+    declared = {normalize(line) for line in project["dependencies"] + extras["video"] + extras["test"]}
     pins = [line for line in Path(sys.argv[1]).read_text().split() if normalize(line) in declared]
     print(textwrap.fill(", ".join(pin.replace("==", " ") for pin in pins), 120))
 

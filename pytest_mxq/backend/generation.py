@@ -145,7 +145,7 @@ class TorchBackend:
         with (
             compiling,
             self.arms.embedding(arm, _chunks(case)),
-            self._isolated(arm, label) as changes,
+            self._isolated(arm, label) as (changes, lost),
             observing(arm) as observed,
         ):
             generated = generate(
@@ -155,23 +155,42 @@ class TorchBackend:
                 series,
                 lambda done, total: self._progress(label, done, total),
             )
-        return replace(_outputs(case, arm, generated, observed()), changes=tuple(changes))
+        outputs = _outputs(case, arm, generated, observed())
+        return replace(outputs, changes=tuple(changes), evidence=_with_lost(outputs.evidence, lost))
 
     @contextmanager
-    def _isolated(self, arm: Arm, label: str) -> Iterator[list[str]]:
+    def _isolated(self, arm: Arm, label: str) -> Iterator[tuple[list[str], list[str]]]:
         """Leave the pipeline as a workload found it; give what the workload had changed once the block has ended.
 
-        What cannot be put back, such as weights that were written over, frees every arm: the next one is loaded again.
+        What cannot be put back, such as weights that were written over, is given apart and frees every arm: the next
+        one is loaded again.
         """
         changes: list[str] = []
+        lost: list[str] = []
         state = snapshot(arm.pipe)
         try:
-            yield changes
+            yield changes, lost
         finally:
             restored = restore(arm.pipe, state)
-            changes += [f"{label}: {what}" for what in (*restored.changed, *restored.not_restored)]
+            lost += restored.not_restored
+            changes += [f"{label}: {what}, and put back" for what in restored.changed]
+            changes += [f"{label}: {what}" for what in _shortened(restored.not_restored)]
             if restored.rebuild:
                 self.arms.release()
+
+
+def _shortened(lost: Sequence[str]) -> list[str]:
+    """Return what could not be put back in one phrase, of many the first."""
+    if not lost:
+        return []
+    return [f"{lost[0]}{f' and {len(lost) - 1} more' if len(lost) > 1 else ''}; the model is loaded again"]
+
+
+def _with_lost(evidence: Evidence | None, lost: Sequence[str]) -> Evidence | None:
+    """Return a quantized arm's evidence with the weights that the workload itself changed beyond repair."""
+    if evidence is None or evidence.run is None or not lost:
+        return evidence
+    return replace(evidence, run=replace(evidence.run, faults=(*evidence.run.faults, *lost)))
 
 
 def _chunks(case: Case) -> tuple[tuple[str, ...], ...]:

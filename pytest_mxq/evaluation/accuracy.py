@@ -127,8 +127,8 @@ class AccuracyStrategy(Generic[O]):
         """End here if the two sets must not be compared: another workload, degenerate, or the same."""
         _check_same_work(reference, quantized, facts)
         if quantized.evidence is not None:
-            wrong = judge_evidence(quantized.evidence, min_share=plan.case.min_share, stored=None)
-            wrong = wrong or judge_run(quantized.evidence, native=not plan.emulated)
+            wrong = judge_run(quantized.evidence, native=not plan.emulated)
+            wrong = wrong or judge_evidence(quantized.evidence, min_share=plan.case.min_share, stored=None)
             if wrong is not None:
                 raise Stop(*wrong, **facts)
         changed = reference.outputs.differences(quantized)
@@ -164,7 +164,7 @@ class AccuracyStrategy(Generic[O]):
 def _cautions(plan: GatePlan, reference: ReferenceOutputs[Any], quantized: Any) -> tuple[str, ...]:
     """Return what is worth a look: changes that the test made to the pipeline, sections that no digest covers."""
     changes = dict.fromkeys((*reference.observed.changes, *quantized.changes))
-    texts = [f"the test changed the pipeline, and it was put back: {what}" for what in changes]
+    texts = [f"the test changed the pipeline: {what}" for what in changes]
     if reference.manifest is not None and not reference.manifest.is_covered:
         texts.append("the baseline is of schema version 1: no digest covers selections, noise floor and fingerprint")
     if reference.manifest is not None and plan.cell.format not in reference.manifest.selections:

@@ -285,6 +285,11 @@ def generate(
         bound = BoundPipeline(pipe=pipe, arguments=arguments, prompts=texts, first_index=start, seed=series.seed)
         with WorkCounter(pipe, series.denoisers, Timesteps.VALUES) as counter:
             result = _run(workload, bound, texts, series.batch_size)
+        if bound.seed != series.seed:
+            raise CaseFaultError(
+                f"the test set mxq_pipeline.seed from {series.seed} to {bound.seed}: the noise is the "
+                "plugin's; say mxq(seed=...)"
+            )
         parts.append(_returned(result, bound))
         if not counter.came_from(result):
             raise CaseFaultError(

@@ -194,15 +194,17 @@ FAULTS = [
     ),
     _body(
         injected="another seed for all images, by the pipeline's seed attribute",
-        expected=Outcome.REGRESSION,
+        expected=Outcome.ERROR,
         quantized=_other_seed,
-        why="the images are of other noise; the bounds of MXFP8 are narrow enough",
+        said="mxq_pipeline.seed",
+        why="the noise is the plugin's; the seed is compared after the body",
     ),
     _body(
         injected="another seed for one image of two",
-        expected=Outcome.REGRESSION,
+        expected=Outcome.ERROR,
         quantized=_other_seed_once,
-        why="one image of other noise is beyond the bound of the worst",
+        said="mxq_pipeline.seed",
+        why="the noise is the plugin's; the seed is compared after each body",
     ),
     _body(
         injected="another seed for all images, in NVFP4",
@@ -211,7 +213,6 @@ FAULTS = [
         quantized=_other_seed,
         said="seed",
         why="the noise is the plugin's; the demo's images of two seeds are closer than the bounds of NVFP4",
-        hole="the seed that a body may write to mxq_pipeline.seed is not observed, only the case's is recorded",
     ),
     _body(
         injected="images of the BF16 pipeline returned",
@@ -240,7 +241,6 @@ FAULTS = [
         quantized=_one_copy_from_memory,
         said="bit-identical",
         why="quantized arithmetic leaves no image as it was",
-        hole="bit-identical images are looked for only where all of a case are",
     ),
     _body(
         injected="images returned without a call of the pipeline",
@@ -299,7 +299,7 @@ UNHARMED = [
         injected="the same scheduler made again from its configuration, on both arms",
         quantized=_same_scheduler,
         bf16=_same_scheduler,
-        said="was put back",
+        said="put back",
         why="no fault: the same work; the change of the pipeline is named in a caution and put back",
     ),
     _plain(
