@@ -110,7 +110,8 @@ def test_a_benchmark_marker_of_the_test_keeps_its_group_and_gets_our_times(b200:
 def test_the_test_s_own_benchmark_fixture_is_left_alone(b200: GateDirectory) -> None:
     b200.write(SPEED_TEST.replace("mxq_pipeline, mxq_prompt", "mxq_pipeline, mxq_prompt, benchmark"))
     run(b200, "--mxq-gates=speedup", "--benchmark-json=out.json", "-W", "ignore").assert_outcomes(passed=2)
-    assert not (b200.path / "out.json").exists()  # nobody called it
+    written = b200.path / "out.json"  # pytest-benchmark 4 opens it when options are read
+    assert not written.exists() or not written.read_bytes()  # nobody called it
 
 
 def test_benchmark_only_leaves_strict_red(b200: GateDirectory) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +16,11 @@ FAST = {"bf16": 2.0, "mxfp8": 1.6, "nvfp4": 1.3}
 
 
 def run(gates: GateDirectory, *options: str) -> pytest.RunResult:
-    return gates.run("--mxq-formats=mxfp8,nvfp4", *options)
+    result = gates.run("--mxq-formats=mxfp8,nvfp4", *options)
+    # pytest-benchmark leaves the file of --benchmark-json open: the interpreter would warn of it in any later test.
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
+    return result
 
 
 def refresh(gates: GateDirectory, times: int) -> None:

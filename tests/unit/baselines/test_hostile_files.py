@@ -187,9 +187,9 @@ def put_raw(text: str) -> bytes:
     ids=range(27),
 )
 def test_a_hostile_manifest_is_refused_shortly_and_at_once(data: bytes, said: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     message = message_of(data)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert said in message
     assert len(message) <= MAX_MESSAGE
     message.encode()
@@ -200,9 +200,9 @@ def test_a_manifest_of_the_largest_size_is_refused_within_a_second() -> None:
     document["outputs"] = document["outputs"] * 5_000
     data = json.dumps(document).encode()
     assert 1.5 * 2**20 < len(data) < storage.MAX_MANIFEST_BYTES
-    start = time.monotonic()
+    start = time.process_time()
     assert "entries" in message_of(data)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(
