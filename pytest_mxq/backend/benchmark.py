@@ -226,7 +226,7 @@ class TorchBenchmark:
             return self._bf16_peaks[case.key]
         with self._watching() as (clock, _):
             self._backend.arms.drop("quantized" if number_format is None else "bf16")  # with its CUDA Graphs' pool
-            warm = self._warm(case, workload, number_format, clock)
+            warm = self._warm(case, workload, number_format, clock, steady=False)
             measured = self._peak(case, warm), warm.identity
             warm.check()
         if number_format is None:
@@ -279,7 +279,9 @@ class TorchBenchmark:
     def _arm(self, case: Case, number_format: Format | None) -> Arm:
         return self._backend.arms.arm(case.source, number_format, emulated=False, rule=case.rule, how=self._how(case))
 
-    def _warm(self, case: Case, workload: Workload, number_format: Format | None, clock: Clock) -> WarmArm:
+    def _warm(
+        self, case: Case, workload: Workload, number_format: Format | None, clock: Clock, *, steady: bool = True
+    ) -> WarmArm:
         arm = self._arm(case, number_format)
         settings = case.settings
         series = Series(
@@ -293,7 +295,7 @@ class TorchBenchmark:
         first_call = self._first_calls.setdefault((case.key, _name(number_format)), perf_counter() - start)
         self._run_evidence[case.key, _name(number_format)] = executed_evidence(arm, observed())
         _check_images(call.once, number_format)
-        warmed = warm_up(call.run, clock)
+        warmed = warm_up(call.run, clock, steady=steady)
         skipped = count_compilations().skipped_cuda_graphs - before.skipped_cuda_graphs
         if skipped:
             raise MxqError(

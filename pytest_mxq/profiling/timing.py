@@ -70,7 +70,7 @@ class WarmUp:
         seconds: time of each call.
         graphs: graphs compiled meanwhile; 0 is possible for a compiled arm, if another one left it its graphs.
         settled: whether the last call compiled nothing, and the calls get neither faster nor slower any more: the last
-            two agree, or `MAX_WARM_UP` of them go up and down.
+            two agree, or `MAX_WARM_UP` of them go up and down. Of a warm-up that need not be steady: the former.
     """
 
     seconds: tuple[float, ...]
@@ -156,12 +156,17 @@ class Session:
         return self.voided_share > MAX_VOIDED_SHARE
 
 
-def warm_up(run: Run, clock: Clock) -> WarmUp:
+def warm_up(run: Run, clock: Clock, *, steady: bool = True) -> WarmUp:
     """Call the workload until it compiles nothing any more and two calls agree, `MAX_WARM_UP` times at most.
 
     Short calls may never agree: noise, which the interval will show, and no reason to measure nothing. After
     `MAX_WARM_UP` calls only those that have gone one way ever since the first still warm up; of five independent times
     2 in 120 do so by chance.
+
+    Args:
+        run: calls the workload.
+        clock: of the device.
+        steady: whether the last two calls must agree; peak memory asks only that nothing is compiled any more.
 
     Raises:
         TimingError: the clock stands still, runs backwards or is not a number.
@@ -174,7 +179,7 @@ def warm_up(run: Run, clock: Clock) -> WarmUp:
             before = count_compilations()
             seconds.append(_measure(run, clock))
             ready = len(seconds) >= MIN_WARM_UP and count_compilations() == before
-            settled = ready and (_agree(*seconds[-2:]) or (len(seconds) == MAX_WARM_UP and _up_and_down(seconds[1:])))
+            settled = ready and (not steady or _agree_at_last(seconds))
     return WarmUp(seconds=tuple(seconds), graphs=count_compilations().graphs - first.graphs, settled=settled)
 
 
@@ -299,6 +304,10 @@ def _share(voided: int, counting: int) -> float:
 
 def _hopeless(voided: int, counting_in_the_end: int) -> bool:
     return _share(voided, counting_in_the_end) > MAX_VOIDED_SHARE
+
+
+def _agree_at_last(seconds: Sequence[float]) -> bool:
+    return _agree(*seconds[-2:]) or (len(seconds) == MAX_WARM_UP and _up_and_down(seconds[1:]))
 
 
 def _agree(one: float, another: float) -> bool:

@@ -178,8 +178,16 @@ def test_warm_up_ends_when_two_calls_agree_or_after_six(seconds: list[float], ca
     assert warm.seconds == pytest.approx((seconds * 3)[:calls])
 
 
+@pytest.mark.parametrize("seconds", [[1.0, 1.1, 1.2, 1.3, 1.4, 1.5], [9.0, 1.0]])
+def test_a_warm_up_for_memory_does_not_wait_for_steady_times(seconds: list[float]) -> None:
+    device = FakeDevice()
+    warm = warm_up(device.workload("run", seconds), device.clock, steady=False)
+    assert (len(warm.seconds), warm.settled) == (2, True)
+
+
+@pytest.mark.parametrize("steady", [True, False])
 @pytest.mark.usefixtures("_fresh_dynamo")
-def test_warm_up_goes_on_while_something_is_compiled() -> None:
+def test_warm_up_goes_on_while_something_is_compiled(steady: bool) -> None:
     device, compiled = FakeDevice(), torch.compile(torch.neg, backend="eager", dynamic=False)
     sizes = iter([1, 2, 3, 3, 3, 3])
 
@@ -187,7 +195,7 @@ def test_warm_up_goes_on_while_something_is_compiled() -> None:
         device.pending += 1.0
         return compiled(torch.zeros(next(sizes)))
 
-    warm = warm_up(run, device.clock)
+    warm = warm_up(run, device.clock, steady=steady)
     assert (len(warm.seconds), warm.graphs, warm.settled) == (4, 3, True)
 
 
