@@ -143,7 +143,7 @@ class TorchBenchmark:
             _check_same_regions(bf16, quantized)
             check_same_calls(bf16.identity, quantized.identity)
             _check_same_work(bf16, quantized)
-            environment = telemetry.before_start() or ""
+            environment = telemetry.before_start()
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.LIVE, bf16=(), quantized=(), environment=environment)
                 return samples, quantized.identity
@@ -156,7 +156,7 @@ class TorchBenchmark:
             bf16=pairs.bf16,
             quantized=pairs.quantized,
             voided=pairs.voided,
-            environment=f"too many rounds were disturbed: {pairs.voided[0]}" if pairs.disturbed else "",
+            environment=f"too many rounds were disturbed: {pairs.voided[0]}" if pairs.disturbed else None,
             execution=self._how(case).text,
             start_seed=seed,
             first_call=(bf16.first_call, quantized.first_call),
@@ -171,7 +171,7 @@ class TorchBenchmark:
         """One session of the quantized arm, to be held against stored sessions of BF16."""
         with self._watching() as (clock, telemetry):
             quantized = self._warm(case, workload, number_format, clock)
-            environment = telemetry.before_start() or ""
+            environment = telemetry.before_start()
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.STORED, bf16=(), quantized=(), environment=environment)
                 return samples, quantized.identity
@@ -184,7 +184,7 @@ class TorchBenchmark:
             quantized=session.seconds,
             sessions=sessions,
             voided=session.voided,
-            environment=f"too many rounds were disturbed: {session.voided[0]}" if session.disturbed else "",
+            environment=f"too many rounds were disturbed: {session.voided[0]}" if session.disturbed else None,
             execution=self._how(case).text,
             first_call=(quantized.first_call,),
             throttle_share=seen.throttle_share,
@@ -197,7 +197,7 @@ class TorchBenchmark:
         self._backend.arms.drop("quantized")
         with self._watching() as (clock, telemetry):
             bf16 = self._warm(case, workload, None, clock)
-            environment = telemetry.before_start() or ""
+            environment = telemetry.before_start()
             if environment:
                 raise Stop(Outcome.ENVIRONMENT, f"nothing was stored: {environment}")
             session = time_session(bf16.run, clock, inspect=telemetry.inspect)

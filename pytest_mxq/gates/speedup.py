@@ -58,7 +58,7 @@ class SpeedSamples:
         quantized: times of the quantized arm.
         sessions: stored BF16 sessions on this hardware and software.
         voided: why rounds were voided and repeated.
-        environment: why the machine is not fit to be timed on; empty: it is.
+        environment: why the machine is not fit to be timed on, or None.
         start_seed: seed of the random order of the arms.
         execution: how both arms ran.
         first_call: seconds of the case's first call of each arm in this process, BF16 first; compilation
@@ -72,7 +72,7 @@ class SpeedSamples:
     quantized: tuple[float, ...]
     sessions: tuple[tuple[float, ...], ...] = ()
     voided: tuple[str, ...] = ()
-    environment: str = ""
+    environment: str | None = None
     start_seed: int = 0
     execution: str = ""
     first_call: tuple[float, ...] = ()

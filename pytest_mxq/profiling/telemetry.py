@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any, TypeAlias
 
-from pytest_mxq.environment.device import Device, Nvml
+from pytest_mxq.environment.device import Device
+from pytest_mxq.environment.nvml import Nvml, NvmlSession, NvmlUnavailableError, as_number, open_nvml
 
 Ask: TypeAlias = Callable[..., Any]
 """Asks `nvmlDeviceGet<question>` about the GPU; None where there is no answer."""
@@ -122,15 +123,17 @@ class Telemetry:
         )
 
     def _read(self) -> _Reading:
-        thermal, power = self._ask("ViolationStatus", _POLICY_THERMAL), self._ask("ViolationStatus", _POLICY_POWER)
         return _Reading(
-            events=self._ask("CurrentClocksEventReasons"),
-            thermal_ns=None if thermal is None else thermal.violationTime,
-            power_ns=None if power is None else power.violationTime,
-            temperature_c=self._ask("Temperature", _SENSOR_GPU),
-            sm_clock_mhz=self._ask("ClockInfo", _CLOCK_SM),
-            energy_mj=self._ask("TotalEnergyConsumption"),
+            events=self._number("CurrentClocksEventReasons"),
+            thermal_ns=_field(self._ask("ViolationStatus", _POLICY_THERMAL), "violationTime"),
+            power_ns=_field(self._ask("ViolationStatus", _POLICY_POWER), "violationTime"),
+            temperature_c=self._number("Temperature", _SENSOR_GPU),
+            sm_clock_mhz=self._number("ClockInfo", _CLOCK_SM),
+            energy_mj=self._number("TotalEnergyConsumption"),
         )
+
+    def _number(self, question: str, *arguments: object) -> int | None:
+        return as_number(self._ask(question, *arguments))
 
     def _read_modes(self) -> dict[str, Any]:
         return {name: self._ask(question) for name, question in _MODES.items()}
@@ -155,17 +158,20 @@ class Telemetry:
 
         In a container this process may be among them, under its number outside.
         """
-        processes = self._ask("ComputeRunningProcesses") or ()
-        named = [process for process in processes if process.pid != os.getpid() and process.pid not in self._known]
-        return [f"process {process.pid}{_holding(process.usedGpuMemory)}" for process in named]
+        others = {pid: held for pid, held in self._processes().items() if pid != os.getpid() and pid not in self._known}
+        return [f"process {pid}{_holding(held)}" for pid, held in others.items()]
 
     def own_number(self) -> int | None:
         """Return this process as the driver numbers it; None if it does not tell, or cannot be told from others."""
         pids = self._processes()
-        return os.getpid() if os.getpid() in pids else pids[0] if len(pids) == 1 else None
+        return os.getpid() if os.getpid() in pids else next(iter(pids)) if len(pids) == 1 else None
 
-    def _processes(self) -> list[int]:
-        return [process.pid for process in self._ask("ComputeRunningProcesses") or ()]
+    def _processes(self) -> dict[int, int | None]:
+        """Return the memory in bytes that each process holds, None where the driver does not tell, by its number."""
+        answer = self._ask("ComputeRunningProcesses")
+        listed = answer if isinstance(answer, list | tuple) else ()
+        numbered = ((_field(process, "pid"), _field(process, "usedGpuMemory")) for process in listed)
+        return {pid: held for pid, held in numbered if pid is not None}
 
 
 @contextmanager
@@ -180,44 +186,37 @@ def open_telemetry(device: Device, nvml: Nvml | None = None, known: Collection[i
     if device.kind != "cuda":
         yield Telemetry(_no_answer)
         return
-    if nvml is None:
-        import pynvml
-
-        nvml = pynvml
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        yield Telemetry(_no_answer)
-        return
-    try:
-        yield Telemetry(_asking(nvml, device.facts.get("uuid", "")), known)
-    finally:
-        nvml.nvmlShutdown()
+    with ExitStack() as stack:
+        try:
+            session = stack.enter_context(open_nvml(nvml))
+        except NvmlUnavailableError:
+            yield Telemetry(_no_answer)
+            return
+        yield Telemetry(_asking(session, device.facts.get("uuid", "")), known)
 
 
 def _no_answer(*_: object) -> None:
     return None
 
 
-def _asking(nvml: Nvml, uuid: str) -> Ask:
+def _asking(session: NvmlSession, uuid: str) -> Ask:
     """Return a function that asks about a GPU, or about a MIG slice's board where the slice itself has no answer."""
-
-    def call(function: str, *arguments: object) -> Any:
-        try:
-            return getattr(nvml, function)(*arguments)
-        except nvml.NVMLError:
-            return None
-
-    unit = call("nvmlDeviceGetHandleByUUID", uuid)
+    unit = session.ask("DeviceGetHandleByUUID", uuid)
     if unit is None:
         return _no_answer
-    board = call("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", unit)
+    board = session.ask("DeviceGetDeviceHandleFromMigDeviceHandle", unit)
 
     def ask(question: str, *arguments: object) -> Any:
-        answer = call(f"nvmlDeviceGet{question}", unit, *arguments)
-        return call(f"nvmlDeviceGet{question}", board, *arguments) if answer is None and board is not None else answer
+        answer = session.ask(f"DeviceGet{question}", unit, *arguments)
+        if answer is None and board is not None:
+            return session.ask(f"DeviceGet{question}", board, *arguments)
+        return answer
 
     return ask
+
+
+def _field(structure: object, name: str) -> int | None:
+    return as_number(getattr(structure, name, None))
 
 
 def _slowdowns(before: _Reading, after: _Reading) -> list[str]:

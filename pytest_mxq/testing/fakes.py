@@ -301,7 +301,7 @@ class FakeBenchmark:
             mode=SpeedMode.LIVE,
             bf16=self._times("bf16"),
             quantized=self._times(number_format.name),
-            environment=self.behaviour.environment or "",
+            environment=self.behaviour.environment,
             start_seed=seed,
             execution=self.behaviour.execution,
             first_call=(20.0, 11.0),

@@ -88,7 +88,7 @@ def test_a_quiet_round_is_fine_and_summed_up(nvml: FakeNvml, telemetry: Telemetr
 
 @pytest.mark.parametrize("event", list(SLOWDOWNS))
 def test_every_slowdown_voids_the_round_by_name(nvml: FakeNvml, telemetry: Telemetry, event: ClockEvent) -> None:
-    nvml.answers["CurrentClocksEventReasons"] = event | 0x200  # and a bit that this module does not know
+    nvml.answers["CurrentClocksEventReasons"] = int(event) | 0x200  # and a bit that this module does not know
     assert telemetry.inspect() == f"clock event {event.name}"
     nvml.answers["CurrentClocksEventReasons"] = 0
     assert telemetry.inspect() is None
@@ -231,6 +231,28 @@ def test_without_nvml_there_is_nothing_to_say(nvml: FakeNvml, broken: str) -> No
     with open_telemetry(found, nvml) as opened:
         assert (opened.before_start(), opened.inspect()) == (None, None)
         assert opened.summary().throttle_share is None
+
+
+@pytest.mark.parametrize(
+    "answer", ["text", b"bytes", -1, 1.5, [], [1], {"pid": 1}, object(), [SimpleNamespace()], True]
+)
+@pytest.mark.parametrize(
+    "question",
+    ["CurrentClocksEventReasons", "Temperature", "ClockInfo", "TotalEnergyConsumption", "ComputeRunningProcesses"],
+)
+def test_an_answer_of_another_type_is_no_answer(nvml: FakeNvml, question: str, answer: object) -> None:
+    nvml.answers[question] = answer
+    nvml.violations = {}
+    with open_telemetry(GPU, nvml) as opened:
+        assert (opened.before_start(), opened.inspect(), opened.others()) == (None, None, [])
+        assert opened.summary().rounds == 1
+
+
+def test_a_pynvml_without_the_functions_says_nothing() -> None:
+    bare = SimpleNamespace(NVMLError=NvmlError, nvmlInit=lambda: None, nvmlShutdown=lambda: None)
+    bare.nvmlDeviceGetHandleByUUID = lambda _uuid: "gpu"
+    with open_telemetry(GPU, bare) as opened:  # type: ignore[arg-type]
+        assert (opened.before_start(), opened.inspect(), opened.others(), opened.own_number()) == (None, None, [], None)
 
 
 def test_nvml_is_shut_down_also_after_an_error(nvml: FakeNvml) -> None:
