@@ -30,57 +30,54 @@ class ModuleCalls:
         self._pipe = pipe
         self._denoisers = denoisers
         self._calls: Counter[torch.nn.Module] = Counter()
-        self._layers: dict[torch.nn.Module, str] = {}  # of the denoisers, by what they are called
-        self._known: set[torch.nn.Module] = set()  # of all components
+        self._seen: dict[str, list[torch.nn.Module]] = {}  # by name, each component that was there
+        self._layers: dict[torch.nn.Module, str] = {}
+        self._others = 0
         self._stack = ExitStack()
-        self._is_compiled = False
 
     def start(self) -> None:
         """Begin to count."""
-        self._is_compiled = any(map(_holds_compiled, self._components().values()))
         self.learn()
-        if self._is_compiled:
-            for layer in self._layers:
-                self._stack.enter_context(_compiled_counted(layer, self._count))
-        else:
+        modules = [module for parts in self._seen.values() for part in parts for module in part.modules()]
+        if not any(map(_runs_compiled, modules)):
             self._stack.callback(register_module_forward_pre_hook(self._count).remove)
+        for module in modules:
+            if is_compiled_itself(module):
+                self._stack.enter_context(_compiled_counted(module, self._count))
 
     def stop(self) -> None:
-        """Stop counting; what components hold now is theirs, too."""
+        """Stop counting, and find out what was called; what components hold now is theirs, such as adapters."""
         self._stack.close()
         self.learn()
+        known = {module for parts in self._seen.values() for part in parts for module in part.modules()}
+        self._others = sum(count for module, count in self._calls.items() if module not in known)
+        for name in self._denoisers:
+            prefix = f"{name}." if len(self._denoisers) > 1 else ""
+            for denoiser in self._seen.get(name, ()):
+                self._layers.update((module, prefix + path) for path, module in denoiser.named_modules())
 
     def learn(self) -> None:
-        """Look the components up again: a workload may exchange them, and load adapters into them."""
-        components = self._components()
-        self._known.update(module for component in components.values() for module in component.modules())
-        for denoiser in self._denoisers:
-            if denoiser in components:
-                self._layers.update(self._layers_of(denoiser, components[denoiser]))
+        """Look the components up again: a workload may exchange them."""
+        parts = {**getattr(self._pipe, "components", {})}
+        parts.update({name: getattr(self._pipe, name, None) for name in self._denoisers})
+        for name, part in parts.items():
+            seen = self._seen.setdefault(name, [])
+            if isinstance(part, torch.nn.Module) and not any(part is known for known in seen):
+                seen.append(part)
 
     @property
     def layer_calls(self) -> Calls:
         """Calls of each layer of the denoisers that ran, sorted by name; of compiled ones those of compiled modules."""
         calls: Counter[str] = Counter()
         for module, count in self._calls.items():
-            if module in self._layers:
+            if module in self._layers and (_has_matrix(module) or is_compiled_itself(module)):
                 calls[self._layers[module]] += count
         return tuple(sorted(calls.items()))
 
     @property
     def other_calls(self) -> int:
         """Calls of modules that belong to no component of the pipeline; 0 of a compiled one."""
-        return sum(count for module, count in self._calls.items() if module not in self._known)
-
-    def _components(self) -> dict[str, torch.nn.Module]:
-        parts = {**getattr(self._pipe, "components", {})}
-        parts.update({name: getattr(self._pipe, name, None) for name in self._denoisers})
-        return {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
-
-    def _layers_of(self, name: str, denoiser: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str]]:
-        prefix = f"{name}." if len(self._denoisers) > 1 else ""
-        is_layer = _is_compiled_itself if self._is_compiled else _has_matrix
-        return ((module, prefix + path) for path, module in denoiser.named_modules() if is_layer(module))
+        return self._others
 
     def _count(self, module: torch.nn.Module, _args: Any = None) -> None:
         self._calls[module] += 1
@@ -88,16 +85,17 @@ class ModuleCalls:
 
 def is_compiled(module: torch.nn.Module) -> bool:
     """Return whether a module, or one inside it, was compiled by its ``compile``."""
-    return any(map(_is_compiled_itself, module.modules()))
+    return any(map(is_compiled_itself, module.modules()))
 
 
-def _holds_compiled(module: torch.nn.Module) -> bool:
-    wrapped = any("_orig_mod" in part._modules for part in module.modules())  # noqa: SLF001 - by torch.compile(module)
-    return wrapped or is_compiled(module)
-
-
-def _is_compiled_itself(module: torch.nn.Module) -> bool:
+def is_compiled_itself(module: torch.nn.Module) -> bool:
+    """Return whether a module was compiled by its ``compile``."""
     return module._compiled_call_impl is not None  # noqa: SLF001 - no public spelling
+
+
+def _runs_compiled(module: torch.nn.Module) -> bool:
+    wraps_compiled = "_orig_mod" in module._modules  # noqa: SLF001 - what torch.compile(module) returns
+    return wraps_compiled or is_compiled_itself(module)
 
 
 def _has_matrix(module: torch.nn.Module) -> bool:
