@@ -181,9 +181,10 @@ class GatePlugin:
         first = self.verdicts.get(cell.nodeid)
         if first is not None:
             self.again[cell.nodeid] = None
-            said = self._failure(first) if first.outcome.is_failure else f"{first.outcome}: {first.sentence}"
             text = "a gate is run once, and something ran this one again; its first verdict stands"
-            pytest.fail(f"{text}: {said}", pytrace=False)
+            is_failure = first.outcome.is_failure
+            said = f"{self._failure(first)}\n{text}" if is_failure else f"{text}: {first.outcome}: {first.sentence}"
+            pytest.fail(said, pytrace=False)
 
     def _failure(self, verdict: Verdict) -> str:
         return failure_text(verdict, root=self.settings.root, report=self.settings.report)
