@@ -27,7 +27,7 @@ class BaselineError(MxqError):
     Args:
         problem: what is wrong.
         steps: what to do about it, as it stands in the message behind the problem.
-        command: a command that leads out of it, better than to measure again; None: there is none.
+        command: a command that leads out of it, better than to measure again; None: no other is known.
     """
 
     def __init__(self, problem: str, *, steps: str = "", command: str | None = None) -> None:
