@@ -130,7 +130,9 @@ def preview_line(
             return f"reference {what}: the baseline is of other hardware or software: {'; '.join(differences)}"
         check_outputs(store, manifest)
     except BaselineMissingError:
-        return f"no stored baseline; reference {otherwise or 'missing'}"
+        move = move_of_renamed(store, case, weights)
+        renamed = "" if move is None else f"; a renamed test's may be moved: {move}"
+        return f"no stored baseline; reference {otherwise or 'missing'}{renamed}"
     except MxqError as error:
         return f"baseline unusable: {getattr(error, 'problem', error)}"
     agreement = _agreement(settings, case, manifest, weights)

@@ -17,8 +17,9 @@ _SAMPLE_BYTES = 65536
 def known_weights(source: ModelSource) -> str | None:
     """Return the name that a model's weights are going to have; None where only loading them tells.
 
-    Known of a local folder, and of a commit on the Hub; what a branch or tag means there may have moved since it was
-    fetched. A name may lack the variant that `load_pipeline` adds (`same_weights`).
+    Known of a local folder, and of a commit on the Hub. What a branch or tag means there may have moved since it was
+    fetched, and is known offline alone, from the cache. A name may lack the variant that `load_pipeline` adds
+    (`same_weights`).
     """
     folder = Path(source.recipe.source)
     if source.random:
@@ -27,7 +28,18 @@ def known_weights(source: ModelSource) -> str | None:
         return folder_weights(folder)
     revision = source.revision or source.recipe.revision
     is_commit = revision is not None and re.fullmatch("[0-9a-f]{40}", revision)
-    return hub_weights(source.recipe.source, str(revision)) if is_commit else None
+    commit = revision if is_commit else _commit_offline(source.recipe.source, revision)
+    return hub_weights(source.recipe.source, commit) if commit else None
+
+
+def _commit_offline(source: str, revision: str | None) -> str | None:
+    """Return the commit of a branch or tag that is loaded from the Hub's cache; None where the Hub is asked."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if not constants.HF_HUB_OFFLINE:
+        return None
+    found = try_to_load_from_cache(source, "model_index.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def same_weights(known: str, stored: str) -> bool:

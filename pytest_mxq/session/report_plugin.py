@@ -276,7 +276,8 @@ class ReportPlugin:
         asked = {store.manifest_path(cell.model, cell.case) for cell in self.planned.values() if cell.model}
         for path in store.manifests():
             if path not in asked and not path.stem.endswith(RANDOM_SUFFIX):
-                yield f"the baseline {shown_path(path)} belongs to no collected test: collect its test, or delete it"
+                ways = "collect its test, move it after a renamed one, or delete it"
+                yield f"the baseline {shown_path(path)} belongs to no collected test: {ways}"
 
 
 def _some(names: list[str]) -> str:

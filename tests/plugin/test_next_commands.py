@@ -158,6 +158,8 @@ def test_a_renamed_test_moves_its_baseline(stored: GateDirectory) -> None:
     stored.run(*STORED).assert_outcomes(failed=2)
     assert set(stored.outcomes().values()) == {"missing"}
     command = next_command(stored)
+    result = stored.run("--mxq-formats=mxfp8", "--mxq-emulate", "--collect-only")
+    assert any("no stored baseline; reference live; " in line and command in line for line in result.stdout.lines)
     folder = "baselines/cpu-x86-64/demo"
     assert command == (
         f"git mv {folder}/test_gate.json {folder}/test_renamed.json && git mv {folder}/test_gate {folder}/test_renamed"
@@ -186,8 +188,10 @@ def test_too_few_timing_sessions_say_how_many_a_refresh_adds(gates: GateDirector
     gates.on_blackwell(SPEED_TEST)
     gates.behave(seconds=FAST)
     options = ("--mxq-formats=mxfp8", "--mxq-gates=speedup", "--mxq-reference=stored")
+    gates.run("--mxq-refresh").assert_outcomes(passed=1)
     gates.run(*options).assert_outcomes(failed=1)
     assert gates.outcomes() == {"mxfp8-speedup": "missing"}
+    assert "--mxq-refresh-sessions=2" in next_command(gates)
     follow(gates).assert_outcomes(passed=1)
     gates.run(*options)
     assert gates.outcomes()["mxfp8-speedup"] in {"pass", "inconclusive"}
