@@ -21,11 +21,26 @@ class PromptsUnavailableError(MxqError):
     """A named prompt set that can be had neither from the Hub nor from its cache."""
 
 
-class BaselineMissingError(MxqError):
+class BaselineError(MxqError):
+    """A stored baseline that does not serve.
+
+    Args:
+        problem: what is wrong.
+        steps: what to do about it, as it stands in the message behind the problem.
+        command: a command that leads out of it, better than to measure again; None: no other is known.
+    """
+
+    def __init__(self, problem: str, *, steps: str = "", command: str | None = None) -> None:
+        super().__init__(problem + steps)
+        self.problem = problem
+        self.command = command
+
+
+class BaselineMissingError(BaselineError):
     """No stored baseline for this case on this kind of device."""
 
 
-class BaselineInvalidError(MxqError):
+class BaselineInvalidError(BaselineError):
     """A stored baseline that cannot be used: truncated, altered, newer schema, impossible number."""
 
 

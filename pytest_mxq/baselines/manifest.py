@@ -231,7 +231,9 @@ def decode(data: bytes, *, where: str) -> Manifest:
     version = document.get("schema_version") if isinstance(document, dict) else None
     if type(version) is int and version > SCHEMA_VERSION:
         newer = f"schema_version {shown(version)}, this one reads up to {SCHEMA_VERSION}"
-        raise invalid(where, f"made by a newer pytest-mxq: {newer}; upgrade pytest-mxq")
+        error = invalid(where, f"made by a newer pytest-mxq: {newer}; upgrade pytest-mxq")
+        error.command = "pip install --upgrade pytest-mxq"
+        raise error
     if type(version) is int and version == 1:
         document = _renamed(document, where)
     manifest = build(document, Manifest, where=where)

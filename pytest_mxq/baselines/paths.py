@@ -1,7 +1,7 @@
 """Names of models and cases, and the file names that they become."""
 
 import re
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pytest_mxq.baselines.strict_json import shown
 from pytest_mxq.errors import CaseFaultError
@@ -57,6 +57,15 @@ def case_file_name(case: str) -> str:
     """
     check_case_name(case)
     return _escape(case)
+
+
+def case_of_file(name: str) -> str:
+    """Return the case of a name on disk.
+
+    >>> case_of_file("test_dev%5Bb4%20wide%5D")
+    'test_dev[b4 wide]'
+    """
+    return unquote(name)
 
 
 def model_folder_name(model: str) -> str:

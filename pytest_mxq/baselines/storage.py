@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import re
-import shlex
 import stat
 from contextlib import contextmanager, suppress
 from inspect import signature
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from pytest_mxq.baselines.git import restore_command
 from pytest_mxq.baselines.strict_json import invalid
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from io import BufferedReader
 
     from filelock import BaseFileLock
+
+    from pytest_mxq.errors import BaselineInvalidError
 
 MAX_MANIFEST_BYTES = 2 * 2**20  # up to 60 times as much as Python objects; a manifest of 200 prompts has 0.2 MiB
 MAX_IMAGE_BYTES = 256 * 2**20
@@ -41,6 +43,7 @@ _KINDS = {
 }
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
+_LFS_DIGEST = re.compile(rb"^oid sha256:([0-9a-f]{64})$", re.MULTILINE)
 
 
 def make_folder(folder: Path) -> None:
@@ -128,22 +131,26 @@ def read_verified(path: Path, limit_bytes: int, sha256: str) -> bytes:
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != sha256:
-            if start.startswith(_LFS_POINTER) and f"oid sha256:{sha256}\n".encode() in start:
-                raise invalid(str(path), "a Git LFS pointer, not its content", remedy="to fetch it: git lfs pull")
-            problem = f"altered: its sha256 is {digest[:16]}..., the manifest says {sha256[:16]}..."
-            raise invalid(str(path), problem, remedy=restore_command(path))
+            raise pointer_fault(path, start, sha256) or invalid(
+                str(path),
+                f"altered: its sha256 is {digest[:16]}..., the manifest says {sha256[:16]}...",
+                remedy=restore_command(path),
+            )
         file.seek(0)
         return _read(file, path, limit_bytes)
 
 
-def restore_command(path: Path) -> str | None:
-    """Return how to restore a file of a git checkout; None outside of one."""
-    try:
-        if not any((folder / ".git").exists() for folder in path.absolute().parents):
-            return None
-        return f"to restore it: git checkout -- {shlex.quote(os.path.relpath(path))}"
-    except OSError:  # a folder above may not be looked into, or the working directory is gone
+def pointer_fault(path: Path, data: bytes, sha256: str | None) -> BaselineInvalidError | None:
+    """Return the error of a Git LFS pointer in place of content with this SHA-256 (None: any); None of other bytes."""
+    if not data.startswith(_LFS_POINTER):
         return None
+    found = _LFS_DIGEST.search(data)
+    digest = found[1].decode() if found else "unknown"
+    if sha256 in {None, digest}:
+        said = "" if sha256 is None else "; it is the content that the manifest names"
+        return invalid(str(path), f"a Git LFS pointer, not its content{said}", remedy="git lfs pull")
+    problem = f"a Git LFS pointer to other content: sha256 {digest[:16]}..., the manifest says {str(sha256)[:16]}..."
+    return invalid(str(path), problem, remedy=restore_command(path))
 
 
 def reason_of(error: OSError) -> str:

@@ -7,25 +7,34 @@ import tempfile
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from pytest_mxq.baselines.git import move_command, restore_command
 from pytest_mxq.baselines.manifest import SCHEMA_VERSION, Draft, Manifest, StoredOutput, decode, encode, sealed
 from pytest_mxq.baselines.media import MAX_VIDEO_BYTES, decode_video, encode_video
-from pytest_mxq.baselines.paths import case_file_name, check_case_name, model_folder_name, output_file_name
+from pytest_mxq.baselines.paths import (
+    case_file_name,
+    case_of_file,
+    check_case_name,
+    model_folder_name,
+    output_file_name,
+)
 from pytest_mxq.baselines.png import decode_png, encode_png
 from pytest_mxq.baselines.storage import (
     MAX_IMAGE_BYTES,
     MAX_MANIFEST_BYTES,
     locked,
     make_folder,
+    pointer_fault,
     read_capped,
     read_verified,
     reason_of,
     remove_temporary_files,
-    restore_command,
     write_atomically,
 )
 from pytest_mxq.baselines.strict_json import MAX_MESSAGE, REFRESH, cut, invalid, printable, shown
 from pytest_mxq.baselines.video import Video
-from pytest_mxq.errors import BaselineMissingError, MxqError
+from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +79,11 @@ class BaselineStore:
         found = (self._root / self._device).glob("*/*.json")
         return sorted(path for path in found if not path.name.startswith("."))
 
+    def cases(self, model: str) -> list[str]:
+        """Return the cases of a model that have a manifest, sorted."""
+        folder = model_folder_name(model)
+        return [case_of_file(path.stem) for path in self.manifests() if path.parent.name == folder]
+
     def load(self, model: str, case: str) -> Manifest:
         """Return the case's manifest.
 
@@ -83,16 +97,31 @@ class BaselineStore:
             data = read_capped(path, MAX_MANIFEST_BYTES)
         except FileNotFoundError:
             place = f"no baseline of case {shown(case)}, model {cut(model, 80)}, device {self._device}"
-            missing = f"{place}: {cut(str(path), 250)} does not exist; to measure it: {REFRESH}"
-            raise BaselineMissingError(printable(missing)) from None
+            missing = printable(f"{place}: {cut(str(path), 250)} does not exist")
+            raise BaselineMissingError(missing, steps=f"; to measure it: {REFRESH}") from None
         except OSError as error:
             raise invalid(str(path), f"cannot be read ({reason_of(error)})", remedy=restore_command(path)) from error
-        manifest = decode(data, where=str(path))
-        belongs = (manifest.device, manifest.model, manifest.case)
-        if belongs != (self._device, model, case):
+        manifest = _decoded(data, path)
+        belongs = (manifest.device, manifest.model)
+        if belongs != (self._device, model):
             owner = " / ".join(cut(name, 80) for name in belongs)
-            raise invalid(str(path), f"belongs to {owner}, not to {self._device} / {model} / {case}")
-        return manifest
+            raise invalid(str(path), f"belongs to {owner}, not to {self._device} / {model}")
+        # A manifest that was moved after its test is that test's: whether the case is the same, its identity says.
+        return manifest if manifest.case == case else msgspec.structs.replace(manifest, case=case)
+
+    def move_commands(self, model: str, old: str, new: str) -> str:
+        """Return the command that gives a case's baseline to another case, which has none."""
+        paths = [[self.manifest_path(model, case), self.output_folder(model, case)] for case in (old, new)]
+        return " && ".join(move_command(before, after) for before, after in zip(*paths, strict=True) if before.exists())
+
+    def check_outputs(self, manifest: Manifest) -> None:
+        """Raise where an output is missing or altered: each is read and hashed, and none decoded.
+
+        Raises:
+            BaselineInvalidError: As for `read_outputs`.
+        """
+        for output in manifest.outputs:
+            self._read_bytes(manifest, output)
 
     def read_outputs(self, manifest: Manifest) -> list[Any]:
         """Read every output of the manifest in order: RGB images, or a `Video` each where the model generates video.
@@ -106,17 +135,20 @@ class BaselineStore:
 
     def _read_output(self, manifest: Manifest, image: StoredOutput) -> Image | Video:
         """Read one output of the manifest; its bytes are hashed before they are decoded."""
-        path = _inside(self._media, self._output_folder(manifest) / image.file)
-        limit = MAX_IMAGE_BYTES if image.video is None else MAX_VIDEO_BYTES
-        try:
-            data = read_verified(path, limit, image.sha256)
-        except OSError as error:
-            problem = f"the {image.noun} cannot be read ({reason_of(error)})"
-            raise invalid(str(path), problem, remedy=restore_command(path)) from error
+        path, data = self._read_bytes(manifest, image)
         size = (image.width, image.height)
         if image.video is None:
             return decode_png(data, size=size, where=str(path))
         return decode_video(data, size=size, facts=image.video, where=str(path))
+
+    def _read_bytes(self, manifest: Manifest, image: StoredOutput) -> tuple[Path, bytes]:
+        path = _inside(self._media, self.output_folder(manifest.model, manifest.case) / image.file)
+        limit = MAX_IMAGE_BYTES if image.video is None else MAX_VIDEO_BYTES
+        try:
+            return path, read_verified(path, limit, image.sha256)
+        except OSError as error:
+            problem = f"the {image.noun} cannot be read ({reason_of(error)})"
+            raise invalid(str(path), problem, remedy=restore_command(path)) from error
 
     def save(self, draft: Draft, media: Sequence[Image | Video]) -> Manifest:
         """Store a baseline in place of an older one, and return what was stored.
@@ -138,7 +170,7 @@ class BaselineStore:
         path = self.manifest_path(draft.model, draft.case)
         if draft.device != self._device:
             raise invalid(str(path), f"device is {draft.device!r}, this store holds {self._device!r}")
-        folder = _inside(self._media, self._output_folder(draft))
+        folder = _inside(self._media, self.output_folder(draft.model, draft.case))
         files = _encode_outputs(draft, media)
         manifest = sealed(_complete(draft, tuple(files)))
         data = encode(manifest)
@@ -183,8 +215,20 @@ class BaselineStore:
                 way = f"free it, or choose another directory with {option}=DIR"
                 raise MxqError(printable(f"{folder} {reason}; {way}")) from error
 
-    def _output_folder(self, draft: Draft) -> Path:
-        return self._media / self._device / model_folder_name(draft.model) / case_file_name(draft.case)
+    def output_folder(self, model: str, case: str) -> Path:
+        """Return the folder of the case's images or videos."""
+        return self._media / self._device / model_folder_name(model) / case_file_name(case)
+
+
+def _decoded(data: bytes, path: Path) -> Manifest:
+    try:
+        return decode(data, where=str(path))
+    except BaselineInvalidError as error:
+        fault = pointer_fault(path, data, None)
+        if fault is not None:
+            raise fault from None
+        error.command = error.command or restore_command(path)
+        raise
 
 
 def _inside(root: Path, path: Path) -> Path:

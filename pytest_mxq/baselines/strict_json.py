@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REFRESH = "pytest --mxq-refresh"
+_RESTORE = "to restore it: "
 
 MAX_MESSAGE = 500  # characters: stored files are not trusted, and a message must not repeat megabytes of them
 _MAX_PATH = 240
@@ -36,15 +37,15 @@ def invalid(where: str, problem: str, *, remedy: str | None = None) -> BaselineI
     Args:
         where: The file, or what is being stored.
         problem: What is wrong with it.
-        remedy: What to do about it; it precedes the command that measures the baseline again.
+        remedy: The command that restores it; it precedes the one that measures the baseline again.
     """
     steps = f"; to measure it again: {REFRESH}"
     place = where if len(where) <= _MAX_PATH else f"...{where[3 - _MAX_PATH :]}"
     left = MAX_MESSAGE - len(place) - len(steps) - 4
-    if remedy and len(remedy) <= left - min(len(problem), _MIN_PROBLEM):
-        steps = f"; {remedy}{steps}"
-    message = f"{place}: {cut(problem, MAX_MESSAGE - len(place) - len(steps) - 2)}{steps}"
-    return BaselineInvalidError(printable(message))
+    if remedy and len(remedy) + len(_RESTORE) <= left - min(len(problem), _MIN_PROBLEM):
+        steps = f"; {_RESTORE}{remedy}{steps}"
+    message = f"{place}: {cut(problem, MAX_MESSAGE - len(place) - len(steps) - 2)}"
+    return BaselineInvalidError(printable(message), steps=printable(steps), command=remedy)
 
 
 def cut(text: str, limit: int) -> str:

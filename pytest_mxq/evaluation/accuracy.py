@@ -17,7 +17,7 @@ from pytest_mxq.evaluation.comparisons import (
     worst_spots,
 )
 from pytest_mxq.evaluation.protocols import Backend, O, Workload
-from pytest_mxq.evaluation.reference import REFRESH_COMMAND, ReferenceOutputs, References
+from pytest_mxq.evaluation.reference import ReferenceOutputs, References
 from pytest_mxq.gates.base import AccuracyGate
 from pytest_mxq.gates.evidence import Evidence, judge_evidence, judge_run
 from pytest_mxq.gates.outcome import Outcome, Stop
@@ -60,8 +60,7 @@ class AccuracyStrategy(Generic[O]):
             raise TypeError(f"{type(gate).__name__} scores no outputs")
         self._forget_other_models(plan)
         manifest = self.references.manifest(plan.case)
-        self.references.check_case(plan.case, manifest)
-        differences = self.references.software_differences(manifest)
+        differences = self.references.check(plan, manifest)
         usable = manifest if isinstance(manifest, Manifest) and not differences else None
         evidence = self._proved(plan, usable)
         reference = self.references.find(plan, gate, manifest, differences, workload)
@@ -93,8 +92,8 @@ class AccuracyStrategy(Generic[O]):
             self._model = plan.case.recipe.name
 
     def _proved(self, plan: GatePlan, manifest: Manifest | None) -> Evidence:
-        evidence = self.backend.evidence(plan.case, ArmSpec.quantized(plan))
         stored = self.references.selection(plan, manifest)
+        evidence = self.backend.evidence(plan.case, ArmSpec.quantized(plan))
         wrong = judge_evidence(evidence, min_share=plan.case.min_share, stored=stored)
         if wrong is not None:
             raise Stop(*wrong, evidence=evidence)
@@ -126,7 +125,7 @@ class AccuracyStrategy(Generic[O]):
         facts: dict[str, Any],
     ) -> None:
         """End here if the two sets must not be compared: another workload, degenerate, or the same."""
-        _check_same_calls(reference, quantized, facts)
+        _check_same_calls(plan.cell.format, reference, quantized, facts)
         if quantized.evidence is not None:
             known = _has_layer_calls(reference)
             wrong = judge_run(quantized.evidence, native=not plan.emulated, layers_compared=known)
@@ -171,7 +170,7 @@ def _cautions(plan: GatePlan, reference: ReferenceOutputs[Any], quantized: Any) 
     if reference.manifest is not None and not reference.manifest.is_covered:
         texts.append("the baseline is of schema version 1: no digest covers selections, noise floor and fingerprint")
     if reference.manifest is not None and plan.cell.format not in reference.manifest.selections:
-        texts.append(f"the baseline holds no record of the layers of {plan.cell.format}: {REFRESH_COMMAND}")
+        texts.append(f"the baseline holds no record of the layers of {plan.cell.format}; refresh it")
     return tuple(texts)
 
 
@@ -182,14 +181,22 @@ def _has_layer_calls(reference: ReferenceOutputs[Any]) -> bool:
     return bool(works) and all(work.layer_calls for work in works)
 
 
-def _check_same_calls(reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:
-    differences = identity_differences(reference.outputs.identity, quantized.identity)
+def _check_same_calls(arm: str, reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:
+    bf16, here = reference.outputs.identity, quantized.identity
+    if (bf16.width, bf16.height) != (here.width, here.height):  # BF16 of this run had the stored size
+        raise Stop(
+            Outcome.ERROR,
+            f"the test generates {quantized.noun}s of {here.width} x {here.height} pixels on the {arm} arm and of "
+            f"{bf16.width} x {bf16.height} on the BF16 arm; its body must do the same on every arm",
+            **facts,
+        )
+    differences = identity_differences(bf16, here)
     if differences:
         stored = reference.manifest is not None
         raise Stop(
             Outcome.STALE if stored else Outcome.ERROR,
-            f"the workload did not do what it did for the BF16 {reference.outputs.noun}s: {'; '.join(differences)}"
-            + (f"; refresh the baseline: {REFRESH_COMMAND}" if stored else "; it must do the same on every arm"),
+            f"the workload did not do what it did for the BF16 {reference.outputs.noun}s: {'; '.join(differences)}; "
+            + ("refresh the baseline" if stored else "it must do the same on every arm"),
             **facts,
         )
 

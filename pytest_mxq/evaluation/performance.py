@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import SystemRandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
@@ -16,6 +16,7 @@ from pytest_mxq.baselines.work import ObservedRun, work_changes
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineMissingError, MxqError
 from pytest_mxq.evaluation.protocols import Benchmark, Workload
+from pytest_mxq.evaluation.staleness import KnownWeights, timing_differences
 from pytest_mxq.gates.evidence import judge_evidence, judge_run
 from pytest_mxq.gates.memory import MemoryBound, MemoryFacts, MemoryGate
 from pytest_mxq.gates.outcome import Outcome, Stop
@@ -78,6 +79,7 @@ class PerformanceStrategy:
         store: the stored baselines.
         mode: where BF16's numbers come from.
         alpha: level of each one-sided bound of a speedup.
+        weights: tells the name of a case's weights, where it is known before they are loaded.
     """
 
     benchmark: Benchmark
@@ -86,6 +88,7 @@ class PerformanceStrategy:
     mode: Reference
     strict: bool
     alpha: float
+    weights: KnownWeights
 
     def evaluate(self, plan: GatePlan, workload: Workload, draft: Verdict) -> Verdict:
         """Return the verdict of a speed or memory gate.
@@ -180,9 +183,10 @@ class PerformanceStrategy:
             raise Stop(
                 Outcome.MISSING,
                 f"{count} of {stored} stored timing sessions are of this hardware, software and execution"
-                f"{found.why_not or ''}, {MIN_SESSIONS} are needed; add some: pytest --mxq-refresh "
-                f"--mxq-refresh-sessions={MIN_SESSIONS - count}",
+                f"{found.why_not or ''}, {MIN_SESSIONS} are needed; add some",
+                sessions=MIN_SESSIONS - count,
             )
+        _check_stated(job, self.weights(job.plan.case), sessions=MIN_SESSIONS)
         draft = self._proved(job)
         samples, observed = self.benchmark.time_quantized(
             job.plan.case, job.workload, job.plan.number_format, found.seconds
@@ -232,10 +236,11 @@ class PerformanceStrategy:
             if session.peak_gib:
                 reason = f"peak of {session.created[:10]}, same hardware and software"
                 note = ReferenceNote(mode="stored", reason=reason, manifest=job.path)
+                _check_stated(job, self.weights(job.plan.case), sessions=1)
                 return Bf16Peak(gib=session.peak_gib, source=session), note
         reason = f"no stored peak memory of this hardware and software{found.why_not or ''}"
         if self.mode is Reference.STORED or (self.strict and self.mode is not Reference.LIVE):
-            raise Stop(Outcome.MISSING, f"{reason}: pytest --mxq-refresh")
+            raise Stop(Outcome.MISSING, f"{reason}; refresh it")
         peak, observed = self.benchmark.measure_memory(job.plan.case, job.workload, None)
         reason = "--mxq-reference=live" if self.mode is Reference.LIVE else reason
         return Bf16Peak(gib=peak.allocated_gib, source=observed), ReferenceNote(mode="live", reason=reason)
@@ -312,10 +317,7 @@ def _check_sessions(job: Job, sessions: Sequence[TimingSession], observed: Obser
     for session in sessions:
         differences = _identity_differences(job.manifest, session, observed.identity)
         if differences:
-            raise Stop(
-                Outcome.STALE,
-                f"the stored sessions belong to another case: {'; '.join(differences)}; refresh: pytest --mxq-refresh",
-            )
+            _refuse(differences, sessions=len(sessions))
         _check_work(_work_differences(session, observed), f"BF16 of {session.created[:10]}")
 
 
@@ -326,3 +328,19 @@ def _check_work(differences: Sequence[str], reference: str) -> None:
             f"the quantized arm did other work than {reference} (BF16 -> quantized): {'; '.join(differences)}; the "
             "test's body must do the same on every arm, and if it was changed, refresh: pytest --mxq-refresh",
         )
+
+
+def _check_stated(job: Job, weights: str | None, *, sessions: int) -> None:
+    """Refuse stored sessions of another case as far as that is known before a model is loaded.
+
+    Raises:
+        Stop: they are of another seed or batch size, or of other weights.
+    """
+    differences = timing_differences(job.plan.case, job.manifest, weights) if job.manifest is not None else ()
+    if differences:
+        _refuse(differences, sessions=sessions)
+
+
+def _refuse(differences: tuple[str, ...], *, sessions: int) -> NoReturn:
+    text = f"the stored sessions belong to another case: {'; '.join(differences)}; refresh them"
+    raise Stop(Outcome.STALE, text, sessions=sessions)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_mxq.gates.sampling import Sampling
     from pytest_mxq.gates.speedup import SpeedSamples
     from pytest_mxq.gates.verdict import OutputFault, Verdict
+    from pytest_mxq.models import ModelSource
     from pytest_mxq.planning.case import Case
     from pytest_mxq.planning.plans import RunnablePlan
 
@@ -221,11 +222,13 @@ class Machine:
         device: the device.
         backend: makes the backend; told how to show progress.
         benchmark: makes the benchmark over that backend; told the directory of compiled code (None: torch's own).
+        weights: tells the name of a model's weights, where it is known before they are loaded.
     """
 
     device: Device
     backend: Callable[[Progress], Backend[Any]]
     benchmark: Callable[[Any, Path | None], Benchmark]
+    weights: Callable[[ModelSource], str | None]
 
 
 P_contra = TypeVar("P_contra", bound="RunnablePlan", contravariant=True)

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from math import isnan, nan
 from typing import TYPE_CHECKING, Generic
 
 import msgspec
 
-from pytest_mxq.baselines.manifest import Identity, LpipsInfo, Manifest, Selection, identity_differences
+from pytest_mxq.baselines.manifest import Identity, Manifest, Selection, identity_differences
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.baselines.work import chunk_differences
-from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
-from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
+from pytest_mxq.environment.fingerprint import Fingerprint
+from pytest_mxq.errors import BaselineMissingError
 from pytest_mxq.evaluation.protocols import Backend, O, Workload
+from pytest_mxq.evaluation.staleness import (
+    KnownWeights,
+    case_differences,
+    check_outputs,
+    move_of_renamed,
+    software_differences,
+)
 from pytest_mxq.gates.lpips import LPIPS
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.verdict import ReferenceNote
-from pytest_mxq.metrics.lpips_weights import WEIGHTS_SHA256
 from pytest_mxq.planning.arms import ArmSpec
-from pytest_mxq.planning.settings import Reference, Settings
+from pytest_mxq.planning.settings import Reference
 
 if TYPE_CHECKING:
     from pytest_mxq.gates.base import AccuracyGate
     from pytest_mxq.planning.case import Case
     from pytest_mxq.planning.plans import GatePlan
 
-REFRESH_COMMAND = "pytest --mxq-refresh"
+LIVE = "--mxq-reference=live"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,7 @@ class References(Generic[O]):
     Attributes:
         mode: where the reference comes from.
         strict: whether a fallback fails.
+        weights: tells the name of a case's weights, where it is known before they are loaded.
     """
 
     backend: Backend[O]
@@ -61,6 +66,7 @@ class References(Generic[O]):
     fingerprint: Fingerprint
     mode: Reference
     strict: bool
+    weights: KnownWeights
     _live: dict[tuple[str, str], O] = field(default_factory=dict)
     _drift_checks: dict[tuple[str, str], O] = field(default_factory=dict)
     _stored: dict[tuple[str, str], tuple[Manifest, O]] = field(default_factory=dict)
@@ -75,7 +81,7 @@ class References(Generic[O]):
         """Return the stored baseline; None where none is wanted; the error where it is missing.
 
         Raises:
-            Stop: it is there and cannot be used, or it is missing and nothing else serves.
+            BaselineError: it is there and cannot be used, or it is missing and nothing else serves.
         """
         if self.mode is Reference.LIVE:
             return None
@@ -83,19 +89,27 @@ class References(Generic[O]):
             return self.store.load(case.recipe.name, case.name)
         except BaselineMissingError as error:
             if self.strict or self.mode is Reference.STORED:
-                raise Stop(Outcome.MISSING, str(error)) from None
+                error.command = move_of_renamed(self.store, case, self.weights(case))
+                raise
             return error
-        except BaselineInvalidError as error:
-            raise Stop(Outcome.ERROR, str(error)) from None
 
-    def check_case(self, case: Case, manifest: Manifest | BaselineMissingError | None) -> None:
-        """Compare a baseline with what the test states, before a model is loaded.
+    def check(self, plan: GatePlan, manifest: Manifest | BaselineMissingError | None) -> tuple[str, ...]:
+        """Compare a baseline with what is known before a model is loaded; return in what hardware or software differ.
 
         Raises:
-            Stop: the baseline is of other prompts, another seed, batch size or execution mode.
+            Stop: the baseline is of other prompts or weights, another seed, batch size or execution mode; or it is
+                stale by hardware or software, and nothing else serves.
+            BaselineInvalidError: an output that is compared with is missing or altered.
         """
-        if isinstance(manifest, Manifest):
-            _check_same_case(case_differences(case, manifest))
+        if not isinstance(manifest, Manifest):
+            return ()
+        _check_same_case(case_differences(plan.case, manifest, self.weights(plan.case)))
+        differences = software_differences(manifest, self.fingerprint)
+        if differences:
+            self._refuse_drifted(_other_software(differences), self._path(plan.case))
+        else:
+            self._stored_outputs(plan.case, manifest)
+        return differences
 
     def selection(self, plan: GatePlan, manifest: Manifest | None) -> Selection | None:
         """Return the layers that the baseline recorded for a plan's format; None without a usable baseline.
@@ -105,20 +119,9 @@ class References(Generic[O]):
         """
         stored = manifest.selections.get(plan.number_format.name) if manifest is not None else None
         if manifest is not None and stored is None and self.strict:
-            raise Stop(
-                Outcome.STALE,
-                f"the baseline holds no record of the layers of {plan.number_format.name}; refresh it: "
-                f"{REFRESH_COMMAND}",
-            )
+            text = f"the baseline holds no record of the layers of {plan.number_format.name}; refresh it"
+            raise Stop(Outcome.STALE, text)
         return stored
-
-    def software_differences(self, manifest: Manifest | BaselineMissingError | None) -> tuple[str, ...]:
-        """Return in what a baseline's hardware, software or LPIPS is not this run's."""
-        if not isinstance(manifest, Manifest):
-            return ()
-        differences = hard_differences(manifest.fingerprint, self.fingerprint)
-        here = lpips_info()
-        return differences if manifest.lpips == here else (*differences, f"LPIPS {manifest.lpips} -> {here}")
 
     def find(
         self,
@@ -134,7 +137,7 @@ class References(Generic[O]):
             plan: the plan.
             gate: its gate.
             manifest: as `manifest` returned it.
-            differences: as `software_differences` returned them.
+            differences: as `check` returned them.
             workload: the test's body.
 
         Raises:
@@ -142,15 +145,14 @@ class References(Generic[O]):
         """
         case = plan.case
         if manifest is None:
-            return self._live_reference(case, workload, "--mxq-reference=live")
+            return self._live_reference(case, workload, LIVE)
         if isinstance(manifest, BaselineMissingError):
             return self._live_reference(case, workload, "no stored baseline")
-        path = str(self.store.manifest_path(case.recipe.name, case.name))
+        path = self._path(case)
         if differences:
-            reason = f"the baseline is of other hardware or software: {'; '.join(differences)}"
-            return self._drifted(case, workload, reason, path)
+            return self._drifted(case, workload, _other_software(differences), path)
         regenerated = self._drift_check(case, workload)
-        self._check_identity(case, manifest, regenerated)
+        self._check_identity(manifest, regenerated)
         stored = self._stored_outputs(case, manifest)
         same = stored.subset(regenerated.positions)
         _check_same_case(same.differences(regenerated))
@@ -176,10 +178,13 @@ class References(Generic[O]):
 
     def _drifted(self, case: Case, workload: Workload, reason: str, path: str) -> ReferenceOutputs[O]:
         """BF16 is not what it was: stale, or in ``auto`` judged against BF16 of this run."""
+        self._refuse_drifted(reason, path)
+        return self._live_reference(case, workload, reason, path)
+
+    def _refuse_drifted(self, reason: str, path: str) -> None:
         if self.strict or self.mode is Reference.STORED:
             note = ReferenceNote(mode="stored", reason=reason, manifest=path)
-            raise Stop(Outcome.STALE, f"{reason}; refresh the baseline: {REFRESH_COMMAND}", reference=note)
-        return self._live_reference(case, workload, reason, path)
+            raise Stop(Outcome.STALE, f"{reason}; refresh it, or judge without it: {LIVE}", reference=note)
 
     def _live_reference(
         self, case: Case, workload: Workload, reason: str, path: str | None = None
@@ -203,24 +208,22 @@ class References(Generic[O]):
             )
         return self._drift_checks[case.key]
 
-    def _check_identity(self, case: Case, manifest: Manifest, regenerated: O) -> None:
+    def _check_identity(self, manifest: Manifest, regenerated: O) -> None:
         observed = regenerated.identity
         if all(call in manifest.identity.calls for call in observed.calls):
             # A drift check may not see every call that the case makes.
             observed = _with_calls(observed, manifest.identity)
         _check_same_case(identity_differences(manifest.identity, observed))
         _check_same_case(chunk_differences(manifest.works, manifest.identity, regenerated.work_records))
-        expected = len(case.prompts) * observed.images_per_prompt
-        if len(manifest.outputs) != expected:
-            raise Stop(Outcome.ERROR, f"the baseline holds {manifest.contents} for {expected}")
+
+    def _path(self, case: Case) -> str:
+        return str(self.store.manifest_path(case.recipe.name, case.name))
 
     def _stored_outputs(self, case: Case, manifest: Manifest) -> O:
         known = self._stored.get(case.key)
         if known is None or known[0] != manifest:
-            try:
-                media = self.store.read_outputs(manifest)
-            except (BaselineInvalidError, BaselineMissingError) as error:
-                raise Stop(Outcome.ERROR, str(error)) from None
+            check_outputs(self.store, manifest)
+            media = self.store.read_outputs(manifest)
             known = self._stored[case.key] = (manifest, self.backend.load(media, manifest.identity))
         return known[1]
 
@@ -238,55 +241,6 @@ class References(Generic[O]):
         )
 
 
-def case_differences(case: Case, manifest: Manifest) -> tuple[str, ...]:
-    """Return in what a baseline is of another case, as far as the test states it: no model is needed to know."""
-    stored = manifest.identity
-    stated = msgspec.structs.replace(
-        stored,
-        prompts=case.prompts or stored.prompts,  # a named set is fetched later
-        seed=case.settings.seed,
-        batch_size=case.settings.batch_size,
-        execution=case.settings.execution.value,
-    )
-    # Random weights store times alone, of the timed arms' execution.
-    return () if case.random_weights else identity_differences(stored, stated)
-
-
-def preview_line(
-    settings: Settings, case: Case, load: Callable[[], Manifest], fingerprint: Callable[[], Fingerprint]
-) -> str:
-    """Return which reference a case is going to have here, and why, as far as it is known before it runs.
-
-    Args:
-        settings: what was asked for.
-        case: the case.
-        load: reads the case's baseline, or raises what is wrong with it.
-        fingerprint: tells hardware and software; asked only if there is a baseline.
-    """
-    if settings.reference is Reference.LIVE:
-        return "reference live (--mxq-reference=live)"
-    is_live = settings.reference is Reference.AUTO and not settings.strict
-    try:
-        manifest = load()
-    except BaselineMissingError:
-        return f"no stored baseline; reference {'live' if is_live else 'missing'}"
-    except MxqError as error:
-        return f"baseline unusable: {error}"
-    other = case_differences(case, manifest)
-    if other:
-        return f"reference stale: the baseline belongs to another case: {'; '.join(other)}"
-    differences = hard_differences(manifest.fingerprint, fingerprint())
-    if differences:
-        what = "live" if is_live else "stale"
-        return f"reference {what}: the baseline is of other hardware or software: {'; '.join(differences)}"
-    return f"reference stored {manifest.created[:10]}, {manifest.contents}, same hardware and software"
-
-
-def lpips_info() -> LpipsInfo:
-    """Return what LPIPS is computed with here."""
-    return LpipsInfo(net="alex", version=version("lpips"), weights_sha256=WEIGHTS_SHA256)
-
-
 def largest_lpips(backend: Backend[O], reference: O, other: O) -> float:
     """Return the largest LPIPS between outputs, 0 without computing it where they are bit-identical."""
     if reference.equals(other):
@@ -297,10 +251,11 @@ def largest_lpips(backend: Backend[O], reference: O, other: O) -> float:
 
 def _check_same_case(differences: tuple[str, ...]) -> None:
     if differences:
-        raise Stop(
-            Outcome.STALE,
-            f"the baseline belongs to another case: {'; '.join(differences)}; refresh it: {REFRESH_COMMAND}",
-        )
+        raise Stop(Outcome.STALE, f"the baseline belongs to another case: {'; '.join(differences)}; refresh it")
+
+
+def _other_software(differences: tuple[str, ...]) -> str:
+    return f"the baseline is of other hardware or software: {'; '.join(differences)}"
 
 
 def _with_calls(observed: Identity, stored: Identity) -> Identity:

@@ -25,7 +25,8 @@ from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
 from pytest_mxq.evaluation.performance import session_differences, timing_fingerprint
 from pytest_mxq.evaluation.protocols import Backend, Benchmark, O, TimedBf16, Workload
-from pytest_mxq.evaluation.reference import largest_lpips, lpips_info
+from pytest_mxq.evaluation.reference import largest_lpips
+from pytest_mxq.evaluation.staleness import lpips_info
 from pytest_mxq.gates.lpips import LPIPS
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.planning.arms import ArmSpec
@@ -191,7 +192,7 @@ class RefreshStrategy(Generic[O]):
         except BaselineMissingError:
             return "new baseline"
         except BaselineInvalidError as error:
-            return f"replaces an unusable baseline ({error})"
+            return f"replaces an unusable baseline ({error.problem})"
 
     def _noise_floor(self, case: Case, workload: Workload, outputs: O) -> NoiseFloor:
         """LPIPS of BF16 against BF16, of the drift check's images: regenerated, and compiled."""

@@ -136,7 +136,7 @@ def judge_evidence(
         fewer = evidence.quantized < stored.quantized
         return (Outcome.NOT_QUANTIZED if fewer else Outcome.STALE), (
             f"{evidence.quantized} layers are quantized, and the baseline recorded {stored.quantized}: "
-            f"{_layer_changes(stored.layers, evidence.layers)}; if that is meant, refresh it: pytest --mxq-refresh"
+            f"{_layer_changes(stored.layers, evidence.layers)}; if that is meant, refresh the baseline"
         )
     return None
 

@@ -42,10 +42,12 @@ class Stop(Exception):  # noqa: N818  the end of an evaluation, not an error
     Args:
         outcome: the kind of verdict.
         sentence: why.
+        sessions: timing sessions that a refresh must add before the gate can be judged.
         facts: further fields of the verdict, by name.
     """
 
-    def __init__(self, outcome: Outcome, sentence: str, **facts: Any) -> None:
+    def __init__(self, outcome: Outcome, sentence: str, *, sessions: int = 1, **facts: Any) -> None:
         super().__init__(sentence)
         self.outcome = outcome
+        self.sessions = sessions
         self.facts = facts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +25,7 @@ from pytest_mxq.models import Recipe
 from pytest_mxq.pipelines.hub import download_command, fetch_snapshot
 from pytest_mxq.pipelines.quantize import matrix_weights
 from pytest_mxq.pipelines.variants import file_names, sole_variant
-
-_SAMPLES = 64
-_SAMPLE_BYTES = 65536
+from pytest_mxq.pipelines.weights_names import folder_weights, hub_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,25 +128,9 @@ def _quiet() -> Iterator[None]:
 def _find_weights(recipe: Recipe, revision: str | None) -> tuple[Path, str]:
     folder = Path(recipe.source)
     if folder.is_dir():
-        return folder, f"folder:{folder_digest(folder)}"
+        return folder, folder_weights(folder)
     snapshot = fetch_snapshot(recipe.source, revision)
-    return snapshot, f"hub:{recipe.source}@{snapshot.name}"
-
-
-def folder_digest(folder: Path) -> str:
-    """Return twelve hex digits over every weight file's relative name, size and evenly spaced samples of its bytes.
-
-    Samples, since reading a hundred gigabytes to name them takes minutes; any training step changes every sample.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
-        with path.open("rb") as file:
-            for offset in range(0, size, max(size // _SAMPLES, _SAMPLE_BYTES)):
-                file.seek(offset)
-                digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:12]
+    return snapshot, hub_weights(recipe.source, snapshot.name)
 
 
 def _run_in_float32(vae: Any, dtype: torch.dtype) -> None:

@@ -219,6 +219,21 @@ def check_names(config: pytest.Config, settings: Settings, kinds: Kinds) -> None
         kinds.models.find(name, beside=config.rootpath)
 
 
+def check_selection(config: pytest.Config, settings: Settings) -> None:
+    """Refuse options that leave out gates by what an earlier run found: ``--lf`` drops them before they are collected.
+
+    Raises:
+        pytest.UsageError: naming them.
+    """
+    names = {"lf": "--lf (--last-failed)", "stepwise": "--sw (--stepwise)"}
+    found = [text for name, text in names.items() if config.getoption(name, None)]
+    if found and settings.strict:
+        raise pytest.UsageError(
+            f"{' and '.join(found)} and --mxq-strict: gates that an earlier run passed would be left out, and a strict "
+            "run judges every gate that is asked for; leave one of them out"
+        )
+
+
 def check_directories(config: pytest.Config, settings: Settings) -> None:
     """Refuse a refresh in CI that nobody allowed, and baselines that could not be written.
 

@@ -42,7 +42,7 @@ def _details(verdict: Verdict, root: Path, report: Path) -> Iterator[str]:
     if verdict.speed is not None:
         yield from _rounds(verdict.speed)
     if verdict.reference is not None:
-        yield from _reference(verdict.reference, root)
+        yield from _reference(verdict.reference, verdict.sentence, root)
     if verdict.evidence is not None:
         yield f"  evidence  {verdict.evidence.sentence}"
     for caution in verdict.cautions:
@@ -62,9 +62,10 @@ def _scores(verdict: Verdict, scores: Scores) -> Iterator[str]:
     yield f"  {noun + 's':<9} {len(scores.values)}: mean {show(scores.mean)}{margin}, p90 {show(scores.p90)}"
 
 
-def _reference(reference: ReferenceNote, root: Path) -> Iterator[str]:
-    where = f"{shown_path(root / reference.manifest)} " if reference.manifest else ""
-    yield f"  baseline  {reference.mode}: {where}({reference.reason})"
+def _reference(reference: ReferenceNote, said: str, root: Path) -> Iterator[str]:
+    where = f" {shown_path(root / reference.manifest)}" if reference.manifest else ""
+    why = "" if reference.reason in said else f" ({reference.reason})"
+    yield f"  baseline  {reference.mode}:{where}{why}"
     if reference.noise_repeat is not None:
         compiled = reference.noise_compiled
         tail = "" if compiled is None else f", eager against compiled {compiled:.4f}"

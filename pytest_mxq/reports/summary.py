@@ -43,8 +43,7 @@ def summary_lines(
     yield from _live_reasons(verdicts)
     yield from _cautions(verdicts)
     yield from ((f"note: {notice}", {"yellow": True}) for notice in notices)
-    mode = "--mxq-strict: " if settings.strict else ""
-    yield from ((f"{mode}{problem}", {"red": True}) for problem in problems)
+    yield from ((problem, {"red": True}) for problem in problems)
     if verdicts:
         counts = Counter(verdict.outcome.value for verdict in verdicts)
         tally = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())

@@ -13,7 +13,7 @@ from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.planning.gate_param import GateParam
 from pytest_mxq.planning.markers import PIPELINE, PROMPT, is_gate_test, stray_marker
-from pytest_mxq.planning.options import Kinds, check_directories, read_options
+from pytest_mxq.planning.options import Kinds, check_directories, check_selection, read_options
 from pytest_mxq.planning.planner import Planner, find_double_cases, owner_of
 from pytest_mxq.planning.plans import (
     GatePlan,
@@ -35,6 +35,7 @@ from pytest_mxq.session.item_reports import (
     properties,
     settle_skip,
     settle_xfail,
+    shorten_crash,
     verdict_of_error,
     verdict_of_report,
 )
@@ -53,6 +54,7 @@ def start_session(config: pytest.Config) -> GatePlugin:
         pytest.UsageError: an option's value is not allowed; lists the choices.
     """
     settings, kinds = read_options(config)
+    check_selection(config, settings)
     check_directories(config, settings)
     runtime = Runtime(find_machine(config), settings, kinds, make_progress(config))
     return GatePlugin(config, settings, kinds, runtime)
@@ -179,9 +181,10 @@ class GatePlugin:
         first = self.verdicts.get(cell.nodeid)
         if first is not None:
             self.again[cell.nodeid] = None
-            said = self._failure(first) if first.outcome.is_failure else f"{first.outcome}: {first.sentence}"
             text = "a gate is run once, and something ran this one again; its first verdict stands"
-            pytest.fail(f"{text}: {said}", pytrace=False)
+            is_failure = first.outcome.is_failure
+            said = f"{self._failure(first)}\n{text}" if is_failure else f"{text}: {first.outcome}: {first.sentence}"
+            pytest.fail(said, pytrace=False)
 
     def _failure(self, verdict: Verdict) -> str:
         return failure_text(verdict, root=self.settings.root, report=self.settings.report)
@@ -218,7 +221,7 @@ class GatePlugin:
         rerun = Rerun.of(self.config)
         if isinstance(plan, GatePlan):
             self.runtime.forget_comparisons(plan)
-        verdict = self.runtime.evaluator.evaluate(plan, _workload(item), next_command=rerun.command(plan.cell))
+        verdict = self.runtime.evaluator.evaluate(plan, _workload(item), rerun)
         further = 0 if is_child() else self.settings.refresh_sessions - 1
         if isinstance(plan, RefreshPlan) and verdict.outcome is Outcome.REFRESHED and further and self._is_timed(plan):
             return self._add_sessions(plan, verdict, rerun, further)
@@ -270,6 +273,7 @@ class GatePlugin:
             found = list(properties(verdict))
             item.user_properties.extend(found)
             report.user_properties.extend(found)
+        shorten_crash(report)
         report.__dict__[RECORD] = to_record(verdict, self.settings.portable)
         return report
 

@@ -71,6 +71,13 @@ def settle_skip(item: pytest.Item, report: pytest.TestReport, verdict: Verdict, 
         report.longrepr = (path, (line or 0) + 1, f"Skipped: {verdict.sentence}")
 
 
+def shorten_crash(report: pytest.TestReport) -> None:
+    """Keep the first line of a failure's message: where CI is set, pytest's short summary repeats all of it."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        crash.message = crash.message.partition("\n")[0]
+
+
 def properties(verdict: Verdict) -> Iterable[tuple[str, object]]:
     """Yield what of a verdict is a property of the test, for JUnit XML."""
     yield "mxq_outcome", verdict.outcome.value

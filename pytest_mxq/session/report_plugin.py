@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_mxq.evaluation.reference import preview_line
+from pytest_mxq.evaluation.staleness import preview_line
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.planning.options import is_emulation_typed
@@ -29,6 +28,7 @@ class ReportPlugin:
     Attributes:
         verdicts: the verdicts so far, by the nodeid of their cell, in the order in which they came.
         problems: what is wrong with the run as a whole.
+        strict_problems: what is wrong with it under ``--mxq-strict`` alone.
         notices: what is worth a look, and a problem under ``--mxq-strict``.
         cautions: those of xdist's workers, which have no terminal to say them at collection.
         failed: nodeids of the cells whose test failed as pytest counts.
@@ -43,6 +43,7 @@ class ReportPlugin:
         self.planned: dict[str, Cell] = {}
         self.verdicts: dict[str, Verdict] = {}
         self.problems: list[str] = []
+        self.strict_problems: list[str] = []
         self.notices: list[str] = []
         self.cautions: dict[str, None] = {}
         self.failed: set[str] = set()
@@ -82,8 +83,8 @@ class ReportPlugin:
             return
         runtime = self.session.runtime
         for (model, case), plan in self.session.cases.items():
-            load = partial(runtime.store.load, model, case)
-            line = preview_line(self.settings, plan.case, load, lambda: runtime.fingerprint)
+            weights = runtime.weights(plan.case)
+            line = preview_line(self.settings, plan.case, runtime.store, runtime.fingerprint, weights)
             yield f"mxq: {model}/{case}: {line}"
 
     @pytest.hookimpl(optionalhook=True)
@@ -141,7 +142,7 @@ class ReportPlugin:
         nodeid = verdict.cell.nodeid
         if nodeid in self.verdicts:
             return
-        if verdict.outcome is Outcome.NOT_RUN and not self.settings.strict:
+        if verdict.outcome is Outcome.NOT_RUN:
             self.excused.add(nodeid)
         self._record(verdict)
 
@@ -169,7 +170,7 @@ class ReportPlugin:
         self.notices = list(self._unasked_manifests()) if self._is_whole(session.config) else []
         self.problems = list(self._problems())
         if self.settings.strict:
-            self.problems += [*self._strict_problems(), *self.notices]
+            self.strict_problems = [*self._strict_problems(), *self.notices]
             self.notices = []
         session.exitstatus = self.exit_code(session.exitstatus)
         self._write_report()
@@ -177,19 +178,23 @@ class ReportPlugin:
     def exit_code(self, code: int | pytest.ExitCode) -> int | pytest.ExitCode:
         """Return how the run ends: as pytest says, but never well where a recorded verdict is a failure."""
         is_well = code in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}
-        return pytest.ExitCode.TESTS_FAILED if is_well and (self.problems or self._failures()) else code
+        has_failed = bool(self.problems or self.strict_problems or self._failures())
+        return pytest.ExitCode.TESTS_FAILED if is_well and has_failed else code
 
     def _failures(self) -> list[Verdict]:
         return [
             verdict
             for nodeid, verdict in self.verdicts.items()
-            if verdict.outcome.is_failure and nodeid not in self.excused
+            if verdict.outcome.is_failure and (self.settings.strict or nodeid not in self.excused)
         ]
+
+    def _not_run(self) -> list[str]:
+        return [verdict.cell.nodeid for verdict in self._failures() if verdict.outcome is Outcome.NOT_RUN]
 
     def _problems(self) -> Iterator[str]:
         """Yield what makes the run fail although pytest may count no failure."""
         failures = self._failures()
-        not_run = [verdict.cell.nodeid for verdict in failures if verdict.outcome is Outcome.NOT_RUN]
+        not_run = [nodeid for nodeid in self._not_run() if nodeid not in self.excused]
         hidden = [
             verdict.cell.nodeid
             for verdict in failures
@@ -211,7 +216,7 @@ class ReportPlugin:
                 runtime.device,
                 runtime.fingerprint,
                 self.verdicts.values(),
-                problems=map(self.settings.portable, self.problems),
+                problems=map(self.settings.portable, [*self.problems, *self.strict_problems]),
                 cautions=[*self.session.cautions, *self._cautions()],
             )
         )
@@ -230,7 +235,8 @@ class ReportPlugin:
         if terminalreporter.config.option.collectonly:
             return
         notes = [*self.notices, *self._cautions()]
-        for line, markup in summary_lines(list(self.verdicts.values()), self.problems, notes, self.settings):
+        problems = [*self.problems, *(f"--mxq-strict: {problem}" for problem in self.strict_problems)]
+        for line, markup in summary_lines(list(self.verdicts.values()), problems, notes, self.settings):
             if markup is None:
                 terminalreporter.write_sep("=", line)
             else:
@@ -241,7 +247,7 @@ class ReportPlugin:
         for nodeid, cell in self.planned.items():
             if nodeid not in self.verdicts and nodeid in wanted:
                 self._record(Verdict(cell=cell, outcome=Outcome.NOT_RUN, sentence="planned, and did not run"))
-                if is_setup_only and not self.settings.strict:
+                if is_setup_only or nodeid not in self.session.selected:
                     self.excused.add(nodeid)
 
     def _strict_problems(self) -> Iterable[str]:
@@ -249,6 +255,9 @@ class ReportPlugin:
             yield "no formats: add --mxq-formats=..."
         elif not self.verdicts:
             yield "no gate at all: no collected test has a gate for these formats, models and gates"
+        excused = [nodeid for nodeid in self._not_run() if nodeid in self.excused]
+        if excused:
+            yield f"{len(excused)} planned gates were deselected or not to be run: {_some(excused)}"
         for place, reason in self.skipped_modules.items():
             yield f"{place} mentions mxq and was skipped at its import: {reason}"
 
@@ -267,7 +276,8 @@ class ReportPlugin:
         asked = {store.manifest_path(cell.model, cell.case) for cell in self.planned.values() if cell.model}
         for path in store.manifests():
             if path not in asked and not path.stem.endswith(RANDOM_SUFFIX):
-                yield f"the baseline {shown_path(path)} belongs to no collected test: collect its test, or delete it"
+                ways = "collect its test, move it after a renamed one, or delete it"
+                yield f"the baseline {shown_path(path)} belongs to no collected test: {ways}"
 
 
 def _some(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""The command that runs one item again."""
+"""The commands that judge one item again, or refresh its baseline."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_mxq.planning.gate_param import REFRESH_PARAM, planned_nodeid
+
 if TYPE_CHECKING:
     import pytest
 
@@ -19,19 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rerun:
-    """Writes the full command of one item as it must be typed where pytest was started.
+    """Writes the full commands of one item as they must be typed where pytest was started.
 
     Attributes:
         root: pytest's root directory, to which nodeids are relative.
         started_in: the directory in which pytest was started.
         program: how pytest is started there.
         options: the options that the item needs besides its format.
+        refresh_options: those of them that a refresh of its baseline needs.
     """
 
     root: Path
     started_in: Path
     program: tuple[str, ...]
     options: tuple[str, ...]
+    refresh_options: tuple[str, ...]
 
     @classmethod
     def of(cls, config: pytest.Config) -> Rerun:
@@ -41,12 +45,24 @@ class Rerun:
             root=config.rootpath,
             started_in=config.invocation_params.dir,
             program=_program(config.invocation_params.dir),
-            options=tuple(_kept(arguments)),
+            options=tuple(_kept(arguments, _OF_EVERY_RUN | _OF_GATES)),
+            refresh_options=tuple(_kept(arguments, _OF_EVERY_RUN)),
         )
 
-    def command(self, cell: Cell) -> str:
+    def again(self, cell: Cell) -> str:
         """Return ``pytest "tests/test_x.py::test_x[nvfp4-lpips]" --mxq-formats=nvfp4 ...``, ready for a shell."""
         return shlex.join([*self.program, self.place(cell), f"--mxq-formats={cell.format}", *self.options])
+
+    def refresh(self, cell: Cell, *, sessions: int = 1) -> str:
+        """Return ``pytest tests/test_x.py::test_x --mxq-refresh ...``: the refresh of this case, and of no other."""
+        path, separator, test = self.place(cell).partition("::")
+        name, bracket, ids = planned_nodeid(test).partition("[")
+        before, _, after = ids.rpartition(f"{cell.format}-{cell.gate}")
+        ids = f"{before}{REFRESH_PARAM.id}{after}"
+        # Without other parameters it is the test's only item.
+        test = name if f"{bracket}{ids}" == f"[{REFRESH_PARAM.id}]" else f"{name}{bracket}{ids}"
+        more = [f"--mxq-refresh-sessions={sessions}"] if sessions > 1 else []
+        return shlex.join([*self.program, f"{path}{separator}{test}", *self.refresh_options, "--mxq-refresh", *more])
 
     def place(self, cell: Cell) -> str:
         """Return the nodeid of a cell's item, relative to where pytest was started."""
@@ -65,22 +81,23 @@ def _program(started_in: Path) -> tuple[str, ...]:
     return (str(here) if relative.startswith("..") else relative, "-m", "pytest")
 
 
-def _kept(arguments: list[str]) -> Iterator[str]:
-    """Yield the options that belong to every run of this command, in their own spelling."""
+def _kept(arguments: list[str], names: set[str]) -> Iterator[str]:
+    """Yield the options of some names, and pytest's ``-p``, ``-o`` and ``-c``, in their own spelling."""
     words = iter(arguments)
     for word in words:
         name, equals, _ = word.partition("=")
-        if name in _WITH_VALUE:
+        if name in names:
             yield word
-            if not equals:
+            if not equals and name not in _FLAGS:
                 yield next(words, "")
-        elif name in _FLAGS or word[:2] in {"-p", "-o", "-c"}:
+        elif word[:2] in {"-p", "-o", "-c"}:
             yield word
 
 
-_WITH_VALUE = {
+_OF_EVERY_RUN = {
     "-p", "-o", "-c", "--override-ini", "--config-file", "--rootdir", "--confcutdir", "--import-mode",
-    "--mxq-baselines", "--mxq-media", "--mxq-report", "--mxq-reference", "--mxq-weights", "--mxq-alpha",
-    "--mxq-compile-cache", "--mxq-sources",
+    "--mxq-baselines", "--mxq-media", "--mxq-report", "--mxq-weights", "--mxq-compile-cache", "--mxq-sources",
+    "--mxq-models", "--count", "--repeat-scope",  # of pytest-repeat: its parameters stand in a nodeid
 }  # fmt: skip
 _FLAGS = {"--mxq-emulate", "--mxq-strict"}
+_OF_GATES = {"--mxq-reference", "--mxq-alpha", *_FLAGS}

@@ -21,6 +21,7 @@ from pytest_mxq.evaluation.protocols import Backend, Benchmark, Machine, Progres
 from pytest_mxq.evaluation.reference import References
 from pytest_mxq.evaluation.refresh import RefreshStrategy
 from pytest_mxq.evaluation.run import Evaluator
+from pytest_mxq.pipelines.weights_names import known_weights
 from pytest_mxq.planning.plans import GatePlan, InvalidPlan, Plan, RefreshPlan, RunnablePlan, SkippedPlan
 from pytest_mxq.planning.requirements import Use, memory_in_use
 from pytest_mxq.planning.settings import PromptSet
@@ -45,6 +46,7 @@ def find_machine(config: pytest.Config) -> Machine:
         device=device,
         backend=lambda progress: _make_backend(device, progress),
         benchmark=lambda backend, cache: _make_benchmark(device, backend, cache),
+        weights=known_weights,
     )
 
 
@@ -87,6 +89,7 @@ class Runtime:
         self._progress = progress
         self.cautions: list[str] = []
         self.unwritten: set[str] = set()
+        self._weights: dict[tuple[str, str | None, bool], str | None] = {}
         self.device = machine.device
         self.fingerprint = take_fingerprint(machine.device)
         self.store = BaselineStore(settings.baselines, media=settings.media, device=machine.device.slug)
@@ -100,6 +103,14 @@ class Runtime:
     def benchmark(self) -> Benchmark:
         """What measures time and memory of the backend's arms."""
         return self._machine.benchmark(self.backend, self._settings.compile_cache)
+
+    def weights(self, case: Case) -> str | None:
+        """Return the name of a case's weights; None where only loading them tells. A folder is read once a session."""
+        source = case.source
+        key = source.recipe.source, source.revision or source.recipe.revision, source.random
+        if key not in self._weights:
+            self._weights[key] = self._machine.weights(source)
+        return self._weights[key]
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -120,6 +131,7 @@ class Runtime:
             fingerprint=self.fingerprint,
             mode=self._settings.reference,
             strict=self._settings.strict,
+            weights=self.weights,
         )
         return AccuracyStrategy(backend=self.backend, references=references, write_comparison=self._write_comparison)
 
@@ -132,6 +144,7 @@ class Runtime:
             mode=self._settings.reference,
             strict=self._settings.strict,
             alpha=self._settings.alpha,
+            weights=self.weights,
         )
 
     @cached_property

@@ -39,6 +39,7 @@ def fake_machine(device: Device = CPU) -> Machine:
         device=device,
         backend=lambda _progress: FakeBackend(),
         benchmark=lambda backend, _cache: FakeBenchmark(backend),
+        weights=lambda _source: Behaviour.read().weights,
     )
 
 

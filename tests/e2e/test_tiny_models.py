@@ -14,8 +14,9 @@ from gate_bench import without_compiler
 
 from pytest_mxq.formats import built_in_formats
 from pytest_mxq.models import Recipe, built_in_models
-from pytest_mxq.pipelines.load import folder_digest, load_pipeline
+from pytest_mxq.pipelines.load import load_pipeline
 from pytest_mxq.pipelines.quantize import choose_layers
+from pytest_mxq.pipelines.weights_names import folder_digest
 
 NAMES = ("flux.1-dev", "qwen-image")  # models of images; a video is no image
 RECIPES = {recipe.name: recipe for recipe in built_in_models()}

@@ -1,9 +1,14 @@
 """The exit code belongs to the recorded verdicts, whatever a conftest.py makes of pytest's outcomes."""
 
+import json
+
 import pytest
 from gate_project import GateDirectory
+from manifest_examples import resealed
 
 REPORTS_PASS = """
+import json
+
 import pytest
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -13,6 +18,8 @@ def pytest_runtest_makereport(item, call):
     return report
 """
 REPORTS_REPLACED = """
+import json
+
 import pytest
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -21,6 +28,8 @@ def pytest_runtest_makereport(item, call):
     return pytest.TestReport(report.nodeid, report.location, {}, "passed", None, report.when)
 """
 BODIES_PASS = """
+import json
+
 import pytest
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -41,6 +50,8 @@ def pytest_unconfigure(config):
     session.exitstatus = 0
 """
 ANOTHER_BODY = """
+import json
+
 import pytest
 
 @pytest.hookimpl(wrapper=True)
@@ -139,3 +150,32 @@ def test_a_verdict_that_a_worker_reports_as_passed_fails_the_run(gates: GateDire
 @pytest.mark.parametrize("option", ["--collect-only", "--setup-only"])
 def test_a_run_that_is_to_run_nothing_is_quiet(gates: GateDirectory, option: str) -> None:
     assert gates.emulated(option).ret == 0
+
+
+@pytest.mark.parametrize("options", [(), ("-n1",)])
+def test_the_short_summary_has_one_line_a_failure_also_where_ci_is_set(
+    gates: GateDirectory, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    gates.behave(shift={"nvfp4": 50})
+    monkeypatch.setenv("CI", "true")
+    result = gates.run_apart("--mxq-formats=nvfp4", "--mxq-emulate", "--mxq-gates=lpips", "-rA", *options)
+    lines = result.stdout.lines
+    summary = lines[next(index for index, line in enumerate(lines) if "short test summary" in line) + 1 : -1]
+    assert len(summary) == 1
+    assert summary[0].startswith("REGRESSION test_it.py::test_gate[nvfp4-lpips] - Failed: REGRESSION  demo nvfp4")
+    assert sum(line.startswith("  next ") for line in lines) == 1
+
+
+def test_the_failure_of_a_stale_baseline_says_its_reason_once(gates: GateDirectory) -> None:
+    gates.run("--mxq-refresh")
+    path = next((gates.path / "baselines").rglob("*.json"))
+    document = json.loads(path.read_text())
+    document["fingerprint"]["hard"]["torch"] = "1.0"
+    path.write_text(json.dumps(resealed(document)))
+    result = gates.run(
+        "--mxq-formats=nvfp4", "--mxq-emulate", "--mxq-gates=lpips", "--mxq-reference=stored", "--no-header"
+    )
+    lines = result.stdout.lines
+    failure = lines[next(index for index, line in enumerate(lines) if "FAILURES" in line) :]
+    assert sum("torch 1.0" in line for line in failure) == 1
+    assert any(line.startswith("  baseline  stored: ") and line.endswith("test_gate.json") for line in failure)

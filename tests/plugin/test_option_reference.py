@@ -6,6 +6,8 @@ import pytest
 from gate_project import GATE_TEST, GateDirectory
 from manifest_examples import resealed
 
+from pytest_mxq.gates.outcome import Outcome
+
 
 def manifest(gates: GateDirectory) -> Path:
     return gates.path / "baselines" / "cpu-x86-64" / "demo" / "test_gate.json"
@@ -99,7 +101,7 @@ def test_live_generates_bf16_in_this_run_and_does_not_look_at_the_baseline(store
 def test_a_missing_baseline_fails_in_stored_and_says_how_to_make_it(gates: GateDirectory) -> None:
     result = gates.emulated("--mxq-reference=stored")
     result.assert_outcomes(failed=4)
-    result.stdout.fnmatch_lines(["*MISSING*--mxq-refresh*"])
+    result.stdout.fnmatch_lines(["*MISSING*", "  next *::test_gate * --mxq-refresh"])
     assert gates.backend_log() == []
 
 
@@ -172,3 +174,34 @@ def test_another_lpips_is_judged_live(stored: GateDirectory) -> None:
     stored.emulated("--mxq-gates=lpips").assert_outcomes(passed=2)
     assert modes(stored) == {"live"}
     assert "version='9'" in stored.report()["verdicts"][0]["reference"]["reason"]
+
+
+OTHER_SIZE = """
+import msgspec
+from pytest_mxq.testing import FakeBackend
+
+class Larger(FakeBackend):
+    def generate(self, case, workload, arm, **options):
+        outputs = super().generate(case, workload, arm, **options)
+        if (arm.number_format is None) is not ON_BF16:
+            return outputs
+        return replace(outputs, identity=msgspec.structs.replace(outputs.identity, width=32, height=24))
+
+def pytest_mxq_machine():
+    return replace(testing.fake_machine(DEVICE), backend=lambda _progress: Larger())
+"""
+
+
+@pytest.mark.parametrize("mode", ["auto", "live"])
+@pytest.mark.parametrize("on_bf16", [False, True])
+def test_another_size_on_one_arm_is_an_error_of_the_test_that_names_both(
+    gates: GateDirectory, mode: str, *, on_bf16: bool
+) -> None:
+    conftest = gates.path / "conftest.py"
+    conftest.write_text(conftest.read_text() + OTHER_SIZE.replace("ON_BF16", str(on_bf16)))
+    gates.run("--mxq-refresh").assert_outcomes(passed=1)
+    gates.emulated(f"--mxq-reference={mode}", "--mxq-gates=lpips").assert_outcomes(failed=2)
+    (verdict, _) = gates.typed_report().verdicts
+    assert verdict.outcome is Outcome.ERROR
+    sizes = ("16 x 16", "32 x 24") if on_bf16 else ("32 x 24", "16 x 16")
+    assert f"images of {sizes[0]} pixels on the mxfp8 arm and of {sizes[1]} on the BF16 arm" in verdict.sentence

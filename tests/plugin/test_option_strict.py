@@ -66,8 +66,30 @@ def test_no_gate_at_all_fails(gates: GateDirectory) -> None:
 def test_a_planned_gate_that_was_deselected_fails_the_run(gates: GateDirectory, option: str) -> None:
     result = refreshed(gates).emulated("--mxq-strict", option)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["*--mxq-strict: * planned gates did not run: *"])
+    result.stdout.fnmatch_lines(["--mxq-strict: * planned gates were deselected *"])
     assert gates.outcomes()["mxfp8-ssim"] == "not-run"
+
+
+def test_what_fails_without_strictness_too_is_not_ascribed_to_it(gates: GateDirectory) -> None:
+    refreshed(gates).behave(shift={"mxfp8": 100})
+    result = gates.emulated("--mxq-strict", "-x", "--deselect=test_it.py::test_gate[nvfp4-ssim]")
+    result.stdout.fnmatch_lines(
+        ["2 planned gates did not run: *", "--mxq-strict: 1 planned gates were deselected *nvfp4-ssim*"]
+    )
+    gates.emulated("-x").stdout.fnmatch_lines(["3 planned gates did not run: *"])
+
+
+@pytest.mark.parametrize("option", ["--lf", "--sw"])
+def test_options_that_leave_out_what_passed_before_are_refused_by_name(gates: GateDirectory, option: str) -> None:
+    result = gates.pytester.runpytest_inprocess("--mxq-formats=mxfp8", "--mxq-emulate", "--mxq-strict", option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: *{option}*--mxq-strict*"])
+
+
+def test_failed_first_leaves_out_nothing(gates: GateDirectory) -> None:
+    refreshed(gates)
+    options = ("--mxq-formats=mxfp8", "--mxq-emulate", "--mxq-strict", "-p", "no:randomly", "--ff")
+    gates.pytester.runpytest_inprocess(*options).assert_outcomes(passed=2)
 
 
 def test_stopping_early_leaves_not_run_verdicts_also_without_strict(gates: GateDirectory) -> None:

@@ -24,6 +24,7 @@ from pytest_mxq.gates import built_in_gates
 from pytest_mxq.gates.bounds import Bound
 from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.models.demo import DEMO
+from pytest_mxq.pipelines.weights_names import known_weights
 from pytest_mxq.planning.arms import ArmSpec
 from pytest_mxq.planning.case import Case
 from pytest_mxq.planning.plans import GatePlan, RefreshPlan
@@ -93,11 +94,16 @@ class Bench:
             emulated=True,
             drift_limit=min(0.02, bound / 4),
         )
-        return (evaluator or self.evaluator(reference)).evaluate(plan, workload, next_command="pytest t")
+        return (evaluator or self.evaluator(reference)).evaluate(plan, workload)
 
     def evaluator(self, reference: Reference = Reference.AUTO) -> Evaluator:
         references = References(
-            backend=self.backend, store=self.store, fingerprint=self.fingerprint, mode=reference, strict=False
+            backend=self.backend,
+            store=self.store,
+            fingerprint=self.fingerprint,
+            mode=reference,
+            strict=False,
+            weights=lambda case: known_weights(case.source),
         )
         accuracy = AccuracyStrategy(backend=self.backend, references=references, write_comparison=self._write)
         refresh = RefreshStrategy(

@@ -188,7 +188,7 @@ class TrustBench(Bench):
         except MxqError as error:
             return Verdict(cell=cell, outcome=Outcome.ERROR, sentence=str(error))
         evaluator = replace(self.evaluator(fault.reference), preflight=lambda _plan: fault.preflight)
-        return evaluator.evaluate(plan, Body(fault.quantized, fault.bf16), next_command="pytest t")
+        return evaluator.evaluate(plan, Body(fault.quantized, fault.bf16))
 
     @staticmethod
     def _plan(fault: Fault, cell: Cell, case: Case, number_format: Format) -> GatePlan:

@@ -149,12 +149,13 @@ FAULTS = [
     _altered(
         injected="a Git LFS pointer in place of an image",
         stored=_image_pointer,
-        said="git lfs pull",
+        said="a Git LFS pointer, not its content",
         why="a pointer is known, and the command that fetches the content is named",
     ),
     _altered(
         injected="a Git LFS pointer in place of the manifest",
         stored=lambda bench: _pointer(bench.manifest, "0" * 64),
+        said="a Git LFS pointer, not its content",
         why="it is no manifest; nothing is judged live in its place",
     ),
     _altered(

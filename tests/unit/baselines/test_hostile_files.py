@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,9 @@ from baseline_examples import CASE, DEVICE, OLD, make_draft, make_images
 from manifest_examples import altered, make_manifest, message_of, put
 
 from pytest_mxq.baselines import storage
+from pytest_mxq.baselines.git import restore_command
 from pytest_mxq.baselines.manifest import encode
-from pytest_mxq.baselines.storage import make_folder, read_capped, read_verified, restore_command, write_atomically
+from pytest_mxq.baselines.storage import make_folder, read_capped, read_verified, write_atomically
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.baselines.strict_json import MAX_MESSAGE, invalid
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
@@ -242,7 +244,9 @@ def test_an_lfs_pointer_to_the_content_says_git_lfs_pull(tmp_path: Path) -> None
     path = tmp_path / "00.png"
     path.write_bytes(pointer_to("a" * 64))
     assert "git lfs pull" in fault_of(path, "a" * 64)
-    assert "git lfs pull" not in fault_of(path, "b" * 64)
+    other = fault_of(path, "b" * 64)
+    assert "git lfs pull" not in other
+    assert f"Git LFS pointer to other content: sha256 {'a' * 16}" in other
 
 
 def test_a_truncated_or_deleted_image_in_a_checkout_says_git_checkout(
@@ -251,29 +255,27 @@ def test_a_truncated_or_deleted_image_in_a_checkout_says_git_checkout(
     monkeypatch.chdir(tmp_path)
     saved = store.save(make_draft(), make_images(OLD))
     path = store.manifest_path("demo", CASE).with_suffix("") / saved.outputs[0].file
-    (tmp_path / ".git").mkdir()
+    for command in (["init", "-q"], ["add", "."]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
     data = path.read_bytes()
     for damage in (lambda: path.write_bytes(data[:40]), path.unlink):
         damage()
         with pytest.raises(BaselineInvalidError) as caught:
             store.read_outputs(saved)
         assert f"git checkout -- {path.relative_to(tmp_path)}" in str(caught.value)
+        assert caught.value.command == f"git checkout -- {path.relative_to(tmp_path)}"
         assert "pytest --mxq-refresh" in str(caught.value)
 
 
 def test_outside_of_a_checkout_nothing_is_said_of_git(tmp_path: Path) -> None:
-    if restore_command(Path("/")) is None:
-        assert restore_command(tmp_path / "x") is None
     path = tmp_path / "x"
+    assert restore_command(path) is None
     path.write_bytes(b"data")
     assert "git" not in fault_of(path, "a" * 64)
 
 
 def test_where_git_cannot_be_looked_for_nothing_is_said_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Path) -> bool:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setenv("PATH", "")
     assert restore_command(tmp_path / "x") is None
 
 

@@ -87,4 +87,4 @@ def test_model_folders_and_image_names() -> None:
 
 
 def test_examples_in_docstrings() -> None:
-    assert doctest.testmod(paths) == (0, 3)
+    assert doctest.testmod(paths) == (0, 4)

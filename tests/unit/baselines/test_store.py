@@ -95,12 +95,23 @@ def test_a_truncated_manifest_names_its_file(store: BaselineStore) -> None:
     assert str(caught.value).startswith(str(path))
 
 
-def test_a_manifest_copied_to_another_case_is_refused(store: BaselineStore) -> None:
+def test_a_manifest_copied_to_another_model_is_refused(store: BaselineStore) -> None:
     store.save(make_draft(), make_images(OLD))
-    data = store.manifest_path("demo", CASE).read_bytes()
-    store.manifest_path("demo", "other").write_bytes(data)
-    with pytest.raises(BaselineInvalidError, match="not to cpu-x86-64 / demo / other"):
-        store.load("demo", "other")
+    path = store.manifest_path("other", CASE)
+    path.parent.mkdir()
+    path.write_bytes(store.manifest_path("demo", CASE).read_bytes())
+    with pytest.raises(BaselineInvalidError, match="not to cpu-x86-64 / other"):
+        store.load("other", CASE)
+
+
+def test_a_baseline_that_was_moved_with_its_images_is_that_of_its_new_name(store: BaselineStore) -> None:
+    saved = store.save(make_draft(), make_images(OLD))
+    store.manifest_path("demo", CASE).rename(store.manifest_path("demo", "other"))
+    store.output_folder("demo", CASE).rename(store.output_folder("demo", "other"))
+    moved = store.load("demo", "other")
+    assert (moved.case, moved.identity, moved.outputs) == ("other", saved.identity, saved.outputs)
+    assert len(store.read_outputs(moved)) == len(saved.outputs)
+    assert store.cases("demo") == ["other"]
 
 
 def test_a_manifest_that_cannot_be_read_is_invalid_not_missing(store: BaselineStore) -> None:

@@ -94,6 +94,7 @@ def judge(
         mode=Reference.LIVE if store is None else Reference.AUTO,
         strict=False,
         alpha=0.05,
+        weights=lambda _case: None,
     )
     draft = Verdict(cell=cell, outcome=Outcome.ERROR, sentence="")
     try:

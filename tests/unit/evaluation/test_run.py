@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from pytest_mxq.environment.fingerprint import Fingerprint
-from pytest_mxq.errors import CaseFaultError, MxqError, WeightsUnavailableError
+from pytest_mxq.errors import (
+    BaselineInvalidError,
+    BaselineMissingError,
+    CaseFaultError,
+    MxqError,
+    WeightsUnavailableError,
+)
 from pytest_mxq.evaluation import run
 from pytest_mxq.evaluation.run import Evaluator
 from pytest_mxq.formats import built_in_formats
@@ -64,6 +70,16 @@ class StandIn:
         return self.ends(draft)
 
 
+class Named:
+    """Commands that stand for those of a session."""
+
+    def again(self, _cell: Cell) -> str:
+        return NEXT
+
+    def refresh(self, _cell: Cell, *, sessions: int = 1) -> str:
+        return f"refresh {sessions}"
+
+
 @dataclass
 class Bench:
     """An evaluator over three stand-ins, and how often each was made."""
@@ -92,7 +108,7 @@ class Bench:
             performance=lambda: self.make("performance"),
             refresh=lambda: self.make("refresh"),
         )
-        return evaluator.evaluate(plan, workload, next_command=NEXT)
+        return evaluator.evaluate(plan, workload, Named())
 
 
 def ending(error: BaseException) -> Callable[[Verdict], Verdict]:
@@ -174,7 +190,22 @@ def test_what_ends_a_strategy_becomes_a_verdict(plan: RunnablePlan, error: Excep
     end = StandIn(ends=ending(error))
     verdict = Bench(accuracy=end, performance=end, refresh=end).evaluate(plan)
     ((_, _, draft),) = end.given
-    assert replace(verdict, seconds=0.0) == draft.because(outcome, "what happened")
+    next_command = "refresh 1" if outcome is Outcome.STALE and plan is not REFRESH_PLAN else draft.next_command
+    expected = replace(draft.because(outcome, "what happened"), next_command=next_command)
+    assert replace(verdict, seconds=0.0) == expected
+
+
+@pytest.mark.parametrize(("command", "expected"), [(None, "refresh 1"), ("git lfs pull", "git lfs pull")])
+def test_a_baseline_that_does_not_serve_names_what_leads_out_of_it(command: str | None, expected: str) -> None:
+    for error, outcome in ((BaselineInvalidError, Outcome.ERROR), (BaselineMissingError, Outcome.MISSING)):
+        end = ending(error("x.json: a problem", steps="; steps", command=command))
+        verdict = Bench(accuracy=StandIn(ends=end)).evaluate(gate_plan())
+        assert (verdict.outcome, verdict.sentence, verdict.next_command) == (outcome, "x.json: a problem", expected)
+
+
+def test_missing_timing_sessions_are_counted_in_the_command() -> None:
+    end = ending(Stop(Outcome.MISSING, "too few", sessions=2))
+    assert Bench(performance=StandIn(ends=end)).evaluate(gate_plan("speedup")).next_command == "refresh 2"
 
 
 def test_what_was_known_when_a_gate_was_stopped_stands_in_its_verdict() -> None:

@@ -49,7 +49,7 @@ def test_other_layers_than_the_baseline_recorded(stored: int, outcome: Outcome) 
     wrong = judge_evidence(GOOD, min_share=0.5, stored=Stored(stored, "b" * 64))
     assert wrong is not None
     assert wrong[0] is outcome
-    assert "--mxq-refresh" in wrong[1]
+    assert "refresh the baseline" in wrong[1]
     assert "blocks.* 31 -> 30" in wrong[1]
 
 

@@ -14,9 +14,10 @@ from pytest_mxq.models import ModelSource, Recipe
 from pytest_mxq.models.ltx2 import FULL_SIZE, LTX_2, TINY_SIZE, Ltx2Size, build_ltx2, save_tiny_ltx2
 from pytest_mxq.pipelines.cache import ArmStore
 from pytest_mxq.pipelines.compile import compile_blocks, repeated_blocks
-from pytest_mxq.pipelines.load import folder_digest, load_pipeline
+from pytest_mxq.pipelines.load import load_pipeline
 from pytest_mxq.pipelines.quantize import choose_layers, quantize_layers, share_copy
 from pytest_mxq.pipelines.random_weights import load_random
+from pytest_mxq.pipelines.weights_names import folder_digest
 
 TINY_CALL = {"height": 64, "width": 64, "num_frames": 9, "num_inference_steps": 4, "max_sequence_length": 64}
 # As many blocks as LTX-2 has: it is the depth in which activations blow up.

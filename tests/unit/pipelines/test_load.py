@@ -34,7 +34,8 @@ from pytest_mxq.models import GENERIC_RULE, ModelSource, Recipe
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.pipelines.cache import ArmStore
 from pytest_mxq.pipelines.hub import download_command
-from pytest_mxq.pipelines.load import LoadedPipeline, folder_digest, load_pipeline
+from pytest_mxq.pipelines.load import LoadedPipeline, load_pipeline
+from pytest_mxq.pipelines.weights_names import folder_digest
 
 
 def test_the_packaged_model_loads_in_bf16_with_a_float32_vae_on_the_cpu(capfd: pytest.CaptureFixture[str]) -> None:
