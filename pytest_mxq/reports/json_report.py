@@ -52,7 +52,7 @@ class Journal:
         fault: why the report could not be written, or None; a full disk must not end the run.
     """
 
-    def __init__(self, folder: Path, writers: Sequence[ReportWriter] = (write_json,)) -> None:
+    def __init__(self, folder: Path, writers: Sequence[ReportWriter]) -> None:
         self.folder = folder
         self.fault: str | None = None
         self._writers = writers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,9 @@ from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.planning.options import is_emulation_typed
 from pytest_mxq.planning.planner import RANDOM_SUFFIX
 from pytest_mxq.reports.failure import word_of
-from pytest_mxq.reports.json_report import Journal, make_report
+from pytest_mxq.reports.github import append_summary, error_commands
+from pytest_mxq.reports.json_report import Journal, make_report, write_json
+from pytest_mxq.reports.markdown import write_markdown
 from pytest_mxq.reports.paths import shown_path
 from pytest_mxq.reports.records import Report, Status, cell_of, from_record
 from pytest_mxq.reports.summary import summary_lines
@@ -53,7 +56,7 @@ class ReportPlugin:
         self.again: dict[str, None] = {}
         self.excused: set[str] = set()
         self.skipped_modules: dict[str, str] = {}
-        self.journal = Journal(self.settings.report)
+        self.journal = Journal(self.settings.report, (write_json, write_markdown))
         self.status: Status = "finished"
         self._restore_sigterm: Callable[[], None] = lambda: None
         self._has_workers_plan = False
@@ -199,7 +202,14 @@ class ReportPlugin:
         if session.exitstatus in _STOPPED:
             self.status = "interrupted"
         session.exitstatus = self.exit_code(session.exitstatus)
-        self.journal.finish(self._report(self.status))
+        self._finish(self._report(self.status))
+
+    def _finish(self, report: Report) -> None:
+        self.journal.finish(report)
+        try:
+            append_summary(report, os.environ)
+        except OSError as error:
+            self.session.runtime.cautions.append(f"the job's summary could not be written: {error}")
 
     def exit_code(self, code: int | pytest.ExitCode) -> int | pytest.ExitCode:
         """Return how the run ends: as pytest says, but never well where a recorded verdict is a failure."""
@@ -268,6 +278,8 @@ class ReportPlugin:
                 terminalreporter.write_sep("=", line)
             else:
                 terminalreporter.write_line(line, **markup)
+        for command in error_commands(self.verdicts.values(), self.settings.root, os.environ):
+            terminalreporter.write_line(command)
 
     def _add_not_run(self, *, is_setup_only: bool) -> None:
         for cell in self._chosen():
