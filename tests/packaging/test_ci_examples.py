@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pytest_mxq.plugin import _OPTIONS
 
@@ -21,7 +22,6 @@ has_schemas = pytest.mark.skipif(
 
 
 def parsed(path: Path) -> dict[Any, Any]:
-    yaml = pytest.importorskip("yaml", reason="needs PyYAML, which huggingface_hub brings")
     document: dict[Any, Any] = yaml.safe_load(path.read_text())
     return document
 
