@@ -13,7 +13,7 @@ import pytest
 
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Cell, Verdict
-from pytest_mxq.planning.gate_param import GateParam
+from pytest_mxq.planning.gate_param import GateParam, refresh_nodeid
 from pytest_mxq.planning.markers import PIPELINE, PROMPT, is_gate_test, stray_marker
 from pytest_mxq.planning.options import Kinds, check_directories, read_options
 from pytest_mxq.planning.planner import Planner, find_double_cases, owner_of
@@ -56,6 +56,9 @@ def start_session(config: pytest.Config) -> GatePlugin:
     """
     settings, kinds = read_options(config)
     check_directories(config, settings)
+    if settings.refresh:  # the ids that a failure prints are of gates
+        formats, gates = kinds.formats.names(), kinds.gates.names()
+        config.args = list(dict.fromkeys(refresh_nodeid(arg, formats=formats, gates=gates) for arg in config.args))
     runtime = Runtime(find_machine(config), settings, kinds, make_progress(config))
     return GatePlugin(config, settings, kinds, runtime)
 
