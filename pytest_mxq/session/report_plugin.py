@@ -15,6 +15,7 @@ from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.planning.options import is_emulation_typed
 from pytest_mxq.planning.planner import RANDOM_SUFFIX
+from pytest_mxq.planning.settings import Settings
 from pytest_mxq.reports.failure import word_of
 from pytest_mxq.reports.github import append_summary, error_commands
 from pytest_mxq.reports.json_report import Journal, make_report, write_json
@@ -22,6 +23,7 @@ from pytest_mxq.reports.markdown import write_markdown
 from pytest_mxq.reports.paths import shown_path
 from pytest_mxq.reports.records import Report, Status, cell_of, from_record
 from pytest_mxq.reports.summary import summary_lines
+from pytest_mxq.reports.table import Layout
 from pytest_mxq.session.distribution import cells_of, refuse_shared_gpu
 from pytest_mxq.session.gate_plugin import RECORD, GatePlugin
 from pytest_mxq.session.termination import interrupt_on_sigterm
@@ -273,7 +275,8 @@ class ReportPlugin:
         if terminalreporter.config.option.collectonly:
             return
         notes = [*self.notices, *self._cautions()]
-        for line, markup in summary_lines(list(self.verdicts.values()), self.problems, notes, self.settings):
+        layout = _layout(terminalreporter, self.settings)
+        for line, markup in summary_lines(list(self.verdicts.values()), self.problems, notes, self.settings, layout):
             if markup is None:
                 terminalreporter.write_sep("=", line)
             else:
@@ -312,6 +315,18 @@ class ReportPlugin:
         for path in store.manifests():
             if path not in asked and not path.stem.endswith(RANDOM_SUFFIX):
                 yield f"the baseline {shown_path(path)} belongs to no collected test: collect its test, or delete it"
+
+
+def _layout(terminalreporter: Any, settings: Settings) -> Layout:
+    option = terminalreporter.config.option
+    width = terminalreporter.config.get_terminal_writer().fullwidth
+    is_narrow = terminalreporter.isatty or "COLUMNS" in os.environ  # a pipe has no width; pytest takes 80
+    return Layout(
+        width=min(100, width) if is_narrow else 100,
+        has_failures=option.tbstyle != "no",
+        has_skips=terminalreporter.hasopt("s") and not settings.strict,  # strict: a skip is a failure
+        report=settings.report,
+    )
 
 
 def _some(names: list[str]) -> str:
