@@ -34,8 +34,7 @@ def test_rows_and_reasons_stay_within_the_width(width: int) -> None:
 @pytest.mark.parametrize("width", [10, 60, 100])
 def test_a_number_is_never_cut(width: int) -> None:
     text = "\n".join(shown(make_verdict(observed=0.123456, worst_bound=0.04), width=width))
-    assert "0.1235" in text
-    assert "<= 0.0200, 0.0400" in text
+    assert {"0.1235", "0.0200", "0.0400", "0.0600"} <= set(text.replace(",", " ").split())
 
 
 def test_a_case_has_its_name_and_its_reference_above_its_rows() -> None:
