@@ -88,7 +88,9 @@ def _details(verdict: Verdict, following: Verdict | None, layout: Layout) -> Ite
     """Yield why a verdict is not a pass, once for rows that follow each other, and what to do about it."""
     is_last = following is None or (following.outcome, following.sentence) != (verdict.outcome, verdict.sentence)
     if not verdict.outcome.is_good and not _is_said_by_numbers(verdict) and is_last:
-        yield from _wrapped(verdict.sentence, layout.width)
+        lines = _wrapped(verdict.sentence, layout.width)
+        yield from lines[:_MAX_REASON_LINES]
+        yield from ["    ..."] if len(lines) > _MAX_REASON_LINES else []
     if verdict.outcome.is_failure and not layout.has_failures:
         yield from (f"    look at  {shown_path(layout.report / path)}" for path in verdict.comparisons[:1])
         yield from (f"    next     {command}" for command in [verdict.next_command] if command)
@@ -101,8 +103,7 @@ def _is_said_by_numbers(verdict: Verdict) -> bool:
 
 def _wrapped(text: str, width: int) -> list[str]:
     lines = textwrap.wrap(" ".join(text.split()), max(1, width - 4), break_long_words=False, break_on_hyphens=False)
-    cut = [*lines[:_MAX_REASON_LINES], "..."] if len(lines) > _MAX_REASON_LINES else lines
-    return [f"    {line}" for line in cut]
+    return [f"    {line}" for line in lines]
 
 
 def _aligned(cells: Iterable[str], widths: Iterable[int]) -> str:
