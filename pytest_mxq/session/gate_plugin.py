@@ -224,7 +224,10 @@ class GatePlugin:
         rerun = Rerun.of(self.config)
         if isinstance(plan, GatePlan):
             self.runtime.forget_comparisons(plan)
-        verdict = self.runtime.evaluator.evaluate(plan, _workload(item), next_command=rerun.command(plan.cell))
+        try:
+            verdict = self.runtime.evaluator.evaluate(plan, _workload(item), next_command=rerun.command(plan.cell))
+        finally:
+            self.runtime.end_progress()
         further = 0 if is_child() else self.settings.refresh_sessions - 1
         if isinstance(plan, RefreshPlan) and verdict.outcome is Outcome.REFRESHED and further and self._is_timed(plan):
             return self._add_sessions(plan, verdict, rerun, further)

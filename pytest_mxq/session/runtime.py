@@ -176,6 +176,10 @@ class Runtime:
         others = self.benchmark.other_processes()
         return memory_in_use(plan.case, self.device, use, free=free, others=others)
 
+    def end_progress(self) -> None:
+        """Take away the progress of a gate that has ended."""
+        self._progress("", 1, 1)
+
     def with_prompts(self, plan: Plan) -> Plan:
         """Return the plan with its prompts, where they are a named set; skipped or invalid if there are none."""
         if not isinstance(plan, GatePlan | RefreshPlan) or not isinstance(plan.case.settings.prompts, PromptSet):
