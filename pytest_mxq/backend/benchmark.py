@@ -16,6 +16,7 @@ from pytest_mxq.backend.generation import compile_mode, executed_evidence, obser
 from pytest_mxq.backend.rounds import Inspect, showing_rounds
 from pytest_mxq.baselines.identity import check_same_calls
 from pytest_mxq.baselines.manifest import Identity
+from pytest_mxq.baselines.work import ObservedRun
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.evidence import Evidence
 from pytest_mxq.gates.memory import PeakMemory
@@ -60,6 +61,12 @@ class WarmArm:
     identity: Identity
 
     @property
+    def observed(self) -> ObservedRun:
+        """What the first call was, and the work that it did."""
+        (work,) = self.call.once.works.values()
+        return ObservedRun(identity=self.identity, work=work.record)
+
+    @property
     def run(self) -> Callable[[], object]:
         """One whole call."""
         return self.call.run
@@ -80,7 +87,7 @@ class TimedBf16:
     seconds: tuple[float, ...]
     peak_gib: float | None
     execution: str
-    identity: Identity
+    observed: ObservedRun
 
 
 class TorchBenchmark:
@@ -107,7 +114,7 @@ class TorchBenchmark:
         self._device = device
         self._cache = cache
         self._known = known
-        self._bf16_peaks: dict[tuple[str, str], tuple[PeakMemory, Identity]] = {}
+        self._bf16_peaks: dict[tuple[str, str], tuple[PeakMemory, ObservedRun]] = {}
         self._run_evidence: dict[tuple[object, str], Evidence | None] = {}
         self._first_calls: dict[tuple[object, str], float] = {}
 
@@ -132,7 +139,7 @@ class TorchBenchmark:
 
     def time_live(
         self, case: Case, workload: Workload, number_format: Format, *, sampling: Sampling, seed: int
-    ) -> tuple[SpeedSamples, Identity]:
+    ) -> tuple[SpeedSamples, ObservedRun]:
         """Both arms in turn (ABBA), until the interval is narrow enough.
 
         Raises:
@@ -147,7 +154,7 @@ class TorchBenchmark:
             environment = telemetry.before_start()
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.LIVE, bf16=(), quantized=(), environment=environment)
-                return samples, quantized.identity
+                return samples, quantized.observed
             with self._showing(_label(case, number_format), telemetry, sampling.max_rounds) as inspect:
                 pairs = time_pairs(bf16.run, quantized.run, clock, sampling=sampling, seed=seed, inspect=inspect)
             seen = telemetry.summary()
@@ -165,18 +172,18 @@ class TorchBenchmark:
             throttle_share=seen.throttle_share,
             power_cap_share=seen.sw_power_cap_share,
         )
-        return samples, quantized.identity
+        return samples, quantized.observed
 
     def time_quantized(
         self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]
-    ) -> tuple[SpeedSamples, Identity]:
+    ) -> tuple[SpeedSamples, ObservedRun]:
         """One session of the quantized arm, to be held against stored sessions of BF16."""
         with self._watching() as (clock, telemetry):
             quantized = self._warm(case, workload, number_format, clock)
             environment = telemetry.before_start()
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.STORED, bf16=(), quantized=(), environment=environment)
-                return samples, quantized.identity
+                return samples, quantized.observed
             with self._showing(_label(case, number_format), telemetry, MIN_SESSION_ROUNDS) as inspect:
                 session = time_session(quantized.run, clock, inspect=inspect)
             seen = telemetry.summary()
@@ -193,7 +200,7 @@ class TorchBenchmark:
             throttle_share=seen.throttle_share,
             power_cap_share=seen.sw_power_cap_share,
         )
-        return samples, quantized.identity
+        return samples, quantized.observed
 
     def time_bf16(self, case: Case, workload: Workload) -> TimedBf16:
         """One session of BF16, and its peak memory where the device tells, to be stored."""
@@ -212,11 +219,11 @@ class TorchBenchmark:
                 )
             peak = self._peak(case, bf16).allocated_gib if self._device.kind == "cuda" else None
             bf16.check()
-        return TimedBf16(seconds=session.seconds, peak_gib=peak, execution=self._how(case).text, identity=bf16.identity)
+        return TimedBf16(seconds=session.seconds, peak_gib=peak, execution=self._how(case).text, observed=bf16.observed)
 
     def measure_memory(
         self, case: Case, workload: Workload, number_format: Format | None
-    ) -> tuple[PeakMemory, Identity]:
+    ) -> tuple[PeakMemory, ObservedRun]:
         """Peak memory of one call of an arm (None: BF16), as if it were alone on the device.
 
         The weights of the other arm stay where they are and are subtracted: they are held from before the call until
@@ -231,7 +238,7 @@ class TorchBenchmark:
         with self._watching() as (clock, _):
             self._backend.arms.drop("quantized" if number_format is None else "bf16")  # with its CUDA Graphs' pool
             warm = self._warm(case, workload, number_format, clock, steady=False)
-            measured = self._peak(case, warm), warm.identity
+            measured = self._peak(case, warm), warm.observed
             warm.check()
         if number_format is None:
             self._bf16_peaks[case.key] = measured

@@ -12,6 +12,7 @@ import torch
 from pytest_mxq.baselines.manifest import Identity
 from pytest_mxq.baselines.strict_json import invalid
 from pytest_mxq.baselines.video import Video
+from pytest_mxq.baselines.work import WorkRecord
 from pytest_mxq.gates.evidence import Evidence
 from pytest_mxq.gates.verdict import OutputFault
 from pytest_mxq.metrics.degenerate import identical
@@ -153,6 +154,11 @@ class GeneratedOutputs:
         pairs = ((self.works[start], other.works[start]) for start in shared)
         found = (text for one, another in pairs for text in work_differences(one, another, ignoring=ignoring))
         return tuple(dict.fromkeys(found))
+
+    @property
+    def work_records(self) -> dict[int, WorkRecord]:
+        """Return what a baseline stores of the work of each chunk, by the index of its first prompt."""
+        return {start: work.record for start, work in self.works.items()}
 
     def differences(self, other: Self) -> tuple[str, ...]:
         """Return in what the videos differ: frame count and rate; the audio's length, channels and rate."""

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from pytest_mxq.baselines.identity import Count, Identity, OutputKey, Positive, Text, identity_differences
 from pytest_mxq.baselines.strict_json import build, canonical, cut, invalid, parse, shown
+from pytest_mxq.baselines.work import WorkRecord, chunk_count
 from pytest_mxq.environment.fingerprint import Fingerprint
 
 __all__ = [
@@ -150,6 +151,7 @@ class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         fingerprint: Of the process; only sessions with equal hard facts are used together.
         calls: The arguments of each call of the pipeline in one timed run; the identity's are those of all batches.
             Empty, and absent from its JSON, where an older version stored the session: it is comparable with nothing.
+        work: What one timed run did; absent where an older version stored the session.
     """
 
     created: Text
@@ -158,6 +160,7 @@ class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     peak_gib: Seconds | None
     fingerprint: Fingerprint
     calls: tuple[dict[str, Any], ...] = ()
+    work: WorkRecord | None = None
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -174,6 +177,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         lpips: None where no images are gated.
         fingerprint: Of the process that generated the images.
         sessions: Timing sessions of BF16, the newest last.
+        works: What each chunk of prompts ran, or one alone where all are alike; empty where no images are gated, and
+            where an older version stored the baseline.
     """
 
     case: Text
@@ -186,6 +191,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     lpips: LpipsInfo | None
     fingerprint: Fingerprint
     sessions: tuple[TimingSession, ...] = ()
+    works: tuple[WorkRecord, ...] = ()
 
 
 class Manifest(Draft, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -310,6 +316,9 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         yield f"noise_floor.note is {shown(floor.note)}: it must say why eager_vs_compiled is null"
     for name, selection in manifest.selections.items():
         yield from _selection_contradictions(f"selections.{cut(name, 80)}", selection)
+    chunks = chunk_count(manifest.identity)
+    if len(manifest.works) not in {0, 1, chunks}:
+        yield f"works has {len(manifest.works)} entries, but the identity generates in {chunks} calls"
     yield from _output_contradictions(manifest)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic
 
 from pytest_mxq.baselines.manifest import Manifest, identity_differences
+from pytest_mxq.baselines.work import chunk_differences
 from pytest_mxq.errors import MxqError
 from pytest_mxq.evaluation.comparisons import (
     MAX_COMPARISONS,
@@ -125,12 +126,14 @@ class AccuracyStrategy(Generic[O]):
         facts: dict[str, Any],
     ) -> None:
         """End here if the two sets must not be compared: another workload, degenerate, or the same."""
-        _check_same_work(reference, quantized, facts)
+        _check_same_calls(reference, quantized, facts)
         if quantized.evidence is not None:
-            wrong = judge_run(quantized.evidence, native=not plan.emulated)
+            known = _has_layer_calls(reference)
+            wrong = judge_run(quantized.evidence, native=not plan.emulated, layers_compared=known)
             wrong = wrong or judge_evidence(quantized.evidence, min_share=plan.case.min_share, stored=None)
             if wrong is not None:
                 raise Stop(*wrong, **facts)
+        _check_same_work(reference, quantized, facts)
         changed = reference.outputs.differences(quantized)
         if changed:
             raise Stop(Outcome.DEGENERATE, f"{plan.cell.format} against BF16: {'; '.join(changed)}", **facts)
@@ -172,7 +175,14 @@ def _cautions(plan: GatePlan, reference: ReferenceOutputs[Any], quantized: Any) 
     return tuple(texts)
 
 
-def _check_same_work(reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:
+def _has_layer_calls(reference: ReferenceOutputs[Any]) -> bool:
+    """Return whether the layer calls of BF16 are known for every output that is judged."""
+    stored = reference.manifest
+    works = stored.works if stored is not None else tuple(reference.observed.work_records.values())
+    return bool(works) and all(work.layer_calls for work in works)
+
+
+def _check_same_calls(reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:
     differences = identity_differences(reference.outputs.identity, quantized.identity)
     if differences:
         stored = reference.manifest is not None
@@ -182,11 +192,18 @@ def _check_same_work(reference: ReferenceOutputs[O], quantized: O, facts: dict[s
             + (f"; refresh the baseline: {REFRESH_COMMAND}" if stored else "; it must do the same on every arm"),
             **facts,
         )
-    work = reference.observed.work_differences(quantized)
+
+
+def _check_same_work(reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:
+    """Compare with BF16 of this run, which tells the layers, and for the other chunks with what is stored."""
+    work, where = reference.observed.work_differences(quantized), "in this run"
+    if not work and reference.manifest is not None:
+        stored = reference.manifest
+        work, where = chunk_differences(stored.works, stored.identity, quantized.work_records), "when it was stored"
     if work:
         raise Stop(
             Outcome.ERROR,
-            f"the quantized arm did other work than BF16 in this run (BF16 -> quantized): {'; '.join(work)}; the "
+            f"the quantized arm did other work than BF16 {where} (BF16 -> quantized): {'; '.join(work)}; the "
             "test's body must do the same on every arm",
             **facts,
         )

@@ -12,6 +12,7 @@ import msgspec
 from pytest_mxq.baselines.identity import check_same_calls
 from pytest_mxq.baselines.manifest import Identity, Manifest, TimingSession, identity_differences
 from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.baselines.work import ObservedRun, work_changes
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineMissingError, MxqError
 from pytest_mxq.evaluation.protocols import Benchmark, Workload
@@ -48,7 +49,7 @@ class Bf16Peak:
     """BF16's peak memory in GiB, and where it comes from: what was observed in this run, or a stored session."""
 
     gib: float
-    source: Identity | TimingSession
+    source: ObservedRun | TimingSession
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,10 +184,10 @@ class PerformanceStrategy:
                 f"--mxq-refresh-sessions={MIN_SESSIONS - count}",
             )
         draft = self._proved(job)
-        samples, identity = self.benchmark.time_quantized(
+        samples, observed = self.benchmark.time_quantized(
             job.plan.case, job.workload, job.plan.number_format, found.seconds
         )
-        _check_identity(job, found.usable, identity)
+        _check_sessions(job, found.usable, observed)
         draft = self._proved_run(job, draft)
         reason = f"{count} sessions, same hardware and software"
         return samples, ReferenceNote(mode="stored", reason=reason, manifest=job.path), draft
@@ -194,9 +195,9 @@ class PerformanceStrategy:
     def _memory(self, job: Job, gate: MemoryGate, bound: MemoryBound) -> Verdict:
         bf16, note = self._bf16_peak(job, bound)
         draft = self._proved(job)
-        peak, identity = self.benchmark.measure_memory(job.plan.case, job.workload, job.plan.number_format)
+        peak, observed = self.benchmark.measure_memory(job.plan.case, job.workload, job.plan.number_format)
         if bf16 is not None:
-            _check_same_run(job, bf16.source, identity)
+            _check_same_run(job, bf16.source, observed)
         draft = self._proved_run(job, draft)
         evidence = draft.evidence
         if evidence is None:
@@ -235,9 +236,9 @@ class PerformanceStrategy:
         reason = f"no stored peak memory of this hardware and software{found.why_not or ''}"
         if self.mode is Reference.STORED or (self.strict and self.mode is not Reference.LIVE):
             raise Stop(Outcome.MISSING, f"{reason}: pytest --mxq-refresh")
-        peak, identity = self.benchmark.measure_memory(job.plan.case, job.workload, None)
+        peak, observed = self.benchmark.measure_memory(job.plan.case, job.workload, None)
         reason = "--mxq-reference=live" if self.mode is Reference.LIVE else reason
-        return Bf16Peak(gib=peak.allocated_gib, source=identity), ReferenceNote(mode="live", reason=reason)
+        return Bf16Peak(gib=peak.allocated_gib, source=observed), ReferenceNote(mode="live", reason=reason)
 
     def _find_sessions(self, job: Job) -> Sessions:
         """Return the stored sessions of this hardware, software, Inductor configuration and execution."""
@@ -276,33 +277,52 @@ def timing_fingerprint(fingerprint: Fingerprint, inductor: str) -> Fingerprint:
     return Fingerprint(hard={**fingerprint.hard, **limits, "inductor": inductor}, recorded=fingerprint.recorded)
 
 
-def _check_same_run(job: Job, source: Identity | TimingSession, observed: Identity) -> None:
+def _check_same_run(job: Job, source: ObservedRun | TimingSession, observed: ObservedRun) -> None:
     """Refuse a quantized run that did something else than the one in which BF16 was measured, now or earlier."""
-    if isinstance(source, Identity):
-        check_same_calls(source, observed)
-    else:
-        _check_identity(job, [source], observed)
+    if isinstance(source, TimingSession):
+        _check_sessions(job, [source], observed)
+        return
+    check_same_calls(source.identity, observed.identity)
+    _check_work(work_changes(source.work, observed.work), "BF16 of this run")
 
 
-def session_differences(manifest: Manifest, session: TimingSession, observed: Identity) -> tuple[str, ...]:
+def session_differences(manifest: Manifest, session: TimingSession, observed: ObservedRun) -> tuple[str, ...]:
     """In what a timed run, such as one call of 28 steps, differs from that of a stored session; () if in nothing."""
+    return _identity_differences(manifest, session, observed.identity) or _work_differences(session, observed)
+
+
+def _identity_differences(manifest: Manifest, session: TimingSession, observed: Identity) -> tuple[str, ...]:
     stored = msgspec.structs.replace(manifest.identity, calls=session.calls)
     here = msgspec.structs.replace(observed, prompts=stored.prompts, execution=stored.execution)
     return identity_differences(stored, here)
 
 
-def _check_identity(job: Job, sessions: Sequence[TimingSession], observed: Identity) -> None:
+def _work_differences(session: TimingSession, observed: ObservedRun) -> tuple[str, ...]:
+    return () if session.work is None else work_changes(session.work, observed.work)
+
+
+def _check_sessions(job: Job, sessions: Sequence[TimingSession], observed: ObservedRun) -> None:
     """28 steps turned into 20, or two calls into one, must never look like a speedup.
 
     Raises:
-        Stop: a stored session is of other calls, other weights or another batch.
+        Stop: a stored session is of other calls, other weights or another batch, or BF16 did other work in it.
     """
     if job.manifest is None:
         return
     for session in sessions:
-        differences = session_differences(job.manifest, session, observed)
+        differences = _identity_differences(job.manifest, session, observed.identity)
         if differences:
             raise Stop(
                 Outcome.STALE,
                 f"the stored sessions belong to another case: {'; '.join(differences)}; refresh: pytest --mxq-refresh",
             )
+        _check_work(_work_differences(session, observed), f"BF16 of {session.created[:10]}")
+
+
+def _check_work(differences: Sequence[str], reference: str) -> None:
+    if differences:
+        raise Stop(
+            Outcome.ERROR,
+            f"the quantized arm did other work than {reference} (BF16 -> quantized): {'; '.join(differences)}; the "
+            "test's body must do the same on every arm, and if it was changed, refresh: pytest --mxq-refresh",
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mxq.baselines.manifest import Identity, Selection
+    from pytest_mxq.baselines.work import ObservedRun, WorkRecord
     from pytest_mxq.environment.device import Device
     from pytest_mxq.formats import Format
     from pytest_mxq.gates.base import AccuracyGate
@@ -66,6 +67,11 @@ class Outputs(Protocol):
 
     def work_differences(self, other: Self) -> tuple[str, ...]:
         """Return in what the work of both arms differs, such as ``denoiser calls: transformer 8 -> 4``."""
+        ...
+
+    @property
+    def work_records(self) -> Mapping[int, WorkRecord]:
+        """What each chunk ran, by the index of its first prompt; empty of stored outputs."""
         ...
 
     def subset(self, positions: Sequence[int]) -> Self:
@@ -149,7 +155,7 @@ class TimedBf16(Protocol):
         ...
 
     @property
-    def identity(self) -> Identity:
+    def observed(self) -> ObservedRun:
         """What was observed."""
         ...
 
@@ -167,19 +173,19 @@ class Benchmark(Protocol):
 
     def time_live(
         self, case: Case, workload: Workload, number_format: Format, *, sampling: Sampling, seed: int
-    ) -> tuple[SpeedSamples, Identity]:
+    ) -> tuple[SpeedSamples, ObservedRun]:
         """Time both arms in turn; return the samples and what was observed."""
         ...
 
     def time_quantized(
         self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]
-    ) -> tuple[SpeedSamples, Identity]:
+    ) -> tuple[SpeedSamples, ObservedRun]:
         """Time one session of the quantized arm; return the samples and what was observed."""
         ...
 
     def measure_memory(
         self, case: Case, workload: Workload, number_format: Format | None
-    ) -> tuple[PeakMemory, Identity]:
+    ) -> tuple[PeakMemory, ObservedRun]:
         """Measure peak memory of one call of an arm (None: BF16) alone on the device."""
         ...
 

@@ -12,6 +12,7 @@ import msgspec
 
 from pytest_mxq.baselines.manifest import Identity, LpipsInfo, Manifest, Selection, identity_differences
 from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.baselines.work import chunk_differences
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
 from pytest_mxq.evaluation.protocols import Backend, O, Workload
@@ -208,6 +209,7 @@ class References(Generic[O]):
             # A drift check may not see every call that the case makes.
             observed = _with_calls(observed, manifest.identity)
         _check_same_case(identity_differences(manifest.identity, observed))
+        _check_same_case(chunk_differences(manifest.works, manifest.identity, regenerated.work_records))
         expected = len(case.prompts) * observed.images_per_prompt
         if len(manifest.outputs) != expected:
             raise Stop(Outcome.ERROR, f"the baseline holds {manifest.contents} for {expected}")

@@ -21,6 +21,7 @@ from pytest_mxq.baselines.manifest import (
     identity_differences,
 )
 from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.baselines.work import ObservedRun, WorkRecord, stored_works
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
 from pytest_mxq.evaluation.performance import session_differences, timing_fingerprint
@@ -95,7 +96,8 @@ class RefreshStrategy(Generic[O]):
             text = "; ".join(fault.sentence for fault in outputs.faults)
             raise Stop(Outcome.DEGENERATE, f"nothing was stored: BF16 generates degenerate {outputs.noun}s: {text}")
         noise = self._noise_floor(case, workload, outputs)
-        draft = self._draft(case, outputs.identity, noise, self._sessions(case, workload, outputs.identity))
+        sessions = self._sessions(case, workload, outputs.identity)
+        draft = self._draft(case, outputs.identity, noise, sessions, stored_works(outputs.work_records))
         if not isinstance(old, str) and _is_unchanged(*old, draft, outputs):
             path = self.store.manifest_path(case.recipe.name, case.name)
             return [f"{case.recipe.name}/{case.name}: unchanged, nothing was written: {path}"], ()
@@ -107,14 +109,14 @@ class RefreshStrategy(Generic[O]):
         if self.benchmark is None:
             raise MxqError("random weights serve timings alone, and timings are stored on a CUDA device alone")
         timed = self._timed(case, workload)
-        draft = self._draft(case, timed.identity, None, self._with_kept(case, timed))
+        draft = self._draft(case, timed.observed.identity, None, self._with_kept(case, timed))
         self.store.save(draft, [])
         return f"{case.recipe.name}/{case.name}: {len(draft.sessions)} timing sessions, newest {_shown(timed.seconds)}"
 
     def _add_session(self, case: Case, workload: Workload) -> str:
         manifest = self.store.load(case.recipe.name, case.name)
         timed = self._timed(case, workload)
-        here = _timeless(timed.identity, manifest)
+        here = _timeless(timed.observed, manifest)
         wrong = [text for session in manifest.sessions for text in session_differences(manifest, session, here)]
         if wrong:
             raise Stop(
@@ -133,7 +135,7 @@ class RefreshStrategy(Generic[O]):
         old = self._old_manifest(case)
         return (
             old.sessions
-            if old is not None and not identity_differences(old.identity, _timeless(generated, old))
+            if old is not None and not identity_differences(old.identity, _timeless_identity(generated, old))
             else ()
         )
 
@@ -142,7 +144,7 @@ class RefreshStrategy(Generic[O]):
         old = self._old_manifest(case)
         if old is None:
             return (self._as_session(timed),)
-        here = _timeless(timed.identity, old)
+        here = _timeless(timed.observed, old)
         kept = [session for session in old.sessions if not session_differences(old, session, here)]
         return _newest((*kept, self._as_session(timed)))
 
@@ -159,11 +161,17 @@ class RefreshStrategy(Generic[O]):
             seconds=timed.seconds,
             peak_gib=timed.peak_gib,
             fingerprint=timing_fingerprint(self.fingerprint, digest),
-            calls=timed.identity.calls,
+            calls=timed.observed.identity.calls,
+            work=timed.observed.work,
         )
 
     def _draft(
-        self, case: Case, identity: Identity, noise: NoiseFloor | None, sessions: tuple[TimingSession, ...]
+        self,
+        case: Case,
+        identity: Identity,
+        noise: NoiseFloor | None,
+        sessions: tuple[TimingSession, ...],
+        works: tuple[WorkRecord, ...] = (),
     ) -> Draft:
         return Draft(
             case=case.name,
@@ -176,6 +184,7 @@ class RefreshStrategy(Generic[O]):
             lpips=lpips_info() if noise is not None else None,
             fingerprint=self.fingerprint,
             sessions=sessions,
+            works=works,
         )
 
     def _selections(self, case: Case) -> dict[str, Selection]:
@@ -264,7 +273,7 @@ KEPT_SESSIONS = 8
 
 def _is_unchanged(old: Manifest, stored: O, new: Draft, outputs: O) -> bool:
     """Tell whether a refresh found what is stored: another date alone changes no manifest."""
-    names = ("selections", "noise_floor", "lpips", "sessions")
+    names = ("selections", "noise_floor", "lpips", "sessions", "works")
     return (
         old.schema_version == SCHEMA_VERSION
         and old.identity_sha256 == new.identity.digest
@@ -280,7 +289,11 @@ def _shows_the_same(old: Identity, new: Identity) -> bool:
     return all(getattr(old, name) == getattr(new, name) for name in names)
 
 
-def _timeless(observed: Identity, old: Manifest) -> Identity:
+def _timeless(observed: ObservedRun, old: Manifest) -> ObservedRun:
+    return msgspec.structs.replace(observed, identity=_timeless_identity(observed.identity, old))
+
+
+def _timeless_identity(observed: Identity, old: Manifest) -> Identity:
     """Return an identity with the stored prompts, seed and execution of the images: they change no time."""
     stored = old.identity
     return msgspec.structs.replace(observed, prompts=stored.prompts, seed=stored.seed, execution=stored.execution)

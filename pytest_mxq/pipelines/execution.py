@@ -17,11 +17,12 @@ class LayerCalls:
             weight that belongs to none of them, ``unknown (out, in)``.
         quantized: denoiser calls in which it multiplied quantized.
         not_quantized: denoiser calls in which it multiplied not quantized; one call may count in both.
+        called: denoiser calls in which its module was called; 0 where another module reads its weight.
         denoiser_calls: calls of its denoiser.
         quantized_arithmetic: multiplications with the quantized weight, rows x in x out.
         arithmetic: all of its multiplications.
         multiplied: what multiplied it where it was quantized.
-        elements: elements of the weight that the layer holds at the end.
+        elements: elements of the weight that the layer holds at the end; of unknown parameters, of all of them.
         held_bytes: bytes that it occupies in its native format at the end.
         is_held_quantized: whether the layer holds a quantized weight at the end.
     """
@@ -29,6 +30,7 @@ class LayerCalls:
     name: str
     quantized: int
     not_quantized: int
+    called: int
     denoiser_calls: int
     quantized_arithmetic: int
     arithmetic: int
@@ -39,8 +41,11 @@ class LayerCalls:
 
     @property
     def ran_quantized(self) -> bool:
-        """Whether it multiplied quantized in every call of its denoiser, and never otherwise."""
-        return 0 < self.quantized == self.denoiser_calls and not self.not_quantized
+        """Whether it multiplied quantized in every call in which it was called at all, and never otherwise.
+
+        Of a weight that is read without a call of its module, in every call of the denoiser.
+        """
+        return 0 < self.quantized >= (self.called or self.denoiser_calls) and not self.not_quantized
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +56,9 @@ class Execution:
     not quantized where their weight is not.
 
     Attributes:
-        layers: names of the layers that multiplied quantized in every call of their denoiser, sorted.
-        partly: names of those that did so in some calls, or beside another weight.
+        layers: names of the layers that multiplied quantized whenever they were called, sorted.
+        skipped: names of those of them that were not called in every call of their denoiser, as a cache does.
+        partly: names of those that were called, and multiplied quantized in some calls or beside another weight.
         not_quantized: names of what multiplied and never quantized.
         not_run: names of layers that hold a quantized weight at the end and multiplied in no call.
         denoiser_calls: number of calls, for each denoiser by its name.
@@ -68,6 +74,7 @@ class Execution:
     """
 
     layers: tuple[str, ...]
+    skipped: tuple[str, ...]
     partly: tuple[str, ...]
     not_quantized: tuple[str, ...]
     not_run: tuple[str, ...]
@@ -110,6 +117,9 @@ class Execution:
         held = [layer for layer in layer_calls if layer.is_held_quantized]
         return cls(
             layers=tuple(layer.name for layer in ran if layer.ran_quantized),
+            skipped=tuple(
+                layer.name for layer in ran if layer.ran_quantized and layer.quantized < layer.denoiser_calls
+            ),
             partly=tuple(layer.name for layer in ran if layer.quantized and not layer.ran_quantized),
             not_quantized=tuple(layer.name for layer in ran if not layer.quantized),
             not_run=tuple(layer.name for layer in held if not layer.quantized and not layer.not_quantized),

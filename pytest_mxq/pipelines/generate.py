@@ -13,7 +13,8 @@ import torch
 
 from pytest_mxq.errors import CaseFaultError
 from pytest_mxq.pipelines.outputs import Returned, VideoInfo, join, read_returned
-from pytest_mxq.pipelines.work import Timesteps, Work, WorkCounter
+from pytest_mxq.pipelines.work import Work
+from pytest_mxq.pipelines.work_counter import WorkCounter
 
 OURS = ("generator", "output_type")
 PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt")
@@ -283,7 +284,7 @@ def generate(
         progress(done, len(series.starts))
         texts = series.prompts[start : start + series.batch_size]
         bound = BoundPipeline(pipe=pipe, arguments=arguments, prompts=texts, first_index=start, seed=series.seed)
-        with WorkCounter(pipe, series.denoisers, Timesteps.VALUES) as counter:
+        with WorkCounter(pipe, series.denoisers) as counter:
             result = _run(workload, bound, texts, series.batch_size)
         if bound.seed != series.seed:
             raise CaseFaultError(

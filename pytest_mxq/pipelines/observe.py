@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from pytest_mxq.errors import MxqError
 from pytest_mxq.pipelines.execution import Execution
+from pytest_mxq.pipelines.module_calls import is_compiled
 from pytest_mxq.pipelines.recorder import ExecutionRecorder
 
 
@@ -39,7 +40,7 @@ def observe_execution(pipe: Any, denoisers: Sequence[str]) -> Iterator[Execution
     if not present:
         raise MxqError(f"{type(pipe).__name__} has no denoiser named {' or '.join(denoisers)}")
     for name, module in present.items():
-        if _is_compiled(module):
+        if is_compiled(module):
             raise MxqError(f"{name} is compiled and cannot be observed in a call; observe one eager call of it")
     recorder = ExecutionRecorder(present)
     with _recording(recorder):
@@ -105,10 +106,6 @@ def record_first_call(denoiser: torch.nn.Module) -> Iterator[FirstCall]:
         hook.remove()
 
 
-def _is_compiled(module: torch.nn.Module) -> bool:
-    return any(part._compiled_call_impl is not None for part in module.modules())  # noqa: SLF001 - no public spelling
-
-
 def _eagerly(denoiser: torch.nn.Module) -> AbstractContextManager[None]:
     """Run compiled modules as if they were not; importing Dynamo for a module that is not compiled takes a second."""
-    return torch.compiler.set_stance("force_eager") if _is_compiled(denoiser) else nullcontext()
+    return torch.compiler.set_stance("force_eager") if is_compiled(denoiser) else nullcontext()

@@ -177,6 +177,7 @@ def run_evidence(built: Evidence, chosen: Chosen, execution: Execution, prefix: 
             arithmetic_share=execution.arithmetic_share,
             multiplied=execution.multiplied.value,
             faults=tuple(faults),
+            skipped=tuple(sorted(wanted & set(execution.skipped))),
         ),
     )
 

@@ -47,10 +47,23 @@ class _Denoiser:
     prefix: str
     module: torch.nn.Module
     calls: int = 0
+    leaving: Any = None  # handle of the hook that is to be the last one
     states: dict[str, TensorState] = field(default_factory=dict)
 
     def layer(self, tensor_name: str) -> str:
         return self.prefix + layer_name(tensor_name)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Called:
+    """Denoiser calls in which a layer's module was called."""
+
+    calls: int = 0
+    last: int = 0
+
+    def add(self, call: int) -> None:
+        self.calls += self.last != call
+        self.last = call
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +73,7 @@ class _Tally:
     name: str
     denoiser: _Denoiser
     weight: torch.Tensor | None
+    parameters: dict[int, torch.Tensor] = field(default_factory=dict)  # that are unknown, by their memory
     quantized: int = 0
     not_quantized: int = 0
     quantized_in: int = 0  # number of the denoiser call that counted last
@@ -109,6 +123,7 @@ class ExecutionRecorder(TorchFunctionMode):
         self._unknown: dict[object, _Tally] = {}
         self._running: list[_Denoiser] = []
         self._layers: list[str] = []  # of the modules with a quantized weight whose forward runs
+        self._called: dict[str, _Called] = {}
         self._hooks: list[Any] = []
         self._rules = product_rules()
         self._execution: Execution | None = None
@@ -132,7 +147,7 @@ class ExecutionRecorder(TorchFunctionMode):
 
     def stop(self) -> None:
         """Stop watching; idempotent."""
-        for hook in self._hooks:
+        for hook in (*self._hooks, *(denoiser.leaving for denoiser in self._denoisers)):
             hook.remove()
         self._hooks.clear()
 
@@ -159,9 +174,9 @@ class ExecutionRecorder(TorchFunctionMode):
         self._by_address.pop(0, None)  # tensors without memory share nothing
 
     def _watch(self, denoiser: _Denoiser) -> None:
-        enter, leave = functools.partial(self._enter, denoiser), functools.partial(self._leave, denoiser)
+        enter = functools.partial(self._enter, denoiser)
         self._hooks.append(denoiser.module.register_forward_pre_hook(enter, prepend=True))
-        self._hooks.append(denoiser.module.register_forward_hook(leave, always_call=True))
+        denoiser.leaving = denoiser.module.register_forward_hook(self._leave, always_call=True)
         for path, module in denoiser.module.named_modules():
             own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
             held = next((name for name, tensor in own if is_quantized(tensor)), None)
@@ -172,17 +187,21 @@ class ExecutionRecorder(TorchFunctionMode):
 
     def _enter(self, denoiser: _Denoiser, _module: torch.nn.Module, _args: tuple[Any, ...]) -> None:
         denoiser.calls += 1
+        denoiser.leaving.remove()  # behind hooks that were put on since: what they multiply is the denoiser's
+        denoiser.leaving = denoiser.module.register_forward_hook(self._leave, always_call=True)
         if not self._running:
             self.__enter__()  # type: ignore[no-untyped-call]
         self._running.append(denoiser)
 
-    def _leave(self, _denoiser: _Denoiser, _module: torch.nn.Module, _args: tuple[Any, ...], _result: Any) -> None:
+    def _leave(self, _module: torch.nn.Module, _args: tuple[Any, ...], _result: Any) -> None:
         self._running.pop()
         if not self._running:
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def _enter_layer(self, layer: str, _module: torch.nn.Module, _args: tuple[Any, ...]) -> None:
         self._layers.append(layer)
+        if self._running:
+            self._called.setdefault(layer, _Called()).add(self._running[-1].calls)
 
     def _leave_layer(self, _module: torch.nn.Module, _args: tuple[Any, ...], _result: Any) -> None:
         self._layers.pop()
@@ -277,6 +296,8 @@ class ExecutionRecorder(TorchFunctionMode):
         key = (name, multiplied)
         if key not in self._unknown:
             self._unknown[key] = _Tally(name=name, denoiser=self._running[-1], weight=None, multiplied=multiplied)
+        if _is_parameter(weight):
+            self._unknown[key].parameters.setdefault(storage_address(weight), weight)
         return self._unknown[key]
 
     def _layer_calls(self) -> Iterator[LayerCalls]:
@@ -288,20 +309,22 @@ class ExecutionRecorder(TorchFunctionMode):
         for name, tallies in by_name.items():
             weight = held.get(name)
             if any(tally.arithmetic for tally in tallies) or (weight is not None and is_quantized(weight)):
-                yield _joined(name, tallies, weight)
+                yield _joined(name, tallies, weight, self._called.get(name, _Called()).calls)
 
 
-def _joined(name: str, tallies: list[_Tally], weight: torch.Tensor | None) -> LayerCalls:
+def _joined(name: str, tallies: list[_Tally], weight: torch.Tensor | None, called: int) -> LayerCalls:
+    unknown = sum(parameter.numel() for tally in tallies for parameter in tally.parameters.values())
     quantized = weight is not None and is_quantized(weight)
     return LayerCalls(
         name=name,
         quantized=max(tally.quantized for tally in tallies),
         not_quantized=max(tally.not_quantized for tally in tallies),
+        called=called,
         denoiser_calls=tallies[0].denoiser.calls,
         quantized_arithmetic=sum(tally.quantized_arithmetic for tally in tallies),
         arithmetic=sum(tally.arithmetic for tally in tallies),
         multiplied=worst(tally.multiplied for tally in tallies),
-        elements=0 if weight is None else weight.numel(),
+        elements=unknown if weight is None else weight.numel(),
         held_bytes=held_bytes(weight) if weight is not None and quantized else 0,
         is_held_quantized=quantized,
     )

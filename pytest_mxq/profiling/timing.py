@@ -255,15 +255,20 @@ class _Guard:
 
 @contextmanager
 def _collector_off() -> Iterator[None]:
-    """Freeze everything that exists, so that the collections between the calls look at what the calls left."""
-    was_enabled = gc.isenabled()
+    """Freeze everything that exists, so that the collections between the calls look at what the calls left.
+
+    Where the process has frozen something itself, that is left as it is: nothing can be unfrozen alone.
+    """
+    was_enabled, was_frozen = gc.isenabled(), gc.get_freeze_count() > 0
     gc.collect()
     gc.disable()
-    gc.freeze()
+    if not was_frozen:
+        gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not was_frozen:
+            gc.unfreeze()
         if was_enabled:
             gc.enable()
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from pytest_mxq.baselines.manifest import Identity, Selection
+from pytest_mxq.baselines.work import ObservedRun, WorkRecord, work_changes
 from pytest_mxq.environment.device import Device
-from pytest_mxq.errors import CaseFaultError, MxqError, WeightsUnavailableError
+from pytest_mxq.errors import CaseFaultError, WeightsUnavailableError
 from pytest_mxq.evaluation.protocols import Machine
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.base import AccuracyGate
@@ -28,67 +27,10 @@ if TYPE_CHECKING:
     from pytest_mxq.gates.sampling import Sampling
     from pytest_mxq.planning.arms import ArmSpec
     from pytest_mxq.planning.case import Case
+from pytest_mxq.testing.behaviour import Behaviour
 from pytest_mxq.testing.devices import CPU
 
-BEHAVIOUR, LOG = Path("behaviour.json"), Path("backend.log")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Behaviour:
-    """How the fake backend and benchmark behave; every field has a default.
-
-    Attributes:
-        shift: by format, by how much each image's red differs from BF16's: LPIPS is a thousandth of it. A list is
-            taken prompt by prompt.
-        faults: by label of what is generated, sentences of degenerate outputs.
-        quantized: how many of five layers are quantized.
-        ran: how many of them ran quantized; None: all.
-        multiplied: what multiplied them: "native", "emulated", "dequantized".
-        work: by format and "bf16", how often the denoiser ran.
-        nan: whether every score is NaN.
-        weights: name of the weights.
-        unavailable: why the model's weights cannot be loaded, or None.
-        free: GiB that are free on the device, or None.
-        seconds: by format and "bf16", seconds a call.
-        scatter: relative scatter of these.
-        peak: by format and "bf16", peak memory, GiB.
-        environment: why the machine is not fit to be timed on, or None.
-        execution: how the timed arms run.
-        inductor: name of Inductor's configuration.
-        others: processes that the driver lists beside this one.
-    """
-
-    shift: dict[str, int | list[int]] = field(default_factory=dict)
-    faults: dict[str, list[str]] = field(default_factory=dict)
-    quantized: int = 4
-    ran: int | None = None
-    multiplied: str = "emulated"
-    work: dict[str, str] = field(default_factory=dict)
-    nan: bool = False
-    weights: str = "folder:0"
-    unavailable: str | None = None
-    free: float | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    scatter: float = 0.001
-    peak: dict[str, float] = field(default_factory=dict)
-    environment: str | None = None
-    execution: str = "compiled blocks, default"
-    inductor: str = "0123"
-    others: tuple[str, ...] = ()
-
-    @classmethod
-    def read(cls) -> Behaviour:
-        """Return what ``behaviour.json`` in the working directory says, the default without one.
-
-        Raises:
-            MxqError: it says something else.
-        """
-        if not BEHAVIOUR.exists():
-            return cls()
-        try:
-            return msgspec.json.decode(BEHAVIOUR.read_bytes(), type=cls)
-        except msgspec.MsgspecError as error:
-            raise MxqError(f"{BEHAVIOUR}: {error}; fields: {', '.join(cls.__dataclass_fields__)}") from None
+LOG = Path("backend.log")
 
 
 def fake_machine(device: Device = CPU) -> Machine:
@@ -109,7 +51,7 @@ class FakeOutputs:
     faults: tuple[OutputFault, ...]
     identity: Identity
     evidence: Evidence | None = None
-    work: str = ""
+    works: dict[int, WorkRecord] = field(default_factory=dict)
     changes: tuple[str, ...] = ()
     noun: str = "image"
 
@@ -128,8 +70,15 @@ class FakeOutputs:
         return tuple(position for position, one, another in rows if one.tobytes() == another.tobytes())
 
     def work_differences(self, other: FakeOutputs) -> tuple[str, ...]:
-        """Return that the work that the behaviour states is another."""
-        return () if self.work == other.work else (f"denoiser calls: transformer {self.work} -> {other.work}",)
+        """Return in what the work of chunks that both ran differs, as the behaviour states it."""
+        shared = self.works.keys() & other.works.keys()
+        found = [text for start in shared for text in work_changes(self.works[start], other.works[start])]
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def work_records(self) -> dict[int, WorkRecord]:
+        """Return the work of each chunk."""
+        return self.works
 
     def differences(self, _other: FakeOutputs) -> tuple[str, ...]:
         """Return nothing: images have no length."""
@@ -188,7 +137,7 @@ class FakeBackend:
             faults=faults,
             identity=identity,
             evidence=None if arm.number_format is None else self._run_evidence(),
-            work=self.behaviour.work.get(arm.name, "8"),
+            works=dict.fromkeys(positions[::size], self.behaviour.work_of(arm.name)),
         )
 
     def evidence(self, case: Case, arm: ArmSpec) -> Evidence:
@@ -200,7 +149,13 @@ class FakeBackend:
     def _run_evidence(self) -> Evidence:
         behaviour, built = self.behaviour, self._evidence()
         ran = built.quantized if behaviour.ran is None else behaviour.ran
-        run = RunEvidence(ran=ran, denoiser_calls=8, arithmetic_share=0.9, multiplied=behaviour.multiplied)
+        run = RunEvidence(
+            ran=ran,
+            denoiser_calls=8,
+            arithmetic_share=0.9,
+            multiplied=behaviour.multiplied,
+            skipped=behaviour.skipped,
+        )
         return replace(built, run=run)
 
     def _evidence(self) -> Evidence:
@@ -270,7 +225,7 @@ class FakeTimedBf16:
     seconds: tuple[float, ...]
     peak_gib: float | None
     execution: str
-    identity: Identity
+    observed: ObservedRun
 
 
 class FakeBenchmark:
@@ -293,7 +248,7 @@ class FakeBenchmark:
 
     def time_live(
         self, case: Case, workload: Workload, number_format: Format, *, sampling: Sampling, seed: int
-    ) -> tuple[SpeedSamples, Identity]:
+    ) -> tuple[SpeedSamples, ObservedRun]:
         """Return eight rounds of both arms."""
         self.backend.log(f"live {number_format.name}")
         self.backend.log(f"limits {sampling.max_rounds} {sampling.max_seconds}")
@@ -308,16 +263,16 @@ class FakeBenchmark:
             throttle_share=0.0,
             power_cap_share=0.5,
         )
-        return samples, self._observed(case, workload)
+        return samples, self._observed(case, workload, number_format.name)
 
     def time_quantized(
         self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]
-    ) -> tuple[SpeedSamples, Identity]:
+    ) -> tuple[SpeedSamples, ObservedRun]:
         """Return eight rounds of the quantized arm."""
         self.backend.log(f"stored {number_format.name}")
         quantized = self._times(number_format.name)
         samples = SpeedSamples(mode=SpeedMode.STORED, bf16=(), quantized=quantized, sessions=sessions)
-        return samples, self._observed(case, workload)
+        return samples, self._observed(case, workload, number_format.name)
 
     def time_bf16(self, case: Case, workload: Workload) -> FakeTimedBf16:
         """Return a session of BF16.
@@ -332,17 +287,17 @@ class FakeBenchmark:
             seconds=self._times("bf16"),
             peak_gib=20.0,
             execution=self.behaviour.execution,
-            identity=self._observed(case, workload),
+            observed=self._observed(case, workload, "bf16"),
         )
 
     def measure_memory(
         self, case: Case, workload: Workload, number_format: Format | None
-    ) -> tuple[PeakMemory, Identity]:
+    ) -> tuple[PeakMemory, ObservedRun]:
         """Return the peak that the behaviour states."""
         name, usual = ("bf16", 20.0) if number_format is None else (number_format.name, 12.0)
         self.backend.log(f"memory {name}")
         peak = self.behaviour.peak.get(name, usual)
-        return PeakMemory(allocated_gib=peak, reserved_gib=peak + 1), self._observed(case, workload)
+        return PeakMemory(allocated_gib=peak, reserved_gib=peak + 1), self._observed(case, workload, name)
 
     def execution(self, _case: Case) -> str:
         """Return how the timed arms run."""
@@ -365,10 +320,11 @@ class FakeBenchmark:
         wave = (0.0, 1.0, -1.0, 0.5, -0.5, 0.8, -0.3, 0.2)
         return tuple(base * (1 + scatter * wave[(i + len(name)) % len(wave)]) for i in range(count))
 
-    def _observed(self, case: Case, workload: Workload) -> Identity:
+    def _observed(self, case: Case, workload: Workload, name: str) -> ObservedRun:
         pipeline = _FakePipeline(case)
         workload(pipeline, case.prompts[0])
-        return _identity(case, pipeline.calls, self.behaviour.weights)
+        identity = _identity(case, pipeline.calls, self.behaviour.weights)
+        return ObservedRun(identity=identity, work=self.behaviour.work_of(name))
 
 
 def fake_image(text: str, shift: int) -> Any:

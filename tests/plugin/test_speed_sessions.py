@@ -208,6 +208,42 @@ def test_half_the_calls_never_look_like_a_speedup(b200: GateDirectory, before: s
     assert all(f"another case: calls: {said};" in verdict["sentence"] for verdict in b200.report()["verdicts"])
 
 
+def test_fewer_calls_of_the_denoiser_than_stored_are_an_error(b200: GateDirectory) -> None:
+    refresh(b200, 5)
+    assert manifest(b200)["sessions"][0]["work"]["denoiser_calls"] == {"transformer": 8}
+    b200.behave(seconds=FAST, work={"mxfp8": 4})
+    run(b200, "--mxq-reference=stored").assert_outcomes(failed=2, passed=2)
+    assert b200.outcomes() == {
+        "mxfp8-memory": "error",
+        "mxfp8-speedup": "error",
+        "nvfp4-memory": "pass",
+        "nvfp4-speedup": "pass",
+    }
+    assert "transformer 8 -> 4" in b200.report()["verdicts"][0]["sentence"]
+
+
+def test_fewer_calls_of_the_denoiser_than_bf16_of_this_run_save_no_memory(b200: GateDirectory) -> None:
+    b200.behave(seconds=FAST, work={"mxfp8": 4})
+    run(b200, "--mxq-gates=memory", "--mxq-reference=live").assert_outcomes(failed=1, passed=1)
+    assert b200.outcomes()["mxfp8-memory"] == "error"
+
+
+def test_a_refresh_drops_the_sessions_of_other_work(b200: GateDirectory) -> None:
+    refresh(b200, 2)
+    b200.behave(seconds=FAST, work={"bf16": 4})
+    refresh(b200, 1)
+    assert [session["work"]["denoiser_calls"] for session in manifest(b200)["sessions"]] == [{"transformer": 4}]
+
+
+def test_sessions_that_do_not_say_what_work_they_did_count(b200: GateDirectory) -> None:
+    refresh(b200, 5)
+    document = manifest(b200)
+    for session in document["sessions"]:
+        del session["work"]
+    (b200.path / MANIFEST).write_text(json.dumps(resealed(document)))
+    run(b200, "--mxq-reference=stored").assert_outcomes(passed=4)
+
+
 def test_a_refresh_drops_the_sessions_of_other_calls(b200: GateDirectory) -> None:
     b200.write(TWO_CALLS)
     refresh(b200, 2)

@@ -1,5 +1,6 @@
 """All rows of the table of injected faults, in the order in which docs/trust.md lists them."""
 
+import trust_caches
 import trust_layers
 import trust_outputs
 import trust_stored
@@ -10,6 +11,7 @@ from trust_bench import Fault
 FAULTS: list[Fault] = [
     *trust_work.UNHARMED,
     *trust_layers.FAULTS,
+    *trust_caches.FAULTS,
     *trust_work.FAULTS,
     *trust_weights.FAULTS,
     *trust_outputs.FAULTS,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Pixels = Callable[[Any], Any]
 
 
-def _edited(change: Callable[[dict[str, Any]], None], *, sealed: bool = False) -> Callable[[Bench], None]:
+def edited(change: Callable[[dict[str, Any]], object], *, sealed: bool = False) -> Callable[[Bench], None]:
     """Return what edits the manifest; with the digest of its content written again where it is sealed."""
 
     def edit(bench: Bench) -> None:
@@ -164,37 +164,37 @@ FAULTS = [
     ),
     _altered(
         injected="the noise floor edited by hand",
-        stored=_edited(_setting("noise_floor", "repeat", value=0.01)),
+        stored=edited(_setting("noise_floor", "repeat", value=0.01)),
         said="altered",
         why="a digest covers every section of the manifest",
     ),
     _altered(
         injected="the format's selection removed by hand",
-        stored=_edited(_without_selection),
+        stored=edited(_without_selection),
         said="altered",
         why="a digest covers every section of the manifest",
     ),
     _altered(
         injected="a newer schema version",
-        stored=_edited(_setting("schema_version", value=3)),
+        stored=edited(_setting("schema_version", value=3)),
         said="upgrade pytest-mxq",
         why="what is not known is not guessed",
     ),
     _altered(
         injected="a field that the schema does not know",
-        stored=_edited(_setting("bound", value=0.5), sealed=True),
+        stored=edited(_setting("bound", value=0.5), sealed=True),
         said="bound",
         why="unknown fields are refused",
     ),
     _stale(
         injected="another selection stored for the format",
-        stored=_edited(_other_selection, sealed=True),
+        stored=edited(_other_selection, sealed=True),
         said="layers",
         why="as many layers, but others",
     ),
     _stale(
         injected="a baseline of other weights",
-        stored=_edited(_weights_of_another_model, sealed=True),
+        stored=edited(_weights_of_another_model, sealed=True),
         said="weights",
         why="the digest of the weights is part of the case's identity",
     ),
@@ -265,13 +265,13 @@ FAULTS = [
     ),
     _fallback(
         injected="a baseline of schema version 1",
-        stored=_edited(_version_1),
+        stored=edited(_version_1),
         said="schema version 1",
         why="older baselines serve; a caution says that no digest covers them",
     ),
     _fallback(
         injected="the format's selection removed, and the manifest's digest written again",
-        stored=_edited(_without_selection, sealed=True),
+        stored=edited(_without_selection, sealed=True),
         why="the digest finds accidents, not intent; a format without a stored selection is judged by the "
         "rule and min_share alone",
     ),
@@ -297,7 +297,7 @@ FAULTS = [
     ),
     _environment(
         injected="other LPIPS weights than the baseline's (--mxq-reference=stored)",
-        stored=_edited(_setting("lpips", "weights_sha256", value="0" * 64), sealed=True),
+        stored=edited(_setting("lpips", "weights_sha256", value="0" * 64), sealed=True),
         reference=Reference.STORED,
         said="LPIPS",
         why="the stored noise floor was measured with another metric",

@@ -2,7 +2,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from pytest_mxq.gates.evidence import Evidence, judge_evidence
+from pytest_mxq.gates.evidence import Evidence, RunEvidence, judge_evidence, judge_run
 from pytest_mxq.gates.outcome import Outcome
 
 GOOD = Evidence(
@@ -55,3 +55,13 @@ def test_other_layers_than_the_baseline_recorded(stored: int, outcome: Outcome) 
 
 def test_unfit_layers_are_listed_not_dropped_in_silence() -> None:
     assert "2 that do not fit stay in BF16" in replace(GOOD, unfit=("a", "b")).sentence
+
+
+def test_layers_that_calls_left_out_need_bf16s_layer_calls_to_compare_with() -> None:
+    run = RunEvidence(ran=30, denoiser_calls=8, arithmetic_share=0.9, multiplied="emulated", skipped=("blocks.1",))
+    evidence = replace(GOOD, run=run)
+    assert judge_run(evidence, native=False, layers_compared=True) is None
+    wrong = judge_run(evidence, native=False)
+    assert wrong is not None
+    assert wrong[0] is Outcome.NOT_QUANTIZED
+    assert "blocks.1" in wrong[1]

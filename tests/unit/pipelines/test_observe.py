@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from demo_arms import call_demo, demo_arm
+from small_denoiser import LAYERS, ONE, WIDTH, Denoiser, observed, quantized, sample
 from torch import nn
 from torch.nn import functional
 from torchao.prototype.mx_formats import MXDynamicActivationMXWeightConfig, NVFP4WeightOnlyConfig
@@ -17,73 +17,12 @@ from torchao.quantization import (
     Float8WeightOnlyConfig,
     Int8DynamicActivationInt8WeightConfig,
     Int8WeightOnlyConfig,
-    quantize_,
 )
 from torchao.quantization.quantize_.common import KernelPreference
 
 from pytest_mxq.errors import MxqError
-from pytest_mxq.formats.emulation.numerics import NumberFormat
-from pytest_mxq.formats.emulation.tensor import EmulationConfig
-from pytest_mxq.pipelines.execution import Execution
 from pytest_mxq.pipelines.observe import observe_execution, observe_one_call, record_first_call
 from pytest_mxq.pipelines.products import Multiplication
-from pytest_mxq.pipelines.quantize import share_copy
-
-MXFP8 = EmulationConfig(number_format=NumberFormat.MXFP8)
-ROWS, WIDTH = 6, 128
-ONE = ROWS * WIDTH * WIDTH  # multiplications of one Linear
-
-
-class Block(nn.Module):
-    """Two Linears with attention scores between them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up = nn.Linear(WIDTH, WIDTH)
-        self.down = nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = self.up(x)
-        scores = torch.softmax(hidden @ hidden.transpose(-1, -2), -1)
-        down: torch.Tensor = self.down(scores @ hidden)
-        return down
-
-
-class Denoiser(nn.Module):
-    """Two blocks; nothing but their four Linears has weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList([Block(), Block()])
-        self.to(torch.bfloat16).requires_grad_(requires_grad=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
-LAYERS = ("blocks.0.down", "blocks.0.up", "blocks.1.down", "blocks.1.up")
-
-
-def sample() -> torch.Tensor:
-    return torch.randn(2, ROWS // 2, WIDTH, generator=torch.Generator().manual_seed(0)).bfloat16()
-
-
-def quantized(original: nn.Module | None = None, config: Any = MXFP8, only: str = "") -> Any:
-    copied = share_copy(original or Denoiser())
-    quantize_(copied, config, filter_fn=lambda module, name: isinstance(module, nn.Linear) and only in name)
-    return copied
-
-
-def observed(denoiser: nn.Module, run: Callable[[Any], None] | None = None, calls: int = 1) -> Execution:
-    """What a denoiser ran; ``run`` is called between its calls."""
-    with torch.no_grad(), observe_execution(SimpleNamespace(transformer=denoiser), ["transformer"]) as recorder:
-        for call in range(calls):
-            if call and run is not None:
-                run(denoiser)
-            denoiser(sample())
-    return recorder.execution
 
 
 def test_every_layer_that_multiplies_quantized_is_named_with_its_arithmetic_and_bytes() -> None:
@@ -144,16 +83,6 @@ def test_weights_put_back_between_two_calls_are_seen_as_changed_and_partly_quant
 def test_a_weight_changed_in_place_is_seen_below_its_wrapper() -> None:
     execution = observed(quantized(), lambda it: it.blocks[1].down.weight.values.mul_(2), calls=2)
     assert execution.changed == ("blocks.1.down.weight: changed in place",)
-
-
-def skip_block(denoiser: Any) -> None:
-    denoiser.blocks[0].forward = lambda x: x
-
-
-def test_a_block_that_is_skipped_in_one_call_ran_partly() -> None:
-    execution = observed(quantized(), skip_block, calls=2)
-    assert execution.partly == LAYERS[:2]
-    assert execution.arithmetic_share == 1.0  # of what was multiplied: the layers tell, not the share
 
 
 def test_a_second_denoiser_that_is_not_quantized_halves_the_share() -> None:

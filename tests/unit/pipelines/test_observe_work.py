@@ -11,23 +11,24 @@ import pytest
 import torch
 from demo_arms import call_demo, demo_arm
 
-from pytest_mxq.pipelines.work import Timesteps, Work, WorkCounter, work_differences
+from pytest_mxq.pipelines.work import Work, work_differences
+from pytest_mxq.pipelines.work_counter import WorkCounter
 
 
 def pipeline() -> Any:
     return demo_arm("mxfp8").pipe
 
 
-def count(body: Callable[[Any], Any], timesteps: Timesteps = Timesteps.SHAPES) -> tuple[Work, bool]:
+def count(body: Callable[[Any], Any]) -> tuple[Work, bool]:
     """The work of a body, and whether its result came from the pipeline."""
-    with WorkCounter(pipeline(), ("transformer",), timesteps) as counter:
+    with WorkCounter(pipeline(), ("transformer",)) as counter:
         result = body(pipeline())
     return counter.work, counter.came_from(result)
 
 
 @pytest.fixture(scope="module")
 def plain() -> Work:
-    return count(call_demo, Timesteps.VALUES)[0]
+    return count(call_demo)[0]
 
 
 def test_a_plain_call_is_counted_whole(plain: Work) -> None:
@@ -35,25 +36,18 @@ def test_a_plain_call_is_counted_whole(plain: Work) -> None:
     assert plain.denoiser_calls == (("transformer", 2),)
     assert plain.hidden_shapes == (("transformer", ((1, 16, 64), (1, 16, 64))),)
     assert plain.timestep_shapes == (("transformer", ((1,), (1,))),)
-    assert plain.timesteps is not None
     assert [len(values) for values in plain.timesteps[0][1]] == [1, 1]
     assert (plain.scheduler, plain.scheduler_steps) == ("FlowMatchEulerDiscreteScheduler", 2)
     assert len(plain.scheduler_timesteps) == 2
-    assert (plain.vae_encodes, len(plain.vae_decodes)) == ((), 1)
+    assert (plain.encodes, plain.decodes) == ((), (("vae", ((1, 16, 8, 8),)),))
     assert plain.prompt_encodings == 1
     assert dict(plain.text_encoder_calls) == {"text_encoder": 1, "text_encoder_2": 1}
 
 
 def test_the_same_work_twice_has_no_differences(plain: Work) -> None:
-    again, came = count(call_demo, Timesteps.VALUES)
+    again, came = count(call_demo)
     assert work_differences(plain, again) == ()
     assert came
-
-
-def test_values_of_timesteps_are_compared_only_where_both_recorded_them(plain: Work) -> None:
-    timed, _ = count(call_demo)
-    assert timed.timesteps is None
-    assert work_differences(plain, timed) == ()
 
 
 def half_of_the_steps(pipe: Any) -> Any:
@@ -91,7 +85,7 @@ def exchanged_scheduler(pipe: Any) -> Any:
             {"hidden shapes: transformer first differs at step 0, (1, 16, 64) -> (1, 4, 64)"},
             id="smaller",
         ),
-        pytest.param(lambda _pipe: torch.zeros(1), {"pipeline calls: 1 -> 0", "vae decodes: 1 -> 0"}, id="nothing"),
+        pytest.param(lambda _pipe: torch.zeros(1), {"pipeline calls: 1 -> 0", "decodes: vae 1 -> 0"}, id="nothing"),
         pytest.param(lambda pipe: (call_demo(pipe), call_demo(pipe))[0], {"pipeline calls: 1 -> 2"}, id="twice"),
     ],
 )
@@ -110,7 +104,7 @@ def test_timesteps_that_differ_are_named_at_their_first_step(plain: Work) -> Non
 
 
 def test_steps_of_an_exchanged_scheduler_count_and_its_timesteps_differ(plain: Work) -> None:
-    work, _ = count(exchanged_scheduler, Timesteps.VALUES)
+    work, _ = count(exchanged_scheduler)
     assert work.scheduler_steps == 2
     assert {phrase.split(":")[0] for phrase in work_differences(plain, work)} == {
         "timesteps",

@@ -1,0 +1,84 @@
+"""What a test may state of the fake backend and benchmark, in ``behaviour.json``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from pytest_mxq.baselines.work import WorkRecord
+from pytest_mxq.errors import MxqError
+
+BEHAVIOUR = Path("behaviour.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """How the fake backend and benchmark behave; every field has a default.
+
+    Attributes:
+        shift: by format, by how much each image's red differs from BF16's: LPIPS is a thousandth of it. A list is
+            taken prompt by prompt.
+        faults: by label of what is generated, sentences of degenerate outputs.
+        quantized: how many of five layers are quantized.
+        ran: how many of them ran quantized; None: all.
+        multiplied: what multiplied them: "native", "emulated", "dequantized".
+        work: by format and "bf16", how often the denoiser ran, 8 times by default.
+        skipped: layers that some calls of the denoiser left out.
+        nan: whether every score is NaN.
+        weights: name of the weights.
+        unavailable: why the model's weights cannot be loaded, or None.
+        free: GiB that are free on the device, or None.
+        seconds: by format and "bf16", seconds a call.
+        scatter: relative scatter of these.
+        peak: by format and "bf16", peak memory, GiB.
+        environment: why the machine is not fit to be timed on, or None.
+        execution: how the timed arms run.
+        inductor: name of Inductor's configuration.
+        others: processes that the driver lists beside this one.
+    """
+
+    shift: dict[str, int | list[int]] = field(default_factory=dict)
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    quantized: int = 4
+    ran: int | None = None
+    multiplied: str = "emulated"
+    work: dict[str, int] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+    nan: bool = False
+    weights: str = "folder:0"
+    unavailable: str | None = None
+    free: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    scatter: float = 0.001
+    peak: dict[str, float] = field(default_factory=dict)
+    environment: str | None = None
+    execution: str = "compiled blocks, default"
+    inductor: str = "0123"
+    others: tuple[str, ...] = ()
+
+    def work_of(self, name: str) -> WorkRecord:
+        """Return the work of a format or "bf16": five layers in each call of the denoiser, but for what is skipped."""
+        calls = self.work.get(name, 8)
+        return WorkRecord(
+            denoiser_calls={"transformer": calls},
+            layer_calls=5 * calls - len(self.skipped),
+            layers_sha256="0" * 64,
+            other_module_calls=0,
+            rest_sha256="0" * 64,
+        )
+
+    @classmethod
+    def read(cls) -> Behaviour:
+        """Return what ``behaviour.json`` in the working directory says, the default without one.
+
+        Raises:
+            MxqError: it says something else.
+        """
+        if not BEHAVIOUR.exists():
+            return cls()
+        try:
+            return msgspec.json.decode(BEHAVIOUR.read_bytes(), type=cls)
+        except msgspec.MsgspecError as error:
+            raise MxqError(f"{BEHAVIOUR}: {error}; fields: {', '.join(cls.__dataclass_fields__)}") from None

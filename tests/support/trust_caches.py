@@ -1,0 +1,211 @@
+"""Caches that leave layers out, and BF16 modules that belong to no component: what each arm called, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig, PyramidAttentionBroadcastConfig, TaylorSeerCacheConfig
+from gate_bench import Bench, without_compiler
+from trust_bench import RECIPE, Fault, Layer, Scene
+from trust_stored import edited
+
+from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.models import Recipe
+from pytest_mxq.pipelines.quantize import share_copy
+from pytest_mxq.planning.settings import Reference
+
+
+def _broadcast(pipe: Any, skip_range: int) -> Any:
+    """Keep attention for so many steps; 1: the hooks are there and never skip."""
+    return PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=skip_range,
+        spatial_attention_timestep_skip_range=(0, 1000),
+        current_timestep_callback=lambda: pipe.current_timestep,
+    )
+
+
+def _every_block_but_the_first(_pipe: Any) -> Any:
+    return FirstBlockCacheConfig(threshold=1e9)
+
+
+def _predicted(_pipe: Any) -> Any:
+    return TaylorSeerCacheConfig(cache_interval=5, disable_cache_before_step=1)
+
+
+def _cached(config: Any) -> Recipe:
+    return replace(RECIPE, prepare=lambda pipe: pipe.transformer.enable_cache(config(pipe)))
+
+
+def _broadcasting() -> Recipe:
+    return _cached(partial(_broadcast, skip_range=2))
+
+
+def _refreshed(bench: Bench, recipe: Recipe) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        without_compiler(patch)
+        bench.refresh(bench.case(recipe, prompts=2))
+
+
+def _refreshed_by_an_older_version(bench: Bench) -> None:
+    _refreshed(bench, _broadcasting())
+    edited(lambda document: document.pop("works"), sealed=True)(bench)
+
+
+def _caching(scene: Scene) -> object:
+    if not scene.pipe.transformer.is_cache_enabled:
+        scene.pipe.transformer.enable_cache(_broadcast(scene.pipe, 2))
+    return scene.call()
+
+
+def _skipping_in_the_second_step(scene: Scene) -> object:
+    """Keep what a layer that is not quantized (the modulation of a block) made in the first step."""
+    norm = scene.pipe.transformer.single_transformer_blocks[1].norm
+    forward = norm.forward
+    made: list[Any] = []
+
+    def keeping(*args: Any, **kwargs: Any) -> Any:
+        if not made:
+            made.append(forward(*args, **kwargs))
+        return made[0]
+
+    norm.forward = keeping
+    return scene.call()
+
+
+def _mixed_into_a_block(scene: Scene) -> object:
+    """Mix what BF16's last block makes into the quantized one's, inside the denoiser."""
+    bf16 = scene.memory["transformer"].single_transformer_blocks[-1]
+
+    def mix(_module: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> Any:
+        return tuple(torch.lerp(*pair, 0.5) for pair in zip(result, bf16(*args, **kwargs), strict=True))
+
+    scene.pipe.transformer.single_transformer_blocks[-1].register_forward_hook(mix, with_kwargs=True)
+    return scene.call()
+
+
+def _mixed_between_steps(scene: Scene) -> object:
+    """Mix BF16's denoiser in where a step ends, outside of the quantized one's forward."""
+    given: list[Any] = []
+
+    def keep(_module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        given.append((args, kwargs))
+
+    def callback(_pipe: Any, _step: int, _timestep: Any, held: dict[str, Any]) -> dict[str, Any]:
+        if not scene.is_quantized:
+            return {}
+        args, kwargs = given[-1]
+        return {"latents": held["latents"] + 0.01 * scene.memory["transformer"](*args, **kwargs)[0]}
+
+    scene.pipe.transformer.register_forward_pre_hook(keep, with_kwargs=True)
+    return scene.call(callback_on_step_end=callback)
+
+
+def _mixed_on_both_arms() -> Recipe:
+    """The mean of each arm's denoiser and a BF16 one that is no component."""
+    kept: dict[str, Any] = {}
+
+    def prepare(pipe: Any) -> None:
+        bf16 = kept.setdefault("bf16", share_copy(pipe.transformer))
+
+        def mean(_module: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> Any:
+            return ((result[0] + bf16(*args, **kwargs)[0]) / 2,)
+
+        pipe.transformer.register_forward_hook(mean, with_kwargs=True)
+
+    return replace(RECIPE, prepare=prepare)
+
+
+_unharmed = partial(Fault, layer=Layer.NOTHING, expected=Outcome.PASS)
+_body = partial(Fault, layer=Layer.BODY, expected=Outcome.ERROR)
+
+FAULTS = [
+    _unharmed(
+        injected="hooks of a cache (pyramid attention broadcast) in the recipe's prepare, on both arms",
+        recipe=lambda: _cached(partial(_broadcast, skip_range=1)),
+        layers=52,
+        why="no fault: the cache hooks each arm's own denoiser, and all 52 layers run quantized",
+    ),
+    _unharmed(
+        injected="attention kept for the second step by pyramid attention broadcast, on both arms",
+        recipe=_broadcasting,
+        stored=lambda bench: _refreshed(bench, _broadcasting()),
+        layers=52,
+        why="no fault: both arms leave out the same layers, as the stored one did, and what runs is quantized",
+    ),
+    _unharmed(
+        injected="the same cache, against BF16 of this run",
+        recipe=_broadcasting,
+        reference=Reference.LIVE,
+        layers=52,
+        why="no fault: the calls of each layer are equal",
+    ),
+    _unharmed(
+        injected="every block but the first kept for the second step (first block cache), on both arms",
+        recipe=lambda: _cached(_every_block_but_the_first),
+        reference=Reference.LIVE,
+        layers=52,
+        why="no fault: the calls of each layer are equal",
+    ),
+    _unharmed(
+        injected="denoiser outputs predicted in the second step (TaylorSeer), on both arms",
+        recipe=lambda: _cached(_predicted),
+        reference=Reference.LIVE,
+        layers=52,
+        why="no fault: the calls of each layer are equal",
+    ),
+    _body(
+        injected="a cache on both arms, and a baseline that was stored without it",
+        expected=Outcome.STALE,
+        recipe=_broadcasting,
+        said="layer calls",
+        why="the baseline holds how often BF16 called its layers",
+    ),
+    _body(
+        injected="a cache on both arms, and a baseline of an older version, without layer calls",
+        expected=Outcome.NOT_QUANTIZED,
+        recipe=_broadcasting,
+        stored=_refreshed_by_an_older_version,
+        said="left out layers",
+        why="without BF16's calls a layer must run in every call of the denoiser",
+    ),
+    _body(
+        injected="a cache (pyramid attention broadcast) on the quantized arm alone",
+        quantized=_caching,
+        said="layer calls: single_transformer_blocks.0.attn.to_k 2 -> 1",
+        why="the calls of each layer are counted on both arms",
+    ),
+    _body(
+        injected="one layer that is not quantized left out of the second step, on the quantized arm",
+        quantized=_skipping_in_the_second_step,
+        reference=Reference.LIVE,
+        said="layer calls: single_transformer_blocks.1.norm.linear 2 -> 1",
+        why="layers that stay in BF16 are counted as well",
+    ),
+    _body(
+        injected="BF16's last block mixed into the quantized one, by a hook inside the denoiser",
+        quantized=_mixed_into_a_block,
+        said="other module calls",
+        why="modules of no component that BF16's arm does not call are other work",
+    ),
+    _body(
+        injected="BF16's denoiser mixed in between the steps (callback_on_step_end)",
+        quantized=_mixed_between_steps,
+        bf16=_mixed_between_steps,
+        reference=Reference.LIVE,
+        said="other module calls",
+        why="the same outside of the denoiser's forward",
+    ),
+    _body(
+        injected="a BF16 denoiser that is no component mixed in by hooks, on both arms",
+        expected=Outcome.NOT_QUANTIZED,
+        recipe=_mixed_on_both_arms,
+        reference=Reference.LIVE,
+        said="are wanted",
+        why="both arms do the same work, of whose weights half are not quantized",
+    ),
+]
