@@ -42,7 +42,7 @@ def write_markdown(folder: Path, report: Report) -> None:
 
 
 def summary_markdown(report: Report) -> str:
-    """Return a report in GitHub's and GitLab's Markdown: one line where all is well, otherwise what is not.
+    """Return a report in GitHub's and GitLab's Markdown: one line where all is well, what is not, what was refreshed.
 
     It has at most 25 rows, and fewer where they would be too long for a comment.
     """
@@ -62,7 +62,11 @@ def _parts(report: Report, rows: int) -> Iterator[str]:
     if rows and (failures or known):
         yield _table([*failures, *known], rows)
     if rows and commands:
-        yield _commands(commands[:rows])
+        yield f"<details><summary>next</summary>\n\n{_verbatim(commands[:rows])}\n</details>"
+    refreshed = [verdict.sentence for verdict in report.verdicts if verdict.outcome is Outcome.REFRESHED]
+    if rows and refreshed:
+        lines = [line for sentence in refreshed[:rows] for line in sentence.splitlines()]
+        yield _verbatim(lines) + _more(len(refreshed) - rows)
 
 
 def escaped(text: str, limit: int = MAX_TEXT) -> str:
@@ -108,9 +112,9 @@ def _row(verdict: Verdict) -> Iterator[str]:
     yield from (cell.gate, verdict.sentence)
 
 
-def _commands(commands: Sequence[str]) -> str:
-    shown = "\n".join(html.escape(_INVISIBLE.sub(" ", command)) for command in commands)
-    return f"<details><summary>next</summary>\n\n<pre>\n{shown}\n</pre>\n</details>"
+def _verbatim(lines: Sequence[str]) -> str:
+    shown = "\n".join(html.escape(_INVISIBLE.sub(" ", line)) for line in lines)
+    return f"<pre>\n{shown}\n</pre>"
 
 
 def _more(count: int) -> str:

@@ -66,6 +66,12 @@ def test_texts_that_are_too_long_for_a_comment_leave_the_headline() -> None:
     assert "3 REGRESSION" in text
 
 
+def test_a_refresh_says_what_changed_old_to_new() -> None:
+    sentence = "demo/test_0: 3 images -> baselines/x.json\nimages: 1 of 3 changed, LPIPS old -> new: mean 0.0100"
+    text = summary_markdown(make_report(make_verdict(Outcome.REFRESHED, sentence=sentence)))
+    assert "images: 1 of 3 changed, LPIPS old -&gt; new: mean 0.0100\n</pre>" in text
+
+
 def test_the_file_is_written_whole(tmp_path: Path) -> None:
     write_markdown(tmp_path, make_report(make_verdict()))
     assert [path.name for path in tmp_path.iterdir()] == ["summary.md"]
