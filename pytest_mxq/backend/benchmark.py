@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_mxq.backend.generation import compile_mode, executed_evidence, observed_identity, observing
+from pytest_mxq.backend.rounds import Inspect, showing_rounds
 from pytest_mxq.baselines.identity import check_same_calls
 from pytest_mxq.baselines.manifest import Identity
 from pytest_mxq.baselines.work import ObservedRun
@@ -21,7 +22,7 @@ from pytest_mxq.gates.evidence import Evidence
 from pytest_mxq.gates.memory import PeakMemory
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.sampling import Sampling
-from pytest_mxq.gates.speed_statistics import SpeedMode
+from pytest_mxq.gates.speed_statistics import MIN_SESSION_ROUNDS, SpeedMode
 from pytest_mxq.gates.speedup import SpeedSamples
 from pytest_mxq.pipelines.cache import Arm, How
 from pytest_mxq.pipelines.compile import compile_cache, compiling_fast, inductor_settings, same_inductor_settings
@@ -154,7 +155,8 @@ class TorchBenchmark:
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.LIVE, bf16=(), quantized=(), environment=environment)
                 return samples, quantized.observed
-            pairs = time_pairs(bf16.run, quantized.run, clock, sampling=sampling, seed=seed, inspect=telemetry.inspect)
+            with self._showing(_label(case, number_format), telemetry, sampling.max_rounds) as inspect:
+                pairs = time_pairs(bf16.run, quantized.run, clock, sampling=sampling, seed=seed, inspect=inspect)
             seen = telemetry.summary()
             bf16.check()
             quantized.check()
@@ -182,7 +184,8 @@ class TorchBenchmark:
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.STORED, bf16=(), quantized=(), environment=environment)
                 return samples, quantized.observed
-            session = time_session(quantized.run, clock, inspect=telemetry.inspect)
+            with self._showing(_label(case, number_format), telemetry, MIN_SESSION_ROUNDS) as inspect:
+                session = time_session(quantized.run, clock, inspect=inspect)
             seen = telemetry.summary()
             quantized.check()
         samples = SpeedSamples(
@@ -207,7 +210,8 @@ class TorchBenchmark:
             environment = telemetry.before_start()
             if environment:
                 raise Stop(Outcome.ENVIRONMENT, f"nothing was stored: {environment}")
-            session = time_session(bf16.run, clock, inspect=telemetry.inspect)
+            with self._showing(_label(case, None), telemetry, MIN_SESSION_ROUNDS) as inspect:
+                session = time_session(bf16.run, clock, inspect=inspect)
             if session.disturbed:
                 raise Stop(
                     Outcome.ENVIRONMENT,
@@ -284,6 +288,7 @@ class TorchBenchmark:
         return How(compiled=compile_mode(case, self._device.kind), for_time=True)
 
     def _arm(self, case: Case, number_format: Format | None) -> Arm:
+        self._backend.announce(case, number_format)
         return self._backend.arms.arm(case.source, number_format, emulated=False, rule=case.rule, how=self._how(case))
 
     def _warm(
@@ -294,6 +299,7 @@ class TorchBenchmark:
         series = Series(
             prompts=case.prompts, batch_size=settings.batch_size, seed=settings.seed, denoisers=arm.denoisers
         )
+        self._backend.progress(f"{_label(case, number_format)}: compiling and warming up", 0, 0)
         before, start = count_compilations(), perf_counter()
         with observing(arm) as observed:
             call = timed_call(workload, arm.pipe, case.recipe.call, series)
@@ -319,6 +325,9 @@ class TorchBenchmark:
         identity = observed_identity(case, arm.weights, call.once, execution=self._how(case).text)
         return WarmArm(call=call, pipe=arm.pipe, first_call=first_call, regions=regions, identity=identity)
 
+    def _showing(self, name: str, telemetry: Telemetry, rounds: int) -> AbstractContextManager[Inspect]:
+        return showing_rounds(self._backend.progress, f"{name}: round", telemetry.inspect, rounds)
+
     @contextmanager
     def _watching(self) -> Iterator[tuple[Clock, Telemetry]]:
         """One Inductor configuration for all that happens inside, the compile cache, and an eye on the GPU."""
@@ -338,6 +347,10 @@ def _cache(directory: Path | None) -> Iterator[None]:
 
 def _name(number_format: Format | None) -> str:
     return "BF16" if number_format is None else number_format.name
+
+
+def _label(case: Case, number_format: Format | None) -> str:
+    return f"{case.recipe.name} {_name(number_format)}"
 
 
 def _check_images(generated: Generated, number_format: Format | None) -> None:

@@ -53,7 +53,8 @@ class TorchBackend:
             )
         self.device = device
         self.arms = ArmStore(device)
-        self._progress = progress
+        self.progress = progress
+        self._announced: object = None  # the quantized arm that is there, or about to be
 
     def check_device(self, device: Device) -> None:
         """Make sure that torch's first GPU is the one that NVML was asked about.
@@ -128,7 +129,18 @@ class TorchBackend:
     def _arm(self, case: Case, arm: ArmSpec) -> Arm:
         compiled = None if arm.execution is Execution.EAGER else compile_mode(case, self.device)
         how = How(compiled=compiled)
+        self.announce(case, arm.number_format)
         return self.arms.arm(case.source, arm.number_format, emulated=arm.emulated, rule=case.rule, how=how)
+
+    def announce(self, case: Case, number_format: Format | None) -> None:
+        """Show that an arm is about to be loaded or quantized, which takes minutes where it is not there yet."""
+        name = case.recipe.name
+        if not self.arms.holds(case.source):
+            self.progress(f"{name}: loading", 0, 0)
+        arm = case.source, number_format
+        if number_format is not None and arm != self._announced:
+            self.progress(f"{name} {number_format.name}: quantizing", 0, 0)
+            self._announced = arm
 
     def _generate(
         self, case: Case, workload: Workload, arm: Arm, label: str, chunks: Sequence[int] | None
@@ -140,6 +152,7 @@ class TorchBackend:
             chunks=None if chunks is None else tuple(chunks),
             denoisers=arm.denoisers,
         )
+        unit = "image" if case.settings.batch_size == 1 and not case.recipe.generates_video else "call"
         # An eager arm needs no Inductor, whose import alone takes a second.
         compiling = nullcontext() if arm.how.compiled is None else compiling_faithfully()
         with (
@@ -153,7 +166,7 @@ class TorchBackend:
                 arm.pipe,
                 case.recipe.call,
                 series,
-                lambda done, total: self._progress(label, done, total),
+                lambda done, total: self.progress(f"{case.recipe.name} {label}: {unit}", done, total),
             )
         outputs = _outputs(case, arm, generated, observed())
         return replace(outputs, changes=tuple(changes), evidence=_with_lost(outputs.evidence, lost))

@@ -78,14 +78,24 @@ def model_folder_name(model: str) -> str:
     return model.replace("/", "--")
 
 
-def output_file_name(order: int, prompt: str, sha256: str, suffix: str = ".png") -> str:
-    """Return the file name of an image or video; unique by content, so that a new one never overwrites an old one.
+def output_file_name(order: int, prompt: str, suffix: str = ".png") -> str:
+    """Return the file name of an image or video, the same at each refresh: a pull request shows old and new.
 
-    >>> output_file_name(0, "A large, striped red circle", "0123456789abcdef")
-    '00-a-large-striped-red-circle-01234567.png'
+    >>> output_file_name(0, "A large, striped red circle")
+    '00-a-large-striped-red-circle.png'
     """
     words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].rstrip("-") or "prompt"
-    return f"{order:02}-{words}-{sha256[:8]}{suffix}"
+    return f"{order:02}-{words}{suffix}"
+
+
+def content_file_name(file: str, sha256: str) -> str:
+    """Return an output's file name with a part of its content's SHA-256: a new one never overwrites an old one.
+
+    >>> content_file_name("00-a-red-circle.png", "0123456789abcdef")
+    '00-a-red-circle-01234567.png'
+    """
+    stem, dot, suffix = file.rpartition(".")
+    return f"{stem}-{sha256[:8]}{dot}{suffix}"
 
 
 def _escape(name: str) -> str:

@@ -17,7 +17,7 @@ from pytest_mxq.baselines.git import restore_command
 from pytest_mxq.baselines.strict_json import invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from io import BufferedReader
 
     from filelock import BaseFileLock
@@ -75,6 +75,18 @@ def write_atomically(path: Path, data: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def rename_files(folder: Path, names: Mapping[str, str]) -> None:
+    """Rename files of a folder (old name -> new name), each in place of a file of the new name.
+
+    Raises:
+        OSError: One could not be renamed.
+    """
+    for old, new in names.items():
+        (folder / old).replace(folder / new)
+    if names:
+        _sync_folder(folder)
 
 
 def remove_temporary_files(folder: Path) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+from msgspec.structs import replace
 
 from pytest_mxq.baselines.git import move_command, restore_command
 from pytest_mxq.baselines.manifest import SCHEMA_VERSION, Draft, Manifest, StoredOutput, decode, encode, sealed
@@ -16,6 +16,7 @@ from pytest_mxq.baselines.paths import (
     case_file_name,
     case_of_file,
     check_case_name,
+    content_file_name,
     model_folder_name,
     output_file_name,
 )
@@ -30,6 +31,7 @@ from pytest_mxq.baselines.storage import (
     read_verified,
     reason_of,
     remove_temporary_files,
+    rename_files,
     write_atomically,
 )
 from pytest_mxq.baselines.strict_json import MAX_MESSAGE, REFRESH, cut, invalid, printable, shown
@@ -50,8 +52,11 @@ __all__ = ["BaselineStore", "check_case_name"]
 class BaselineStore:
     """The baselines of one kind of device.
 
-    A refresh writes images first, under names made of their content, and the manifest last: until then the old
-    manifest finds its old images. Nothing is ever pickled.
+    A refresh writes images under names made of their content, then the manifest, and then gives the images the names
+    that the manifest says: until the second step the old manifest finds its old images, and from then on the new one
+    finds each new image under one of its two names (where the file system has no locks, they keep the first: another
+    refresh may be reading). In a media directory of their own, where other checkouts and older
+    commits find theirs, images keep the names made of their content. Nothing is ever pickled.
 
     Args:
         root: The directory of the manifests.
@@ -107,7 +112,7 @@ class BaselineStore:
             owner = " / ".join(cut(name, 80) for name in belongs)
             raise invalid(str(path), f"belongs to {owner}, not to {self._device} / {model}")
         # A manifest that was moved after its test is that test's: whether the case is the same, its identity says.
-        return manifest if manifest.case == case else msgspec.structs.replace(manifest, case=case)
+        return manifest if manifest.case == case else replace(manifest, case=case)
 
     def move_commands(self, model: str, old: str, new: str) -> str:
         """Return the command that gives a case's baseline to another case, which has none."""
@@ -143,6 +148,8 @@ class BaselineStore:
 
     def _read_bytes(self, manifest: Manifest, image: StoredOutput) -> tuple[Path, bytes]:
         path = _inside(self._media, self.output_folder(manifest.model, manifest.case) / image.file)
+        unnamed = _inside(self._media, path.with_name(self._unnamed(image)))
+        path = unnamed if unnamed.exists() else path
         limit = MAX_IMAGE_BYTES if image.video is None else MAX_VIDEO_BYTES
         try:
             return path, read_verified(path, limit, image.sha256)
@@ -171,7 +178,7 @@ class BaselineStore:
         if draft.device != self._device:
             raise invalid(str(path), f"device is {draft.device!r}, this store holds {self._device!r}")
         folder = _inside(self._media, self.output_folder(draft.model, draft.case))
-        files = _encode_outputs(draft, media)
+        files = _encode_outputs(draft, media, keep_names=self._media == self._root)
         manifest = sealed(_complete(draft, tuple(files)))
         data = encode(manifest)
         try:
@@ -193,10 +200,17 @@ class BaselineStore:
             if is_locked:
                 remove_temporary_files(path.parent)
                 remove_temporary_files(folder)
-            _write_outputs(folder, files)
+            names = {image.file: self._unnamed(image) for image in files}
+            _write_outputs(folder, {names[image.file]: data for image, data in files.items()})
             write_atomically(path, data)
+            if is_locked:
+                rename_files(folder, {unnamed: file for file, unnamed in names.items() if unnamed != file})
             if is_locked and self._media == self._root:
                 _remove_other_outputs(folder, {image.file for image in files})
+
+    def _unnamed(self, image: StoredOutput) -> str:
+        """Return the name under which an image is written before the manifest names it."""
+        return content_file_name(image.file, image.sha256) if self._media == self._root else image.file
 
     def check_writable(self) -> None:
         """Raise before anything is loaded if a refresh will not be able to write.
@@ -246,14 +260,16 @@ def _inside(root: Path, path: Path) -> Path:
     return path
 
 
-def _encode_outputs(draft: Draft, media: Sequence[Image | Video]) -> dict[StoredOutput, bytes]:
+def _encode_outputs(draft: Draft, media: Sequence[Image | Video], *, keep_names: bool) -> dict[StoredOutput, bytes]:
     keys = list(draft.identity.output_keys()) if media else []
     if len(media) != len(keys):
         raise invalid(f"baseline of {draft.case}", f"{len(media)} {_noun(media[0])}s were generated of {len(keys)}")
     files: dict[StoredOutput, bytes] = {}
     for order, (key, generated) in enumerate(zip(keys, media, strict=True)):
         data = _encode_output(generated, where=f"{_noun(generated)} {order} of {draft.case}")
-        files[_image(order, key, generated, data)] = data
+        image = _image(order, key, generated, data)
+        file = image.file if keep_names else content_file_name(image.file, image.sha256)
+        files[replace(image, file=file)] = data
     return files
 
 
@@ -268,7 +284,7 @@ def _encode_output(generated: Image | Video, *, where: str) -> bytes:
 def _image(order: int, key: OutputKey, generated: Image | Video, data: bytes) -> StoredOutput:
     video = generated.facts if isinstance(generated, Video) else None
     digest = hashlib.sha256(data).hexdigest()
-    file = output_file_name(order, key.prompt, digest, suffix=".png" if video is None else ".mkv")
+    file = output_file_name(order, key.prompt, suffix=".png" if video is None else ".mkv")
     width, height = generated.size
     return StoredOutput(**key._asdict(), file=file, sha256=digest, width=width, height=height, video=video)
 
@@ -279,11 +295,11 @@ def _complete(draft: Draft, images: tuple[StoredOutput, ...]) -> Manifest:
     return Manifest(**known, schema_version=SCHEMA_VERSION, identity_sha256=draft.identity.digest, outputs=images)
 
 
-def _write_outputs(folder: Path, files: dict[StoredOutput, bytes]) -> None:
+def _write_outputs(folder: Path, files: dict[str, bytes]) -> None:
     if files:
         make_folder(folder)
-    for image, data in files.items():
-        write_atomically(folder / image.file, data)
+    for name, data in files.items():
+        write_atomically(folder / name, data)
 
 
 def _remove_other_outputs(folder: Path, named: set[str]) -> None:

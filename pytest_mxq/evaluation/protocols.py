@@ -29,7 +29,8 @@ Workload: TypeAlias = Callable[..., object]
 """The body of a test, called with a pipeline and a prompt."""
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Told (label, chunks done, chunks in all) while outputs are generated."""
+"""Told (label, parts done, parts in all) between the parts of long work: chunks of prompts, timed rounds; 0 in all: the
+number is not known (loading, quantizing, compiling)."""
 
 
 class Outputs(Protocol):

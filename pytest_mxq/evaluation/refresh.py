@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import median
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 import msgspec
 
 from pytest_mxq.baselines.manifest import (
+    SCHEMA_VERSION,
     Draft,
     Identity,
     Manifest,
@@ -29,6 +30,7 @@ from pytest_mxq.evaluation.reference import largest_lpips
 from pytest_mxq.evaluation.staleness import lpips_info
 from pytest_mxq.gates.lpips import LPIPS
 from pytest_mxq.gates.outcome import Outcome, Stop
+from pytest_mxq.gates.scores import worst_first
 from pytest_mxq.planning.arms import ArmSpec
 
 if TYPE_CHECKING:
@@ -42,6 +44,13 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+SheetWriter: TypeAlias = "Callable[[Case, Iterable[tuple[int, Any, Any]]], tuple[str, ...]]"
+
+
+def _no_sheets(_case: Case, _pairs: Iterable[tuple[int, Any, Any]]) -> tuple[str, ...]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshStrategy(Generic[O]):
     """Measures and stores the baselines of a session.
@@ -51,6 +60,7 @@ class RefreshStrategy(Generic[O]):
         formats: formats whose selection of layers is recorded.
         benchmark: makes what times BF16; None on a device whose timings are not stored.
         timing_only: add a timing session to what is stored and generate nothing.
+        write_sheets: writes old and new images of a case's changed outputs (index, old, new), and returns the paths.
     """
 
     backend: Backend[O]
@@ -61,6 +71,7 @@ class RefreshStrategy(Generic[O]):
     benchmark: Callable[[], Benchmark] | None = None
     timing_only: bool = False
     now: Callable[[], datetime] = _utc_now
+    write_sheets: SheetWriter = _no_sheets
 
     def evaluate(self, plan: RefreshPlan, workload: Workload, draft: Verdict) -> Verdict:
         """Measure the BF16 arm of a case and store it; the verdict's sentence says what changed, old -> new.
@@ -69,15 +80,18 @@ class RefreshStrategy(Generic[O]):
             Stop: BF16 is degenerate, or the machine is not fit to be timed on; nothing was stored.
             MxqError: it could not be done.
         """
-        return replace(draft, outcome=Outcome.REFRESHED, sentence=self._refresh(plan.case, workload))
-
-    def _refresh(self, case: Case, workload: Workload) -> str:
         self.store.check_writable()
+        refreshed = replace(draft, outcome=Outcome.REFRESHED)
         if self.timing_only:
-            return self._add_session(case, workload)
+            return replace(refreshed, sentence=self._add_session(plan.case, workload))
+        if plan.case.random_weights:
+            return replace(refreshed, sentence=self._refresh_without_outputs(plan.case, workload))
+        lines, sheets = self._refresh(plan.case, workload)
+        return replace(refreshed, sentence="\n".join(lines), comparisons=sheets)
+
+    def _refresh(self, case: Case, workload: Workload) -> tuple[list[str], tuple[str, ...]]:
+        """Store a baseline, unless nothing changed; return what changed, and the paths of the sheets that show it."""
         old = self._old_baseline(case)
-        if case.random_weights:
-            return self._refresh_without_outputs(case, workload)
         outputs = self.backend.generate(case, workload, ArmSpec.bf16(case), label="bf16")
         if outputs.faults:
             text = "; ".join(fault.sentence for fault in outputs.faults)
@@ -85,8 +99,11 @@ class RefreshStrategy(Generic[O]):
         noise = self._noise_floor(case, workload, outputs)
         sessions = self._sessions(case, workload, outputs.identity)
         draft = self._draft(case, outputs.identity, noise, sessions, stored_works(outputs.work_records))
+        if not isinstance(old, str) and _is_unchanged(*old, draft, outputs):
+            path = self.store.manifest_path(case.recipe.name, case.name)
+            return [f"{case.recipe.name}/{case.name}: unchanged, nothing was written: {path}"], ()
         manifest = self.store.save(draft, outputs.to_media())
-        return "\n".join(self._changes(case, old, manifest, outputs))
+        return self._changes(case, old, manifest, outputs)
 
     def _refresh_without_outputs(self, case: Case, workload: Workload) -> str:
         """Random weights: timing sessions alone."""
@@ -210,34 +227,67 @@ class RefreshStrategy(Generic[O]):
             return NoiseFloor(repeat=repeat, eager_vs_compiled=None, note=note)
         return NoiseFloor(repeat=repeat, eager_vs_compiled=largest_lpips(self.backend, same, other), note="")
 
-    def _changes(self, case: Case, old: tuple[Manifest, O] | str, new: Manifest, outputs: O) -> list[str]:
+    def _changes(
+        self, case: Case, old: tuple[Manifest, O] | str, new: Manifest, outputs: O
+    ) -> tuple[list[str], tuple[str, ...]]:
         path = self.store.manifest_path(case.recipe.name, case.name)
         lines = [f"{case.recipe.name}/{case.name}: {new.contents} -> {path}", _noise_line(new)]
         if new.sessions:
             lines.append(f"BF16, {len(new.sessions)} sessions, newest: {_shown(new.sessions[-1].seconds)}")
         if isinstance(old, str):
-            return [*lines, old]
-        manifest, images = old
+            return [*lines, old], ()
+        manifest, stored = old
         lines += [f"software or hardware: {text}" for text in hard_differences(manifest.fingerprint, new.fingerprint)]
         lines += [f"selection of {text}" for text in _selection_changes(manifest, new)]
-        changed = identity_differences(manifest.identity, new.identity) or images.differences(outputs)
-        lines += [f"case: {text}" for text in changed]
-        return [*lines, *([] if changed else [self._image_change(images, outputs)])]
+        differences = tuple(stored.differences(outputs))
+        lines += [f"case: {text}" for text in identity_differences(manifest.identity, new.identity) or differences]
+        if differences or not _shows_the_same(manifest.identity, new.identity):
+            return lines, ()
+        text, sheets = self._output_changes(case, stored, outputs)
+        return [*lines, text], sheets
 
-    def _image_change(self, old: O, new: O) -> str:
+    def _output_changes(self, case: Case, old: O, new: O) -> tuple[str, tuple[str, ...]]:
+        """Return how far the outputs moved, and the paths of the sheets of those that did, the farthest first."""
         if old.equals(new):
-            return f"{new.noun}s: bit-identical to the old ones"
+            return f"{new.noun}s: bit-identical to the old ones", ()
         values = self.backend.score(LPIPS, old, new)
+        frames = len(values) // len(new.positions)
         changed = sum(value > 0 for value in values)
-        mean = sum(values) / len(values)
-        frames = " frames" if len(values) > len(new.positions) else ""
-        return (
-            f"{new.noun}s: {changed} of {len(values)}{frames} changed, LPIPS old -> new: mean {mean:.4f}, "
-            f"worst {max(values):.4f}"
+        text = (
+            f"{new.noun}s: {changed} of {len(values)}{' frames' if frames > 1 else ''} changed, LPIPS old -> new: "
+            f"mean {sum(values) / len(values):.4f}, worst {max(values):.4f}"
         )
+        same = set(old.identical_positions(new))
+        order = worst_first(values, higher_is_better=False, frames=frames)
+        worst = [divmod(place, frames) for place in order if new.positions[place // frames] not in same]
+        return text, self.write_sheets(case, (self._pair(old, new, *spot) for spot in worst[:MAX_SHEETS]))
 
+    def _pair(self, old: O, new: O, index: int, frame: int) -> tuple[int, Any, Any]:
+        return index, self.backend.preview(LPIPS, old, index, frame), self.backend.preview(LPIPS, new, index, frame)
+
+
+MAX_SHEETS = 24
+"""Of one case, so that a refresh of DrawBench does not fill a disk."""
 
 KEPT_SESSIONS = 8
+
+
+def _is_unchanged(old: Manifest, stored: O, new: Draft, outputs: O) -> bool:
+    """Tell whether a refresh found what is stored: another date alone changes no manifest."""
+    names = ("selections", "noise_floor", "lpips", "sessions", "works")
+    return (
+        old.schema_version == SCHEMA_VERSION
+        and old.identity_sha256 == new.identity.digest
+        and all(getattr(old, name) == getattr(new, name) for name in names)
+        and not hard_differences(old.fingerprint, new.fingerprint)
+        and stored.equals(outputs)
+    )
+
+
+def _shows_the_same(old: Identity, new: Identity) -> bool:
+    """Tell whether each old output can be compared with the new one in its place."""
+    names = ("prompts", "seed", "images_per_prompt", "width", "height")
+    return all(getattr(old, name) == getattr(new, name) for name in names)
 
 
 def _timeless(observed: ObservedRun, old: Manifest) -> ObservedRun:

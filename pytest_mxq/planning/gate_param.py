@@ -80,6 +80,22 @@ EMPTY_PARAM = GateParam(format="any", gate=NOTHING)
 """Placeholder of a test that is left with no gate; it is deselected."""
 
 
+def refresh_nodeid(nodeid: str, *, formats: Collection[str], gates: Collection[str]) -> str:
+    """Return the nodeid of the refresh of a gate's case; any other nodeid, and any path, as it is.
+
+    >>> refresh_nodeid("test_x.py::test_x[wide-nvfp4-lpips-b4]", formats=["nvfp4"], gates=["lpips"])
+    'test_x.py::test_x[wide-bf16-refresh-b4]'
+    """
+    test, bracket, rest = nodeid.partition("[") if "::" in nodeid else (nodeid, "", "")
+    names = (f"(?:{'|'.join(map(re.escape, kinds))})" for kinds in (formats, gates))
+    gate = re.compile(rf"(?:^|(?<=-)){'-'.join(names)}(?=-|\]$)")
+    found = list(gate.finditer(rest))
+    if not found:
+        return nodeid
+    start, end = found[-1].span()
+    return f"{test}{bracket}{rest[:start]}{REFRESH_PARAM.id}{rest[end:]}"
+
+
 def planned_nodeid(nodeid: str) -> str:
     """Return a nodeid as it was when the item was planned: without the @group that xdist's loadgroup appends."""
     if nodeid.endswith("]"):

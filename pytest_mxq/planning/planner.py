@@ -68,7 +68,7 @@ class Planner:
         gates = gates_of(metafunc.definition, self.kinds.gates)
         if not gates:
             return [GateParam(format="any", gate=gate_param.NO_GATE)]  # a fault that must be seen
-        kept = [name for name in gates if not self.settings.gates or name in self.settings.gates]
+        kept = [name for name in self.settings.gates or gates if name in gates]
         cells = product(sizes, self.settings.formats, kept)
         params = [GateParam(format=name, gate=gate, batch_size=size, seen=gates) for size, name, gate in cells]
         return params or [EMPTY_PARAM]

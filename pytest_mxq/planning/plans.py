@@ -34,7 +34,7 @@ class GatePlan:
 
     @property
     def order(self) -> tuple[str, ...]:
-        """Order that builds every arm once: model, weights, format, outputs before compiled calls, case, gate.
+        """Parts that building every arm once sorts by: model, weights, format, outputs or compiled calls, case, gate.
 
         An arm that generates outputs is another one than the compiled one, and its text encoders are elsewhere.
         """

@@ -1,18 +1,21 @@
-"""The report's files: ``report.jsonl`` line by line as it happens, ``report.json`` whole at the end."""
+"""The report's files: ``report.jsonl`` line by line as it happens, ``report.json`` whole from the start to the end."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from time import monotonic, thread_time
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pytest_mxq.baselines.storage import remove_temporary_files, write_atomically
 from pytest_mxq.reports.records import (
     DeviceFacts,
     FingerprintFacts,
     Report,
     RunSettings,
+    Status,
     cell_record,
     encode_report,
     to_record,
@@ -25,74 +28,113 @@ if TYPE_CHECKING:
     from pytest_mxq.planning.settings import Settings
 
 
+ReportWriter: TypeAlias = Callable[[Path, Report], None]
+"""Writes a file of the report's folder from what is known of the run. Called when the run starts, as verdicts come and
+when it ends; a run that is killed leaves what was written last, so each file must say its report's status."""
+
+PAUSE = 9
+"""Times the CPU time of the last update before the next one: reports take at most a tenth of a run's."""
+
+
+def write_json(folder: Path, report: Report) -> None:
+    """Write ``report.json``.
+
+    Raises:
+        OSError: it could not be written; the file is as it was.
+    """
+    write_atomically(folder / "report.json", encode_report(report))
+
+
 class Journal:
-    """Writes the report below a directory; an earlier report goes when the first line is written.
+    """Writes the report below a directory, from the start of a run to its end.
 
     Attributes:
         fault: why the report could not be written, or None; a full disk must not end the run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, writers: Sequence[ReportWriter]) -> None:
         self.folder = folder
         self.fault: str | None = None
-        self._started = False
+        self._writers = writers
         self._planned: set[str] = set()
+        self._next_update = 0.0
 
-    def start(self) -> None:
-        """Remove the report of an earlier run: one that dies must not leave its green one behind."""
-        for name in ("report.json", "report.jsonl"):
-            try:
+    def start(self, report: Report) -> None:
+        """Put the report of a run that has judged nothing in place of an earlier run's."""
+        try:
+            remove_temporary_files(self.folder)
+            for name in ("report.json", "report.jsonl"):
                 (self.folder / name).unlink(missing_ok=True)
-            except OSError as error:
-                self.fault = f"the earlier report could not be removed: {error}"
+        except OSError as error:
+            self.fault = f"the earlier report could not be removed: {error}"
+        self._write(report)
 
     def plan(self, cells: Iterable[Cell]) -> None:
-        """Note what is going to run, so that a crash or a timeout leaves a trail."""
+        """Note what is going to run."""
         new = [cell for cell in cells if cell.nodeid not in self._planned]
         self._planned.update(cell.nodeid for cell in new)
-        self._write([{"event": "planned", **cell_record(cell)} for cell in new])
+        self._append([{"event": "planned", **cell_record(cell)} for cell in new])
 
     def verdict(self, verdict: Verdict) -> None:
         """Note one verdict."""
-        self._write([{"event": "verdict", **to_record(verdict)}])
+        self._append([{"event": "verdict", **to_record(verdict)}])
+
+    def update(self, report: Callable[[], Report]) -> None:
+        """Write the report as it is by now, unless the last update was too recent for what it cost.
+
+        Args:
+            report: makes it.
+        """
+        if monotonic() >= self._next_update:
+            self._write(report())
 
     def finish(self, report: Report) -> None:
-        """Write ``report.json``."""
-        path = self.folder / "report.json"
-        draft = path.with_suffix(".json.tmp")
+        """Write the report of the whole run."""
+        self._write(report)
+
+    def _write(self, report: Report) -> None:
+        start = thread_time()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(encode_report(report))
-            draft.replace(path)
+            for write in self._writers:
+                write(self.folder, report)
         except OSError as error:
             self.fault = f"the report could not be written: {error}"
+        self._next_update = monotonic() + PAUSE * (thread_time() - start)
 
-    def _write(self, lines: list[dict[str, Any]]) -> None:
+    def _append(self, lines: list[dict[str, Any]]) -> None:
         if not lines:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "report.jsonl").open("a" if self._started else "w", encoding="utf-8") as file:
+            with (self.folder / "report.jsonl").open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-            self._started = True
         except OSError as error:
             self.fault = f"the report could not be written: {error}"
 
 
 def make_report(
-    settings: Settings, device: Device, fingerprint: Fingerprint, verdicts: Iterable[Verdict], **notes: Iterable[str]
+    settings: Settings,
+    device: Device,
+    fingerprint: Fingerprint,
+    *,
+    status: Status,
+    cells: tuple[Iterable[Cell], Iterable[Verdict]],
+    **notes: Iterable[str],
 ) -> Report:
     """Return the report of a run.
 
     Args:
         settings: its options.
-        device: what it ran on.
+        device: what it runs on.
         fingerprint: of the controller.
-        verdicts: every verdict.
+        status: how far it came.
+        cells: what was planned, and the verdicts of what was judged.
         notes: ``problems`` and ``cautions``.
     """
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        status=status,
         settings=RunSettings(
             formats=settings.formats,
             models=settings.models,
@@ -109,7 +151,8 @@ def make_report(
         ),
         device=DeviceFacts(name=device.name, slug=device.slug, kind=device.kind),
         fingerprint=FingerprintFacts(hard=dict(fingerprint.hard), recorded=dict(fingerprint.recorded)),
-        verdicts=tuple(verdicts),
+        planned=tuple(cells[0]),
+        verdicts=tuple(cells[1]),
         problems=tuple(notes.get("problems", ())),
         cautions=tuple(notes.get("cautions", ())),
     )

@@ -56,24 +56,33 @@ class RunSettings:
     sources: dict[str, str]
 
 
+Status: TypeAlias = Literal["running", "finished", "interrupted"]
+"""How far a run came by the time its report was written. "running": it is running still, or was killed. "interrupted":
+it was stopped before every planned gate had its turn, by Ctrl-C, SIGTERM, or an error outside of the gates."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What ``report.json`` holds.
 
     Attributes:
         schema_version: of this layout.
-        created: ISO 8601 date and time.
-        verdicts: one for every requested (case, format, gate); paths of comparison images are relative to the
-            report's folder, those of manifests to the project's root.
+        created: ISO 8601 date and time at which it was written.
+        status: how far the run had come by then.
+        planned: what the run is to judge; of these, the cells without a verdict have not been judged.
+        verdicts: one for every judged (case, format, gate), at the end for every planned one; paths of comparison
+            images are relative to the report's folder, those of manifests to the project's root.
         problems: what is wrong with the run as a whole.
         cautions: what is known to go wrong.
     """
 
     schema_version: Literal[2] = 2
     created: str
+    status: Status
     settings: RunSettings
     device: DeviceFacts
     fingerprint: FingerprintFacts
+    planned: tuple[Cell, ...]
     verdicts: tuple[Verdict, ...]
     problems: tuple[str, ...]
     cautions: tuple[str, ...]

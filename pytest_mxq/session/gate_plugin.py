@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Generator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Cell, Verdict
-from pytest_mxq.planning.gate_param import GateParam
+from pytest_mxq.planning.gate_param import GateParam, refresh_nodeid
 from pytest_mxq.planning.markers import PIPELINE, PROMPT, is_gate_test, stray_marker
 from pytest_mxq.planning.options import Kinds, check_directories, check_selection, read_options
 from pytest_mxq.planning.planner import Planner, find_double_cases, owner_of
@@ -28,11 +30,11 @@ from pytest_mxq.planning.plans import (
 from pytest_mxq.planning.plugin_params import note_plugin_ids
 from pytest_mxq.planning.settings import Settings
 from pytest_mxq.reports.failure import failure_text
+from pytest_mxq.reports.junit import attachments, html_extras, properties
 from pytest_mxq.reports.progress import make_progress
-from pytest_mxq.reports.records import cell_record, to_record
+from pytest_mxq.reports.records import cell_record, from_record, to_record
 from pytest_mxq.session.item_reports import (
     fail_again,
-    properties,
     settle_skip,
     settle_xfail,
     shorten_crash,
@@ -56,6 +58,9 @@ def start_session(config: pytest.Config) -> GatePlugin:
     settings, kinds = read_options(config)
     check_selection(config, settings)
     check_directories(config, settings)
+    if settings.refresh:  # the ids that a failure prints are of gates
+        formats, gates = kinds.formats.names(), kinds.gates.names()
+        config.args = list(dict.fromkeys(refresh_nodeid(arg, formats=formats, gates=gates) for arg in config.args))
     runtime = Runtime(find_machine(config), settings, kinds, make_progress(config))
     return GatePlugin(config, settings, kinds, runtime)
 
@@ -115,8 +120,9 @@ class GatePlugin:
             items[:] = [item for item in items if item not in gone]
             self.config.hook.pytest_deselected(items=dropped)
         self._fault_double_cases(items)
+        ranks = _ranks(items)
         yield
-        _order(items)
+        _order(items, ranks)
         left = [item.stash[PLAN] for item in items if PLAN in item.stash]
         self.selected = {plan.cell.nodeid for plan in left}
         self.cautions = [*kernel_cautions(left, self.runtime.device), *batch_cautions(left)]
@@ -221,7 +227,10 @@ class GatePlugin:
         rerun = Rerun.of(self.config)
         if isinstance(plan, GatePlan):
             self.runtime.forget_comparisons(plan)
-        verdict = self.runtime.evaluator.evaluate(plan, _workload(item), rerun)
+        try:
+            verdict = self.runtime.evaluator.evaluate(plan, _workload(item), rerun)
+        finally:
+            self.runtime.end_progress()
         further = 0 if is_child() else self.settings.refresh_sessions - 1
         if isinstance(plan, RefreshPlan) and verdict.outcome is Outcome.REFRESHED and further and self._is_timed(plan):
             return self._add_sessions(plan, verdict, rerun, further)
@@ -270,12 +279,22 @@ class GatePlugin:
             fail_again(report)
         else:
             verdict = self.verdicts[nodeid] = self._settle(item, report, call, verdict)
-            found = list(properties(verdict))
-            item.user_properties.extend(found)
-            report.user_properties.extend(found)
         shorten_crash(report)
-        report.__dict__[RECORD] = to_record(verdict, self.settings.portable)
+        record = report.__dict__[RECORD] = to_record(verdict, self.settings.portable)
+        if nodeid not in self.again:
+            self._tell_other_reports(item, report, from_record(record))
         return report
+
+    def _tell_other_reports(self, item: pytest.Item, report: pytest.TestReport, verdict: Verdict) -> None:
+        """Give JUnit XML its properties, GitLab its attachments, and pytest-html the images."""
+        found = list(properties(verdict))
+        item.user_properties.extend(found)
+        report.user_properties.extend(found)
+        if os.environ.get("GITLAB_CI"):
+            project = Path(os.environ.get("CI_PROJECT_DIR") or self.config.invocation_params.dir)
+            item.add_report_section("call", "stdout", attachments(verdict, self.settings.report, project))
+        if getattr(self.config.option, "htmlpath", None):
+            report.__dict__.setdefault("extras", []).extend(html_extras(verdict, self.settings.report))
 
     def _settle(
         self, item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[None], verdict: Verdict
@@ -293,10 +312,20 @@ def _param(item: pytest.Item) -> GateParam | None:
     return param if isinstance(param, GateParam) else None
 
 
-def _order(items: list[pytest.Item]) -> None:
+def _ranks(items: list[pytest.Item]) -> dict[str, int]:
+    """Return the place of each model, case, format and gate in the order that was asked for."""
+    plans = [item.stash[PLAN] for item in items if PLAN in item.stash]
+    return {name: place for place, name in enumerate(dict.fromkeys(part for plan in plans for part in plan.order))}
+
+
+def _order(items: list[pytest.Item], ranks: dict[str, int]) -> None:
     """Sort the gate items among the places where gate items stand; other items stay where they are."""
+
+    def key(item: pytest.Item) -> list[int]:
+        return [ranks.get(part, len(ranks)) for part in item.stash[PLAN].order]
+
     places = [index for index, item in enumerate(items) if PLAN in item.stash]
-    gates = sorted((items[index] for index in places), key=lambda item: item.stash[PLAN].order)
+    gates = sorted((items[index] for index in places), key=key)
     for index, item in zip(places, gates, strict=True):
         items[index] = item
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,20 @@ from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.planning.options import is_emulation_typed
 from pytest_mxq.planning.planner import RANDOM_SUFFIX
+from pytest_mxq.planning.settings import Settings
 from pytest_mxq.reports.failure import word_of
-from pytest_mxq.reports.json_report import Journal, make_report
+from pytest_mxq.reports.github import append_summary, error_commands
+from pytest_mxq.reports.json_report import Journal, make_report, write_json
+from pytest_mxq.reports.markdown import write_markdown
 from pytest_mxq.reports.paths import shown_path
-from pytest_mxq.reports.records import cell_of, from_record
+from pytest_mxq.reports.records import Report, Status, cell_of, from_record
 from pytest_mxq.reports.summary import summary_lines
+from pytest_mxq.reports.table import Layout
 from pytest_mxq.session.distribution import cells_of, refuse_shared_gpu
 from pytest_mxq.session.gate_plugin import RECORD, GatePlugin
+from pytest_mxq.session.termination import interrupt_on_sigterm
+
+_STOPPED = {pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR}
 
 
 class ReportPlugin:
@@ -35,6 +44,7 @@ class ReportPlugin:
         again: nodeids of the cells that something tried to run again.
         excused: nodeids of the cells that did not run because the user said so; no failure without strictness.
         skipped_modules: modules with gate tests that were skipped at their import, and why.
+        status: what the report says at the end.
     """
 
     def __init__(self, session: GatePlugin) -> None:
@@ -50,8 +60,29 @@ class ReportPlugin:
         self.again: dict[str, None] = {}
         self.excused: set[str] = set()
         self.skipped_modules: dict[str, str] = {}
-        self.journal = Journal(self.settings.report)
+        self.journal = Journal(self.settings.report, (write_json, write_markdown))
+        self.status: Status = "finished"
+        self._restore_sigterm: Callable[[], None] = lambda: None
         self._has_workers_plan = False
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Put this run's report in place of an earlier one's, and let SIGTERM end the run as Ctrl-C does."""
+        if not session.config.option.collectonly:
+            self.journal.start(self._report("running"))
+            self._restore_sigterm = interrupt_on_sigterm()
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Note that the run was stopped, whatever its exit code: pytest.exit(returncode=0) is one way."""
+        self.status = "interrupted"
+
+    def pytest_internalerror(self) -> None:
+        """Note that the run did not come to its end."""
+        self.status = "interrupted"
+
+    def pytest_unconfigure(self) -> None:
+        """Give SIGTERM back."""
+        self._restore_sigterm()
 
     def pytest_report_header(self) -> str:
         """Say what this run gates, on what."""
@@ -67,9 +98,8 @@ class ReportPlugin:
         """Write the planned cells of a plain run (workers send theirs at their end)."""
         self.planned.update(self.session.planned)
         if not session.config.option.collectonly:
-            self.journal.start()
-            chosen = self.planned if self.settings.strict else self.session.selected
-            self.journal.plan([cell for nodeid, cell in self.planned.items() if nodeid in chosen])
+            self.journal.plan(self._chosen())
+            self.journal.update(partial(self._report, "running"))
 
     def pytest_report_collectionfinish(self) -> list[str]:
         """Say which baselines the cases have, whether they can be used here, and what is known to go wrong.
@@ -98,6 +128,7 @@ class ReportPlugin:
         self.session.selected.update(cell.nodeid for cell in cells)
         for cell in cells:
             self.planned.setdefault(cell.nodeid, cell)
+        self.journal.update(partial(self._report, "running"))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -172,8 +203,17 @@ class ReportPlugin:
         if self.settings.strict:
             self.strict_problems = [*self._strict_problems(), *self.notices]
             self.notices = []
+        if session.exitstatus in _STOPPED:
+            self.status = "interrupted"
         session.exitstatus = self.exit_code(session.exitstatus)
-        self._write_report()
+        self._finish(self._report(self.status))
+
+    def _finish(self, report: Report) -> None:
+        self.journal.finish(report)
+        try:
+            append_summary(report, os.environ)
+        except OSError as error:
+            self.session.runtime.cautions.append(f"the job's summary could not be written: {error}")
 
     def exit_code(self, code: int | pytest.ExitCode) -> int | pytest.ExitCode:
         """Return how the run ends: as pytest says, but never well where a recorded verdict is a failure."""
@@ -208,18 +248,23 @@ class ReportPlugin:
         if not_run:
             yield f"{len(not_run)} planned gates did not run: {_some(not_run)}"
 
-    def _write_report(self) -> None:
+    def _report(self, status: Status) -> Report:
+        """Return the report as far as the run has come."""
         runtime = self.session.runtime
-        self.journal.finish(
-            make_report(
-                self.settings,
-                runtime.device,
-                runtime.fingerprint,
-                self.verdicts.values(),
-                problems=map(self.settings.portable, [*self.problems, *self.strict_problems]),
-                cautions=[*self.session.cautions, *self._cautions()],
-            )
+        return make_report(
+            self.settings,
+            runtime.device,
+            runtime.fingerprint,
+            status=status,
+            cells=(self._chosen(), self.verdicts.values()),
+            problems=map(self.settings.portable, [*self.problems, *self.strict_problems]),
+            cautions=[*self.session.cautions, *self._cautions()],
         )
+
+    def _chosen(self) -> list[Cell]:
+        """Return the planned cells that are going to run; under ``--mxq-strict`` also those that were deselected."""
+        wanted = self.planned if self.settings.strict else self.session.selected
+        return [cell for nodeid, cell in self.planned.items() if nodeid in wanted]
 
     def _cautions(self) -> list[str]:
         """Return the cautions that were not said at collection: of the workers, and of what could not be written."""
@@ -229,6 +274,7 @@ class ReportPlugin:
     def _record(self, verdict: Verdict) -> None:
         self.verdicts[verdict.cell.nodeid] = verdict
         self.journal.verdict(verdict)
+        self.journal.update(partial(self._report, "running"))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Write the table of all verdicts."""
@@ -236,19 +282,21 @@ class ReportPlugin:
             return
         notes = [*self.notices, *self._cautions()]
         problems = [*self.problems, *(f"--mxq-strict: {problem}" for problem in self.strict_problems)]
-        for line, markup in summary_lines(list(self.verdicts.values()), problems, notes, self.settings):
+        layout = _layout(terminalreporter, self.settings)
+        for line, markup in summary_lines(list(self.verdicts.values()), problems, notes, self.settings, layout):
             if markup is None:
                 terminalreporter.write_sep("=", line)
             else:
                 terminalreporter.write_line(line, **markup)
+        for command in error_commands(self.verdicts.values(), self.settings.root, os.environ):
+            terminalreporter.write_line(command)
 
     def _add_not_run(self, *, is_setup_only: bool) -> None:
-        wanted = set(self.planned) if self.settings.strict else self.session.selected
-        for nodeid, cell in self.planned.items():
-            if nodeid not in self.verdicts and nodeid in wanted:
+        for cell in self._chosen():
+            if cell.nodeid not in self.verdicts:
                 self._record(Verdict(cell=cell, outcome=Outcome.NOT_RUN, sentence="planned, and did not run"))
-                if is_setup_only or nodeid not in self.session.selected:
-                    self.excused.add(nodeid)
+                if is_setup_only or cell.nodeid not in self.session.selected:
+                    self.excused.add(cell.nodeid)
 
     def _strict_problems(self) -> Iterable[str]:
         if not self.settings.formats and not self.settings.refresh:
@@ -278,6 +326,18 @@ class ReportPlugin:
             if path not in asked and not path.stem.endswith(RANDOM_SUFFIX):
                 ways = "collect its test, move it after a renamed one, or delete it"
                 yield f"the baseline {shown_path(path)} belongs to no collected test: {ways}"
+
+
+def _layout(terminalreporter: Any, settings: Settings) -> Layout:
+    option = terminalreporter.config.option
+    width = terminalreporter.config.get_terminal_writer().fullwidth
+    is_narrow = terminalreporter.isatty or "COLUMNS" in os.environ  # a pipe has no width; pytest takes 80
+    return Layout(
+        width=min(100, width) if is_narrow else 100,
+        has_failures=option.tbstyle != "no",
+        has_skips=terminalreporter.hasopt("s") and not settings.strict,  # strict: a skip is a failure
+        report=settings.report,
+    )
 
 
 def _some(names: list[str]) -> str:

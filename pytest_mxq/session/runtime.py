@@ -28,6 +28,7 @@ from pytest_mxq.planning.settings import PromptSet
 from pytest_mxq.session.timing_processes import is_child, waiting_parent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from pytest_mxq.environment.device import Device
@@ -157,7 +158,19 @@ class Runtime:
             formats=tuple(self._kinds.formats),
             benchmark=(lambda: self.benchmark) if self.device.kind == "cuda" else None,
             timing_only=is_child(),
+            write_sheets=self._write_refresh_sheets,
         )
+
+    def _write_refresh_sheets(self, case: Case, pairs: Iterable[tuple[int, Any, Any]]) -> tuple[str, ...]:
+        from pytest_mxq.reports.refresh_sheets import write_sheets
+
+        folder = self._settings.report / model_folder_name(case.recipe.name) / case_file_name(case.name)
+        try:
+            paths = write_sheets(folder, pairs)
+        except OSError as error:  # a full or read-only disk says nothing of the model
+            self.cautions.append(f"the sheets of old and new images could not be written: {error}")
+            return ()
+        return tuple(path.relative_to(self._settings.report).as_posix() for path in paths)
 
     def _preflight(self, plan: RunnablePlan) -> str | None:
         """Return why a plan cannot be carried out now: nothing stores its video, or others hold the device; or None.
@@ -175,6 +188,10 @@ class Runtime:
         use = Use.BF16 if isinstance(plan, RefreshPlan) else Use.of(plan.gate, emulated=plan.emulated)
         others = self.benchmark.other_processes()
         return memory_in_use(plan.case, self.device, use, free=free, others=others)
+
+    def end_progress(self) -> None:
+        """Take away the progress of a gate that has ended."""
+        self._progress("", 1, 1)
 
     def with_prompts(self, plan: Plan) -> Plan:
         """Return the plan with its prompts, where they are a named set; skipped or invalid if there are none."""

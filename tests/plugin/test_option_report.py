@@ -24,7 +24,8 @@ def test_a_failed_bound_shows_as_regression_with_everything_that_one_needs(gates
             "  evidence  4 of 5 Linear layers quantized, 80.0% of their weights, 0.500 of the bytes*",
             "  look at   mxq-report/demo/test_gate/nvfp4-lpips-0?.png",
             "  next      *pytest 'test_it.py::test_gate?nvfp4-lpips?' --mxq-formats=nvfp4 * --mxq-emulate",
-            "demo   test_gate  nvfp4 (emulated)  lpips  REGRESSION  0.0500    0.0500  <= 0.0200, 0.0400  stored",
+            "demo/test_gate: reference stored",
+            "  nvfp4 (emulated)  lpips  REGRESSION  0.0500    0.0500  <= 0.0200, 0.0400",
         ]
     )
 

@@ -67,7 +67,7 @@ def test_a_hub_out_of_reach_is_asked_once_and_every_gate_skips_with_its_sentence
     hub.answer = PromptsUnavailableError("DrawBench is out of reach")
     result = gates.emulated("-rs")
     result.assert_outcomes(skipped=4)
-    result.stdout.fnmatch_lines(["4 skipped: DrawBench is out of reach", "SKIPPED*DrawBench is out of reach"])
+    result.stdout.fnmatch_lines(["SKIPPED*4*DrawBench is out of reach"])
     assert hub.asked == 1
     assert gates.backend_log() == []
     gates.emulated("--mxq-strict").assert_outcomes(errors=4)

@@ -26,7 +26,7 @@ def test_a_fast_arm_passes_with_an_interval_and_a_slow_one_is_a_regression(b200:
             "  quantized *  1.52* to 1.53* s",
             "  machine   0 rounds voided, slowed down in 0%, power cap in 50%; first calls 20.0 s and 11.0 s; compiled blocks, default; whole calls; no reference workload",
             "  baseline  live: (no reference workload is stable to better than 1 %, so stored timings cannot rule out machine drift)",
-            "demo   test_speed  nvfp4   speedup  REGRESSION  1.307x*",
+            "  nvfp4   speedup  REGRESSION  1.307x*",
         ]
     )
 

@@ -3,7 +3,13 @@ import doctest
 import pytest
 
 from pytest_mxq.baselines import paths
-from pytest_mxq.baselines.paths import case_file_name, check_case_name, model_folder_name, output_file_name
+from pytest_mxq.baselines.paths import (
+    case_file_name,
+    check_case_name,
+    content_file_name,
+    model_folder_name,
+    output_file_name,
+)
 from pytest_mxq.errors import CaseFaultError
 
 
@@ -82,8 +88,9 @@ def test_different_cases_never_share_a_file() -> None:
 
 def test_model_folders_and_image_names() -> None:
     assert model_folder_name("flux.1-dev") == "flux.1-dev"
-    assert output_file_name(7, "A " * 60, "ab" * 32) == f"07-{'a-' * 19}a-abababab.png"
-    assert output_file_name(123, "…", "ab" * 32) == "123-prompt-abababab.png"
+    assert output_file_name(7, "A " * 60) == f"07-{'a-' * 19}a.png"
+    assert output_file_name(123, "…") == "123-prompt.png"
+    assert content_file_name("123-prompt.mkv", "ab" * 32) == "123-prompt-abababab.mkv"
 
 
 def test_examples_in_docstrings() -> None:

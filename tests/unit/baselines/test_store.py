@@ -9,8 +9,8 @@ from baseline_examples import CASE, DEVICE, NEW, OLD, SIZE, make_draft, make_ima
 from PIL import Image
 
 from pytest_mxq.baselines import storage
-from pytest_mxq.baselines.manifest import Draft, decode
-from pytest_mxq.baselines.paths import case_file_name
+from pytest_mxq.baselines.manifest import Draft, decode, encode
+from pytest_mxq.baselines.paths import case_file_name, content_file_name
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
 
@@ -40,8 +40,7 @@ def test_layout_on_disk(store: BaselineStore, folder: Path, tmp_path: Path) -> N
     assert store.manifest_path("demo", CASE) == manifest
     assert decode(manifest.read_bytes(), where="x") == saved
     first, second = saved.outputs
-    assert first.file == f"00-a-large-striped-red-circle-{first.sha256[:8]}.png"
-    assert second.file == f"01-prompt-{second.sha256[:8]}.png"
+    assert (first.file, second.file) == ("00-a-large-striped-red-circle.png", "01-prompt.png")
     assert names_in(folder) == {first.file, second.file}
     assert hashlib.sha256((folder / first.file).read_bytes()).hexdigest() == first.sha256
     assert (first.seed, second.seed, first.width, first.height) == (0, 1, 8, 6)
@@ -54,6 +53,33 @@ def test_media_lies_elsewhere_if_asked(tmp_path: Path) -> None:
     assert names_in(place) == {image.file for image in saved.outputs}
     assert names_in(tmp_path / "root" / DEVICE / "demo") == {f"{case_file_name(CASE)}.json"}
     assert stored_shades(store) == OLD
+
+
+def test_images_keep_their_names_when_their_content_changes_and_in_a_shared_media_folder_do_not(
+    store: BaselineStore, tmp_path: Path
+) -> None:
+    shared = BaselineStore(tmp_path / "root", media=tmp_path / "media", device=DEVICE)
+    for kind, is_kept in ((store, True), (shared, False)):
+        old = kind.save(make_draft(), make_images(OLD))
+        new = kind.save(make_draft(), make_images(NEW))
+        assert ([image.file for image in old.outputs] == [image.file for image in new.outputs]) is is_kept
+        assert stored_shades(kind) == NEW
+    assert [image.tobytes() for image in shared.read_outputs(old)] == [image.tobytes() for image in make_images(OLD)]
+
+
+def test_images_under_the_names_of_earlier_versions_are_read_and_get_names_that_stay(
+    store: BaselineStore, folder: Path
+) -> None:
+    saved = store.save(make_draft(), make_images(OLD))
+    names = {image.file: content_file_name(image.file, image.sha256) for image in saved.outputs}
+    for file, earlier in names.items():
+        (folder / file).rename(folder / earlier)
+    outputs = tuple(msgspec.structs.replace(image, file=names[image.file]) for image in saved.outputs)
+    store.manifest_path("demo", CASE).write_bytes(encode(msgspec.structs.replace(saved, outputs=outputs)))
+    assert stored_shades(store) == OLD
+    store.save(make_draft(), make_images(NEW))
+    assert names_in(folder) == set(names)
+    assert stored_shades(store) == NEW
 
 
 def test_a_hub_id_becomes_one_folder(store: BaselineStore) -> None:

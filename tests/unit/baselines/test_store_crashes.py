@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from baseline_examples import CASE, DEVICE, NEW, OLD, make_draft, make_images, names_in, shades_of, stored_shades
 
-from pytest_mxq.baselines.paths import case_file_name
+from pytest_mxq.baselines.paths import case_file_name, content_file_name
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.errors import MxqError
 
@@ -29,7 +29,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "baselines" / DEVICE / "demo" / case_file_name(CASE)
 
 
-STEPS = 3  # two images and the manifest
+STEPS = 5  # two images, the manifest, and the names of the images
+MANIFEST = 2
 
 
 class PowerCutError(BaseException):
@@ -55,7 +56,8 @@ def test_an_interrupted_refresh_leaves_a_whole_baseline(
         patch.setattr(os, "replace", cut)
         with pytest.raises(PowerCutError):
             store.save(make_draft(), make_images(NEW))
-    assert stored_shades(store) == (NEW if after and step == STEPS - 1 else OLD)
+    has_manifest = step > MANIFEST or (after and step == MANIFEST)
+    assert stored_shades(store) == (NEW if has_manifest else OLD)
     assert not [name for name in names_in(folder) | names_in(folder.parent) if name.startswith(".")]
     saved = store.save(make_draft(), make_images(NEW))
     assert stored_shades(store) == NEW
@@ -80,8 +82,8 @@ store.save(examples.make_draft(), examples.make_images(examples.NEW))
 """
 
 
-@pytest.mark.parametrize("step", [1, STEPS - 1])
-def test_a_killed_refresh_leaves_the_old_baseline_and_the_next_clears_up(
+@pytest.mark.parametrize("step", [1, MANIFEST, STEPS - 1])
+def test_a_killed_refresh_leaves_one_baseline_whole_and_the_next_clears_up(
     store: BaselineStore, folder: Path, tmp_path: Path, step: int
 ) -> None:
     store.save(make_draft(), make_images(OLD))
@@ -95,7 +97,7 @@ def test_a_killed_refresh_leaves_the_old_baseline_and_the_next_clears_up(
     ]
     assert subprocess.run(command, check=False).returncode == 9
     assert len(names_in(folder)) > 2
-    assert stored_shades(store) == OLD
+    assert stored_shades(store) == (NEW if step > MANIFEST else OLD)
     saved = store.save(make_draft(), make_images(NEW))
     assert names_in(folder) == {image.file for image in saved.outputs}
 
@@ -128,8 +130,11 @@ def test_each_file_is_synced_before_its_rename_and_the_folder_after_and_the_mani
     monkeypatch.setattr(os, "replace", replace)
     monkeypatch.setattr(os, "fsync", fsync)
     store.save(make_draft(), make_images(OLD))
-    targets = [*(image.file for image in saved.outputs), f"{case_file_name(CASE)}.json"]
-    assert events == [event for target in targets for event in ("sync file", target, "sync folder")]
+    files = [image.file for image in saved.outputs]
+    written = [content_file_name(image.file, image.sha256) for image in saved.outputs]
+    targets = [*written, f"{case_file_name(CASE)}.json"]
+    whole = [event for target in targets for event in ("sync file", target, "sync folder")]
+    assert events == [*whole, *files, "sync folder"]
 
 
 def test_a_full_disk_is_an_error_of_ours_and_the_old_baseline_stands(

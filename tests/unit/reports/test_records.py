@@ -107,6 +107,7 @@ def through_json(verdict: Verdict) -> Verdict:
 def report(*verdicts: Verdict) -> Report:
     return Report(
         created="2026-01-02T03:04:05+00:00",
+        status="finished",
         settings=RunSettings(
             formats=("nvfp4",),
             models=(),
@@ -123,6 +124,7 @@ def report(*verdicts: Verdict) -> Report:
         ),
         device=DeviceFacts(name="a CPU", slug="cpu-x86-64", kind="cpu"),
         fingerprint=FingerprintFacts(hard={"torch": "2.11"}, recorded={"host": "here"}),
+        planned=tuple(verdict.cell for verdict in verdicts),
         verdicts=verdicts,
         problems=("a problem",),
         cautions=(),
