@@ -55,5 +55,6 @@ DEMO = Recipe(
             SkipPattern(pattern="proj_out", exact=True, reason="last projection to latents: acts on every pixel"),
         ),
     ),
+    min_share=0.75,  # the rule quantizes 93 %
     prompts=DEMO_PROMPTS,
 )

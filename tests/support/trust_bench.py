@@ -30,6 +30,9 @@ from pytest_mxq.planning.settings import Reference
 
 RECIPE = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 2}))
 
+WHOLE: dict[str, Any] = {"case": "demo", "recipe": lambda: DEMO, "prompts": DEMO.prompts[:8], "batch_size": 8}
+"""What the packaged gate generates, for faults that two images of two steps would not show; see `Fault.case`."""
+
 _SHIPPED = marks_of_images("test_demo.py", "test_demo")
 
 

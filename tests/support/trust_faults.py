@@ -2,6 +2,7 @@
 
 import trust_layers
 import trust_outputs
+import trust_steps
 import trust_stored
 import trust_weights
 import trust_work
@@ -11,6 +12,7 @@ FAULTS: list[Fault] = [
     *trust_work.UNHARMED,
     *trust_layers.FAULTS,
     *trust_work.FAULTS,
+    *trust_steps.FAULTS,
     *trust_weights.FAULTS,
     *trust_outputs.FAULTS,
     *trust_stored.FAULTS,
