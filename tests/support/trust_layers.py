@@ -290,7 +290,7 @@ FAULTS = [
         injected="a second denoiser in BF16 beside the quantized one",
         recipe=_two_denoisers,
         said="are wanted",
-        why="the share is of the weights of all denoisers that ran: it halves, below the 50 % that are wanted",
+        why="the share is of the weights of all denoisers that ran: it halves, below the 75 % that are wanted",
     ),
     _layers(
         injected="a rule that keeps the single-stream blocks in BF16",
@@ -311,7 +311,7 @@ FAULTS = [
         recipe=lambda: _rule("single_transformer_blocks"),
         stored=empty_store,
         said="are wanted",
-        why="less than half of the weights is quantized",
+        why="51 % of the weights are quantized, and the demo wants 75 %",
     ),
     _layers(
         injected="a rule that quantizes nothing",

@@ -306,15 +306,12 @@ UNHARMED = [
     _plain(injected="nothing, against BF16 of this run", why="no fault", reference=Reference.LIVE, layers=52),
     _plain(injected="nothing, judged by SSIM", why="no fault", gate="ssim"),
     _plain(injected="nothing, judged by PSNR", why="no fault", gate="psnr"),
-    *(
-        _plain(
-            injected=f"nothing, in {name.upper()}, judged by {gate.upper()}",
-            number_format=partial(FORMATS.__getitem__, name),
-            gate=gate,
-            **WHOLE,
-            why="no fault",
-        )
-        for name, gate in (("nvfp4", "lpips"), ("nvfp4", "psnr"), ("mxfp4", "lpips"))
+    _plain(
+        injected="nothing, in NVFP4",
+        number_format=lambda: FORMATS["nvfp4"],
+        **WHOLE,
+        why="no fault",
+        layers=52,
     ),
     _plain(
         injected="the prompts in another order",
