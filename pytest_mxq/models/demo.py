@@ -8,30 +8,30 @@ from pytest_mxq.models.base import Recipe, SelectionRule, SkipPattern
 # The grammar: "a SIZE FILL COLOUR SHAPE at the PLACE on a FILL COLOUR background". Every colour, shape, place and
 # fill of it occurs, and no two prompts generate nearly the same scene.
 DEMO_PROMPTS = (
-    "a large striped red circle at the left on a plain blue background",
+    "a small checkered green star at the bottom on a plain purple background",
     "a small plain yellow star at the center on a gradient purple background",
+    "a small striped black triangle at the right on a plain yellow background",
+    "a small striped blue cross at the center on a plain pink background",
+    "a large plain yellow circle at the top on a gradient purple background",
+    "a small plain pink square at the left on a plain cyan background",
+    "a small plain red ring at the right on a plain cyan background",
+    "a small striped white star at the left on a plain red background",
+    "a large striped red circle at the left on a plain blue background",
     "a large checkered white square at the right on a plain black background",
     "a large plain green triangle at the top on a gradient pink background",
     "a small striped cyan ring at the bottom on a plain orange background",
     "a large plain black cross at the center on a gradient yellow background",
     "a small checkered purple circle at the top on a plain green background",
     "a large striped orange star at the right on a gradient blue background",
-    "a small plain pink square at the left on a plain cyan background",
     "a large checkered blue ring at the center on a gradient white background",
-    "a small striped black triangle at the right on a plain yellow background",
     "a large plain white cross at the bottom on a gradient red background",
-    "a small checkered green star at the bottom on a plain purple background",
     "a large striped pink ring at the top on a gradient black background",
     "a small plain blue triangle at the center on a plain orange background",
     "a large checkered yellow circle at the right on a gradient cyan background",
-    "a small striped white star at the left on a plain red background",
     "a large plain cyan square at the center on a gradient green background",
     "a small checkered orange cross at the top on a plain white background",
     "a large striped purple triangle at the bottom on a gradient pink background",
-    "a small plain red ring at the right on a plain cyan background",
     "a large checkered black star at the left on a gradient orange background",
-    "a small striped blue cross at the center on a plain pink background",
-    "a large plain yellow circle at the top on a gradient purple background",
 )
 
 DEMO = Recipe(
@@ -55,5 +55,6 @@ DEMO = Recipe(
             SkipPattern(pattern="proj_out", exact=True, reason="last projection to latents: acts on every pixel"),
         ),
     ),
+    min_share=0.75,  # the rule quantizes 93 %
     prompts=DEMO_PROMPTS,
 )

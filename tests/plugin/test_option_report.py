@@ -152,7 +152,7 @@ def test_a_degenerate_image_is_shown_and_its_prompt_named(gates: GateDirectory) 
     gates.emulated("--mxq-gates=lpips")
     record = gates.report()["verdicts"][1]
     assert record["outcome"] == "degenerate"
-    assert record["sentence"].startswith("constant: std 0.001 (image 0: 'a large striped red circle")
+    assert record["sentence"].startswith("constant: std 0.001 (image 0: 'a small checkered green star")
     assert len(list((gates.path / "mxq-report").rglob("nvfp4-lpips-*.png"))) == 1
 
 

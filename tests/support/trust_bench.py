@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gate_bench import CPU, FORMATS, GATES, Bench
+from shipped_gates import marks_of_images, read_marker
 
 from pytest_mxq.backend.generation import TorchBackend
 from pytest_mxq.baselines.store import BaselineStore
@@ -29,15 +30,10 @@ from pytest_mxq.planning.settings import Reference
 
 RECIPE = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 2}))
 
-# The bounds of the packaged gate, tests/gates/test_demo.py.
-_SHIPPED: dict[str, dict[str, Any]] = {
-    "lpips": {
-        "max": {"mxfp8": 0.002, "nvfp4": 0.015, "mxfp4": 0.025, "float8": 0.002},
-        "worst": {"mxfp8": 0.005, "nvfp4": 0.02, "mxfp4": 0.05, "float8": 0.005},
-    },
-    "ssim": {"min": {"mxfp8": 0.98, "nvfp4": 0.94, "mxfp4": 0.90, "float8": 0.98}},
-    "psnr": {"min": {"mxfp8": 35, "nvfp4": 28, "mxfp4": 25, "float8": 35}},
-}
+WHOLE: dict[str, Any] = {"case": "demo", "recipe": lambda: DEMO, "prompts": DEMO.prompts[:8], "batch_size": 8}
+"""What the packaged gate generates, for faults that two images of two steps would not show; see `Fault.case`."""
+
+_SHIPPED = marks_of_images("test_demo.py", "test_demo")
 
 
 class Layer(StrEnum):
@@ -129,6 +125,8 @@ class Fault:
         reference: what is compared with.
         stored: changes the stored baseline.
         bound: arguments of the gate's marker; empty: the packaged gate's.
+        case: name of the case, which a baseline is stored for: "case" is two images of two steps, generated one by one,
+            and "demo" what the packaged gate generates.
         prompts: the case's prompts.
         batch_size: the case's.
         settings: more of the case's settings.
@@ -152,6 +150,7 @@ class Fault:
     reference: Reference = Reference.AUTO
     stored: Callable[[Bench], None] | None = None
     bound: Mapping[str, Any] = field(default_factory=dict)
+    case: str = "case"
     prompts: tuple[str, ...] = DEMO.prompts[:2]
     batch_size: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -163,7 +162,7 @@ class Fault:
 
 
 class TrustBench(Bench):
-    """A bench with its own copy of a stored baseline of two images, at two steps."""
+    """A bench with its own copy of the stored baselines of both cases."""
 
     def __init__(self, backend: TorchBackend, root: Path, stored: Path | None = None) -> None:
         super().__init__(backend, root)
@@ -181,8 +180,9 @@ class TrustBench(Bench):
             fault.stored(self)
         self.fingerprint = replace_facts(self.fingerprint, fault.fingerprint)
         number_format, recipe = fault.number_format(), fault.recipe()
-        cell = Cell(nodeid="t::x", model=recipe.name, case="case", format=number_format.name, gate=fault.gate)
-        case = replace(self.case(recipe, batch_size=fault.batch_size, **fault.settings), prompts=fault.prompts)
+        cell = Cell(nodeid="t::x", model=recipe.name, case=fault.case, format=number_format.name, gate=fault.gate)
+        case = self.case(recipe, batch_size=fault.batch_size, **fault.settings)
+        case = replace(case, name=fault.case, prompts=fault.prompts)
         try:
             plan = self._plan(fault, cell, case, number_format)
         except MxqError as error:
@@ -208,8 +208,9 @@ class TrustBench(Bench):
 
 
 def _arguments(gate: str, stated: Mapping[str, Any], format_name: str) -> MarkerArguments:
-    named = stated or _SHIPPED[gate]
-    return MarkerArguments(marker=f"mxq_{gate}", positional=(), named=named, format_name=format_name, emulated=True)
+    marker = f"mxq_{gate}"
+    named = stated or read_marker(_SHIPPED, marker)
+    return MarkerArguments(marker=marker, positional=(), named=named, format_name=format_name, emulated=True)
 
 
 def replace_facts(fingerprint: Any, facts: Mapping[str, str]) -> Any:

@@ -3,6 +3,7 @@
 import trust_caches
 import trust_layers
 import trust_outputs
+import trust_steps
 import trust_stored
 import trust_weights
 import trust_work
@@ -13,6 +14,7 @@ FAULTS: list[Fault] = [
     *trust_layers.FAULTS,
     *trust_caches.FAULTS,
     *trust_work.FAULTS,
+    *trust_steps.FAULTS,
     *trust_weights.FAULTS,
     *trust_outputs.FAULTS,
     *trust_stored.FAULTS,

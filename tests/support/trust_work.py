@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchLCMScheduler
 from gate_bench import FORMATS
-from trust_bench import Fault, Layer, Scene, empty_store, plainly
+from trust_bench import WHOLE, Fault, Layer, Scene, empty_store, plainly
 
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.models.demo import DEMO
@@ -115,6 +115,21 @@ def _embeddings_lost(scene: Scene) -> object:
     return scene.call()
 
 
+def _noise_of_one_image(scene: Scene) -> object:
+    """Start one image of the batch from other noise, behind the pipeline's back."""
+    prepare = scene.pipe.prepare_latents
+
+    def other(*args: Any, **kwargs: Any) -> Any:
+        latents, *rest = prepare(*args, **kwargs)
+        latents = latents.clone()
+        noise = torch.randn(latents[3].shape, generator=torch.Generator().manual_seed(9))
+        latents[3] = noise.to(latents.dtype)
+        return (latents, *rest)
+
+    scene.pipe.prepare_latents = other
+    return scene.call()
+
+
 _body = partial(Fault, layer=Layer.BODY)
 _scheduler = partial(Fault, layer=Layer.SCHEDULER, expected=Outcome.ERROR)
 
@@ -212,7 +227,15 @@ FAULTS = [
         number_format=lambda: FORMATS["nvfp4"],
         quantized=_other_seed,
         said="seed",
-        why="the noise is the plugin's; the demo's images of two seeds are closer than the bounds of NVFP4",
+        why="the noise is the plugin's; the seed is compared after the body",
+    ),
+    _body(
+        injected="other noise for one image of eight, by the pipeline's prepare_latents, in NVFP4",
+        expected=Outcome.REGRESSION,
+        number_format=lambda: FORMATS["nvfp4"],
+        quantized=_noise_of_one_image,
+        **WHOLE,
+        why="no call's argument shows it; the image is beyond the bound of the worst",
     ),
     _body(
         injected="images of the BF16 pipeline returned",
@@ -283,6 +306,13 @@ UNHARMED = [
     _plain(injected="nothing, against BF16 of this run", why="no fault", reference=Reference.LIVE, layers=52),
     _plain(injected="nothing, judged by SSIM", why="no fault", gate="ssim"),
     _plain(injected="nothing, judged by PSNR", why="no fault", gate="psnr"),
+    _plain(
+        injected="nothing, in NVFP4",
+        number_format=lambda: FORMATS["nvfp4"],
+        **WHOLE,
+        why="no fault",
+        layers=52,
+    ),
     _plain(
         injected="the prompts in another order",
         prompts=DEMO.prompts[1::-1],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from trust_faults import FAULTS
 
 from pytest_mxq.backend.generation import TorchBackend
 from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.models.demo import DEMO
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,8 @@ def stored(backend: TorchBackend, tmp_path_factory: pytest.TempPathFactory) -> P
     bench = Bench(backend, tmp_path_factory.mktemp("stored"))
     with pytest.MonkeyPatch.context() as patch:
         without_compiler(patch)
-        assert bench.refresh(bench.case(RECIPE, prompts=2)).outcome is Outcome.REFRESHED
+        for case in (bench.case(RECIPE, prompts=2), replace(bench.case(DEMO, prompts=8, batch_size=8), name="demo")):
+            assert bench.refresh(case).outcome is Outcome.REFRESHED
     return bench.root / "baselines"
 
 

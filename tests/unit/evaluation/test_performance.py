@@ -50,6 +50,7 @@ BOUND = 1.30
 HALF = replace(
     ONE_STEP,
     rule=replace(DEMO.rule, skip=(*DEMO.rule.skip, SkipPattern(pattern="single_transformer_blocks", reason="half"))),
+    min_share=0.5,
 )
 
 
