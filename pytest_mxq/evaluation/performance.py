@@ -189,7 +189,8 @@ class PerformanceStrategy:
         _check_identity(job, found.usable, identity)
         draft = self._proved_run(job, draft)
         reason = f"{count} sessions, same hardware and software"
-        return samples, ReferenceNote(mode="stored", reason=reason, manifest=job.path), draft
+        note = ReferenceNote(mode="stored", reason=reason, manifest=job.path, created=found.usable[-1].created)
+        return samples, note, draft
 
     def _memory(self, job: Job, gate: MemoryGate, bound: MemoryBound) -> Verdict:
         bf16, note = self._bf16_peak(job, bound)
@@ -230,7 +231,7 @@ class PerformanceStrategy:
         for session in reversed(found.usable):
             if session.peak_gib:
                 reason = f"peak of {session.created[:10]}, same hardware and software"
-                note = ReferenceNote(mode="stored", reason=reason, manifest=job.path)
+                note = ReferenceNote(mode="stored", reason=reason, manifest=job.path, created=session.created)
                 return Bf16Peak(gib=session.peak_gib, source=session), note
         reason = f"no stored peak memory of this hardware and software{found.why_not or ''}"
         if self.mode is Reference.STORED or (self.strict and self.mode is not Reference.LIVE):

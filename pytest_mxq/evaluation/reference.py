@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from math import isnan, nan
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import msgspec
 
@@ -141,13 +141,14 @@ class References(Generic[O]):
         """
         case = plan.case
         if manifest is None:
-            return self._live_reference(case, workload, "--mxq-reference=live")
+            return self._live_reference(case, workload, ReferenceNote(mode="live", reason="--mxq-reference=live"))
         if isinstance(manifest, BaselineMissingError):
-            return self._live_reference(case, workload, "no stored baseline")
+            return self._live_reference(case, workload, ReferenceNote(mode="live", reason="no stored baseline"))
         path = str(self.store.manifest_path(case.recipe.name, case.name))
+        source: Any = {"manifest": path, "created": manifest.created, "fingerprint": manifest.fingerprint}
         if differences:
             reason = f"the baseline is of other hardware or software: {'; '.join(differences)}"
-            return self._drifted(case, workload, reason, path)
+            return self._drifted(case, workload, ReferenceNote(mode="stored", reason=reason, **source))
         regenerated = self._drift_check(case, workload)
         self._check_identity(case, manifest, regenerated)
         stored = self._stored_outputs(case, manifest)
@@ -157,36 +158,32 @@ class References(Generic[O]):
         if not drift <= plan.drift_limit:
             found = f"LPIPS {drift:.4f} > {plan.drift_limit:.4f}"
             reason = f"regenerated BF16 outputs differ from the stored {stored.noun}s by {found}"
-            return self._drifted(case, workload, reason, path)
+            return self._drifted(case, workload, ReferenceNote(mode="stored", reason=reason, drift=drift, **source))
         own = self._own_drift(plan, gate, same, regenerated)
         if own is not None:
-            return self._drifted(case, workload, own, path)
+            return self._drifted(case, workload, ReferenceNote(mode="stored", reason=own, drift=drift, **source))
         said = "are bit-identical" if same.equals(regenerated) else f"differ by LPIPS {drift:.4f}"
         floor = manifest.noise_floor
         note = ReferenceNote(
             mode="stored",
             reason=f"same hardware and software; regenerated BF16 outputs {said}",
-            manifest=path,
             drift=drift,
             noise_repeat=floor.repeat if floor else None,
             noise_compiled=floor.eager_vs_compiled if floor else None,
+            **source,
         )
         return ReferenceOutputs(outputs=stored, observed=regenerated, note=note, manifest=manifest)
 
-    def _drifted(self, case: Case, workload: Workload, reason: str, path: str) -> ReferenceOutputs[O]:
+    def _drifted(self, case: Case, workload: Workload, note: ReferenceNote) -> ReferenceOutputs[O]:
         """BF16 is not what it was: stale, or in ``auto`` judged against BF16 of this run."""
         if self.strict or self.mode is Reference.STORED:
-            note = ReferenceNote(mode="stored", reason=reason, manifest=path)
-            raise Stop(Outcome.STALE, f"{reason}; refresh the baseline: {REFRESH_COMMAND}", reference=note)
-        return self._live_reference(case, workload, reason, path)
+            raise Stop(Outcome.STALE, f"{note.reason}; refresh the baseline: {REFRESH_COMMAND}", reference=note)
+        return self._live_reference(case, workload, replace(note, mode="live"))
 
-    def _live_reference(
-        self, case: Case, workload: Workload, reason: str, path: str | None = None
-    ) -> ReferenceOutputs[O]:
+    def _live_reference(self, case: Case, workload: Workload, note: ReferenceNote) -> ReferenceOutputs[O]:
         if case.key not in self._live:
             self._live[case.key] = self.backend.generate(case, workload, ArmSpec.bf16(case), label="bf16")
         outputs = self._live[case.key]
-        note = ReferenceNote(mode="live", reason=reason, manifest=path)
         if outputs.faults:
             raise Stop(
                 Outcome.DEGENERATE,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_mxq.reports.commit import find_commit
 from pytest_mxq.reports.records import (
     DeviceFacts,
     FingerprintFacts,
@@ -40,7 +41,7 @@ class Journal:
 
     def start(self) -> None:
         """Remove the report of an earlier run: one that dies must not leave its green one behind."""
-        for name in ("report.json", "report.jsonl"):
+        for name in ("report.json", "report.jsonl", "index.html"):
             try:
                 (self.folder / name).unlink(missing_ok=True)
             except OSError as error:
@@ -93,6 +94,7 @@ def make_report(
     """
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=find_commit(settings.root),
         settings=RunSettings(
             formats=settings.formats,
             models=settings.models,

@@ -63,6 +63,7 @@ class Report:
     Attributes:
         schema_version: of this layout.
         created: ISO 8601 date and time.
+        commit: of the project that was tested, "+" behind it where files differ; None where git does not tell.
         verdicts: one for every requested (case, format, gate); paths of comparison images are relative to the
             report's folder, those of manifests to the project's root.
         problems: what is wrong with the run as a whole.
@@ -71,6 +72,7 @@ class Report:
 
     schema_version: Literal[2] = 2
     created: str
+    commit: str | None
     settings: RunSettings
     device: DeviceFacts
     fingerprint: FingerprintFacts
