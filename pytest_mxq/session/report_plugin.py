@@ -17,7 +17,8 @@ from pytest_mxq.planning.planner import RANDOM_SUFFIX
 from pytest_mxq.reports.failure import word_of
 from pytest_mxq.reports.json_report import Journal, make_report
 from pytest_mxq.reports.paths import shown_path
-from pytest_mxq.reports.records import cell_of, from_record
+from pytest_mxq.reports.publish import publish
+from pytest_mxq.reports.records import cell_of, from_record, portable_report
 from pytest_mxq.reports.summary import summary_lines
 from pytest_mxq.session.distribution import cells_of, refuse_shared_gpu
 from pytest_mxq.session.gate_plugin import RECORD, GatePlugin
@@ -205,16 +206,18 @@ class ReportPlugin:
 
     def _write_report(self) -> None:
         runtime = self.session.runtime
-        self.journal.finish(
-            make_report(
-                self.settings,
-                runtime.device,
-                runtime.fingerprint,
-                self.verdicts.values(),
-                problems=map(self.settings.portable, self.problems),
-                cautions=[*self.session.cautions, *self._cautions()],
-            )
+        whole = make_report(
+            self.settings,
+            runtime.device,
+            runtime.fingerprint,
+            self.verdicts.values(),
+            problems=self.problems,
+            cautions=[*self.session.cautions, *self._cautions()],
         )
+        report = portable_report(whole, self.settings.portable)
+        self.journal.finish(report)
+        if self.journal.fault is None:
+            runtime.cautions += publish(report, self.settings)
 
     def _cautions(self) -> list[str]:
         """Return the cautions that were not said at collection: of the workers, and of what could not be written."""

@@ -81,6 +81,6 @@ def _kept(arguments: list[str]) -> Iterator[str]:
 _WITH_VALUE = {
     "-p", "-o", "-c", "--override-ini", "--config-file", "--rootdir", "--confcutdir", "--import-mode",
     "--mxq-baselines", "--mxq-media", "--mxq-report", "--mxq-reference", "--mxq-weights", "--mxq-alpha",
-    "--mxq-compile-cache", "--mxq-sources",
+    "--mxq-compile-cache", "--mxq-sources", "--mxq-history",
 }  # fmt: skip
 _FLAGS = {"--mxq-emulate", "--mxq-strict"}

@@ -7,7 +7,6 @@ import pytest
 
 from pytest_mxq.reports.commit import find_commit
 
-
 pytestmark = pytest.mark.usefixtures("outside_ci")
 
 
