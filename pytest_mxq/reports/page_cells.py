@@ -42,9 +42,9 @@ _LOOKS: Mapping[Outcome, tuple[str, str]] = {
     Outcome.DEQUANTIZED: ("bad", "↩"),
     Outcome.KNOWN_REGRESSION: ("known", "◐"),
     Outcome.INCONCLUSIVE: ("unclear", "?"),
-    Outcome.STALE: ("unclear", "⧖"),
-    Outcome.MISSING: ("unclear", "◌"),
-    Outcome.ENVIRONMENT: ("unclear", "☇"),
+    Outcome.STALE: ("unclear", "≠"),
+    Outcome.MISSING: ("unclear", "○"),
+    Outcome.ENVIRONMENT: ("unclear", "⚠"),
     Outcome.ERROR: ("unclear", "!"),
     Outcome.NOT_RUN: ("unclear", "…"),
     Outcome.SKIPPED: ("skip", "-"),
@@ -171,7 +171,7 @@ def view_cell(verdict: Verdict, points: Sequence[Point], here: Mapping[str, str]
         look=look,
         verdict=verdict,
         observed="" if verdict.observed is None else verdict.show(verdict.observed),
-        limit=_limit(verdict),
+        limit=_limit(verdict, verdict.bound),
         figures=tuple(_figures(verdict)),
         strip=strip,
         outputs=tuple(_output_rows(verdict, strip)),
@@ -190,19 +190,24 @@ def view_cell(verdict: Verdict, points: Sequence[Point], here: Mapping[str, str]
     )
 
 
-def _limit(verdict: Verdict) -> str:
-    if verdict.bound is None or verdict.scale is None:
+def _limit(verdict: Verdict, bound: float | None) -> str:
+    """Return a bound as people read it, ``≤ 0.0020``; empty where there is none."""
+    if bound is None or verdict.scale is None:
         return ""
-    return f"{'≥' if verdict.scale.higher_is_better else '≤'} {verdict.show(verdict.bound)}"
+    return f"{'≥' if verdict.scale.higher_is_better else '≤'} {verdict.show(bound)}"
+
+
+def _bounded(verdict: Verdict, value: float, bound: float | None) -> str:
+    limit = _limit(verdict, bound)
+    return f"{verdict.show(value)}, bound {limit}" if limit else verdict.show(value)
 
 
 def _figures(verdict: Verdict) -> Iterator[tuple[str, str]]:
     """Yield the numbers behind a verdict, as (name, value)."""
     show, scores = verdict.show, verdict.scores
     if scores is not None:
-        yield "mean", f"{show(scores.mean)} {_limit(verdict)}".strip()
-        sign = "≥" if verdict.scale is not None and verdict.scale.higher_is_better else "≤"
-        yield "worst", show(scores.worst) + (f" {sign} {show(verdict.worst_bound)}" if verdict.worst_bound else "")
+        yield "mean", _bounded(verdict, scores.mean, verdict.bound)
+        yield "worst", _bounded(verdict, scores.worst, verdict.worst_bound)
         yield "90 % are not beyond", show(scores.p90)
         if isfinite(scores.mean_bound_95):
             yield "95 % bound of the mean", show(scores.mean_bound_95)
@@ -211,7 +216,7 @@ def _figures(verdict: Verdict) -> Iterator[tuple[str, str]]:
     if verdict.memory is not None:
         yield "reserved by torch", f"{verdict.memory.reserved_gib:.2f} GiB"
         yield "quantized weights", f"{verdict.memory.weight_ratio:.3f} of BF16's"
-    if verdict.reference is not None and verdict.reference.noise_repeat is not None:
+    if scores is not None and verdict.reference is not None and verdict.reference.noise_repeat is not None:
         compiled = verdict.reference.noise_compiled
         tail = "" if compiled is None else f", eager against compiled {compiled:.4f}"
         yield "BF16 against BF16", f"LPIPS {verdict.reference.noise_repeat:.4f}{tail}"

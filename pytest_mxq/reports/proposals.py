@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, isfinite, log10
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ MIN_RUNS = 10
 
 RED_RUNS = 3
 """Failures in a row before a bound is called out of reach."""
+
+FAILURES = frozenset(outcome for outcome in Outcome if outcome.is_failure)
 
 _REFRESHABLE = {Outcome.STALE, Outcome.MISSING}
 
@@ -106,12 +108,12 @@ def history_hint(points: Sequence[Point], verdict: Verdict) -> Hint | None:
         return None
     since = [point for point in points if point.cell.bound == bound and _is_number(point.cell.observed)]
     values = [point.cell.observed for point in since if point.cell.observed is not None]
-    reds = red_streak(since)
+    reds = red_streak(since, of={Outcome.REGRESSION})
     worst, said = (min, "at least") if scale.higher_is_better else (max, "at most")
     if reds >= RED_RUNS:
         seen = worst(values[-reds:])
         return _hint(verdict, bound, seen, f"red for {reds} runs, {said} {scale.show(seen)}")
-    if reds or len(values) < MIN_RUNS:
+    if red_streak(since) or len(values) < MIN_RUNS:
         return None
     seen = worst(values)
     proposed = rounded_bound(seen, higher_is_better=scale.higher_is_better)
@@ -119,11 +121,11 @@ def history_hint(points: Sequence[Point], verdict: Verdict) -> Hint | None:
     return _hint(verdict, bound, seen, f"{len(values)} runs {said} {scale.show(seen)}") if is_loose else None
 
 
-def red_streak(points: Sequence[Point]) -> int:
+def red_streak(points: Sequence[Point], of: Collection[Outcome] = FAILURES) -> int:
     """Count the failures at the end of a history."""
     count = 0
     for point in reversed(points):
-        if not point.cell.outcome.is_failure:
+        if point.cell.outcome not in of:
             break
         count += 1
     return count

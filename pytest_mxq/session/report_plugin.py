@@ -216,7 +216,7 @@ class ReportPlugin:
         )
         report = portable_report(whole, self.settings.portable)
         self.journal.finish(report)
-        if self.journal.fault is None:
+        if (self.settings.report / "report.json").is_file():  # a folder that takes no report takes no page
             runtime.cautions += publish(report, self.settings)
 
     def _cautions(self) -> list[str]:

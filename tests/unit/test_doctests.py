@@ -10,6 +10,7 @@ MODULES = (
     "baselines.strict_json",
     "doctor.checks",
     "environment.device",
+    "environment.secrets",
     "gates.base",
     "gates.distributions",
     "gates.lpips",
@@ -17,9 +18,14 @@ MODULES = (
     "gates.sampling",
     "gates.scores",
     "gates.speed_statistics",
+    "metrics.lpips_map",
     "pipelines.hub",
     "planning.settings",
+    "reports.charts",
     "reports.failure",
+    "reports.html",
+    "reports.page_cells",
+    "reports.proposals",
 )
 
 
