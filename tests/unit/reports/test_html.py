@@ -163,7 +163,7 @@ def test_parts_without_data_are_not_there(verdict: Verdict) -> None:
 
 def test_only_failures_show_without_the_script_and_only_so_many() -> None:
     reds = [replace(RED, cell=replace(RED.cell, case=f"case {index}")) for index in range(25)]
-    assert text_of(report(*reds, GREEN)).count("<template>") == 6
+    assert text_of(report(*reds, GREEN)).count('<script type="text/html">') == 6
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -171,7 +171,7 @@ def test_no_text_of_a_record_becomes_markup(text: str) -> None:
     page = text_of(hostile(text))
     elements = Elements(page)
     scripts = elements.all("script")
-    assert [script.get("type") for script in scripts] == ["application/json", None]
+    assert [script.get("type") for script in scripts] == ["text/html", "application/json", None]
     assert not [name for _, attributes in elements.found for name in attributes if name.startswith("on")]
     assert {attributes.get("src") for attributes in elements.all("img")} == {None}
     links = [attributes["href"] or "" for attributes in elements.all("a")]
