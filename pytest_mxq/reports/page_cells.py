@@ -191,7 +191,7 @@ def view_cell(verdict: Verdict, points: Sequence[Point], here: Mapping[str, str]
 
 
 def _limit(verdict: Verdict, bound: float | None) -> str:
-    """Return a bound as people read it, ``≤ 0.0020``; empty where there is none."""
+    """Return a bound as people read it, ``≤ 0.0020``; empty without one."""
     if bound is None or verdict.scale is None:
         return ""
     return f"{'≥' if verdict.scale.higher_is_better else '≤'} {verdict.show(bound)}"
