@@ -1,12 +1,11 @@
 """How large the report's page is, and how long it takes to write and to open.
 
-PYTHONPATH=tests/support python benchmarks/report_page.py [RESULT.json]
-
 A page of synthetic verdicts is written and opened from a folder in Debian's chromium by Playwright. The browser itself
 measures how long that takes: from the start of the navigation to the first frame after the page's script has run; the
 median of seven windows, each new.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -19,12 +18,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from page_examples import history_of, night
 from playwright.sync_api import sync_playwright
 
 from pytest_mxq.reports.html import write_page
 from pytest_mxq.reports.records import Report
 
+SUPPORT = Path(__file__).parents[1] / "tests" / "support"
 WINDOWS = 7
 RUNS = 50
 OPENED = (
@@ -45,6 +44,8 @@ class Figures:
 
 
 def measure(browser: Any, name: str, report: Report) -> Figures:
+    from page_examples import history_of
+
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         write_page(Path(folder), report, history_of(report, RUNS), embed=False)
@@ -74,6 +75,12 @@ def open_once(browser: Any, path: Path) -> tuple[float, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(SUPPORT))
+    from page_examples import night
+
     pages = {
         f"3 models x 3 formats x 24 prompts x {RUNS} runs": night(),
         f"2,000 cells x 24 prompts x {RUNS} runs": night(cases=45),
@@ -87,8 +94,8 @@ def main() -> None:
     result = {"chromium": version, "machine": machine, "pages": [asdict(figures) for figures in found]}
     text = json.dumps(result, indent=2)
     print(text)
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(text + "\n")
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":
