@@ -12,6 +12,7 @@ from pytest_mxq.gates.scores import worst_first
 from pytest_mxq.gates.verdict import JudgedOutput
 
 if TYPE_CHECKING:
+    from pytest_mxq.baselines.video import Video
     from pytest_mxq.gates.base import AccuracyGate
     from pytest_mxq.gates.scores import Scores
     from pytest_mxq.planning.case import Case
@@ -31,6 +32,7 @@ class Shown:
         reference: what the gate saw of BF16.
         quantized: what it saw of the quantized arm.
         lpips_map: where they differ, and the value that is white there; None where that says nothing.
+        videos: the whole videos of both arms, to be played; None of images, and where one frame is enough.
     """
 
     output: int
@@ -39,6 +41,7 @@ class Shown:
     reference: Any
     quantized: Any
     lpips_map: tuple[Any, float] | None
+    videos: tuple[Video, Video] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,8 @@ class ComparisonFiles:
     reference: str | None = None
     quantized: str | None = None
     lpips_map: str | None = None
+    reference_video: str | None = None
+    quantized_video: str | None = None
 
 
 # Writes the files of one output; None where they could not be written.
@@ -91,12 +96,28 @@ class Comparisons(Generic[O]):
     write: ComparisonWriter
 
     def of(
-        self, plan: GatePlan, gate: AccuracyGate, reference: O, quantized: O, spots: Mapping[Spot, str]
+        self,
+        plan: GatePlan,
+        gate: AccuracyGate,
+        arms: tuple[O, O],
+        spots: Mapping[Spot, str],
+        played: Spot | None = None,
     ) -> dict[str, Any]:
-        """Write the comparisons of some spots, each with a text; return ``outputs`` and ``comparisons``."""
+        """Write the comparisons of some spots, and return the ``outputs`` and ``comparisons`` of a verdict.
+
+        Args:
+            plan: the plan.
+            gate: its gate.
+            arms: BF16's outputs and the quantized arm's.
+            spots: what is shown, each with a text.
+            played: whose video is written as well; None: no one's.
+        """
+        reference, quantized = arms
         judged, sheets = judged_outputs(quantized), []
         for spot, text in spots.items():
-            shown = self._shown(gate, spot, text, judged[spot.output].prompt, (reference, quantized))
+            shown = self._shown(gate, spot, text, judged[spot.output].prompt, arms)
+            if spot == played and quantized.noun == "video":
+                shown = replace(shown, videos=(_video(reference, spot.output), _video(quantized, spot.output)))
             files = self.write(plan, shown)
             if files is None:
                 continue
@@ -108,6 +129,8 @@ class Comparisons(Generic[O]):
                 quantized=files.quantized,
                 lpips_map=files.lpips_map,
                 lpips_peak=shown.lpips_map[1] if files.lpips_map is not None and shown.lpips_map else None,
+                reference_video=files.reference_video,
+                quantized_video=files.quantized_video,
             )
         return {"outputs": tuple(judged), "comparisons": tuple(sheets)}
 
@@ -122,3 +145,8 @@ class Comparisons(Generic[O]):
             quantized=right,
             lpips_map=self.backend.lpips_map(left, right) if is_image else None,
         )
+
+
+def _video(outputs: Outputs, index: int) -> Video:
+    video: Video = outputs.subset([outputs.positions[index]]).to_media()[0]
+    return video

@@ -69,6 +69,8 @@ class JudgedOutput:
         quantized: path of what it saw of the quantized arm.
         lpips_map: path of the LPIPS map of both: black where they agree, white at ``lpips_peak``.
         lpips_peak: largest value of that map.
+        reference_video: path of a copy of BF16's video that browsers play, lossy; None where it is not kept.
+        quantized_video: path of one of the quantized arm's.
     """
 
     prompt: str
@@ -78,6 +80,8 @@ class JudgedOutput:
     quantized: str | None = None
     lpips_map: str | None = None
     lpips_peak: float | None = None
+    reference_video: str | None = None
+    quantized_video: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,10 +23,13 @@ from pytest_mxq.reports.page_model import Page, build_page
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from pytest_mxq.gates.verdict import JudgedOutput
     from pytest_mxq.reports.history import Key, Point
     from pytest_mxq.reports.records import Report
 
 NAME = "index.html"
+
+_TYPES = {".png": "image/png", ".webm": "video/webm"}
 
 MAX_INLINE = 20
 """Failed cells whose details show without the script; those of the others are made when they are opened."""
@@ -63,7 +66,7 @@ def render(page: Page, embedded: Mapping[str, str]) -> str:
     """Return the text of a page; ``embedded`` holds the images by their address, where it holds them itself."""
     styles, script = _asset("page.css"), _asset("page.js")
     policy = (
-        f"default-src 'none'; img-src 'self' file: data:; style-src '{_digest(styles)}'; "
+        f"default-src 'none'; img-src 'self' file: data:; media-src 'self' file: data:; style-src '{_digest(styles)}'; "
         f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
     )
     return (
@@ -111,12 +114,20 @@ def script_json(value: Any) -> str:
 def _embedded(folder: Path, page: Page) -> dict[str, str]:
     """Return the images of a page as data addresses by their relative ones; what is not in the folder is left out."""
     outputs = [row.output for view in page.cells for row in view.shown]
-    paths = {path for output in outputs for path in (output.reference, output.quantized, output.lpips_map) if path}
+    paths = {path for output in outputs for path in _files(output) if path is not None}
     return {
-        address(path): f"data:image/png;base64,{base64.b64encode((folder / path).read_bytes()).decode()}"
+        address(
+            path
+        ): f"data:{_TYPES[Path(path).suffix]};base64,{base64.b64encode((folder / path).read_bytes()).decode()}"
         for path in sorted(paths)
-        if (folder / path).is_file() and (folder / path).resolve().is_relative_to(folder.resolve())
+        if Path(path).suffix in _TYPES
+        and (folder / path).is_file()
+        and (folder / path).resolve().is_relative_to(folder.resolve())
     }
+
+
+def _files(output: JudgedOutput) -> tuple[str | None, ...]:
+    return (output.reference, output.quantized, output.lpips_map, output.reference_video, output.quantized_video)
 
 
 def _asset(name: str) -> str:

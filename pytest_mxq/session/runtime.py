@@ -186,7 +186,7 @@ class Runtime:
     def forget_comparisons(self, plan: GatePlan) -> None:
         """Remove the comparison images of an earlier run: the report shows this one."""
         try:
-            for pattern in (f"{_stem(plan)}-*.png", f"[0-9]*-{_stem(plan)}-*.png"):
+            for pattern in (f"{_stem(plan)}-*.png", f"[0-9]*-{_stem(plan)}-*.png", f"[0-9]*-{_stem(plan)}-*.webm"):
                 for old in self._folder(plan).glob(pattern):
                     old.unlink()
         except OSError as error:
@@ -209,11 +209,27 @@ class Runtime:
             _save_sheet(sheet, plan, shown)
             for name, image in singles.items():
                 save_png(image, paths[name])
+            paths |= self._write_videos(plan, shown)
         except OSError as error:  # a full or read-only disk says nothing of the model
             self.cautions.append(f"the comparison image {self._in_report(sheet)} could not be written: {error}")
             return None
         written = {name: self._in_report(path) for name, path in paths.items()}
         return ComparisonFiles(sheet=self._in_report(sheet), **written)
+
+    def _write_videos(self, plan: GatePlan, shown: Shown) -> dict[str, Path]:
+        """Write what the page plays; nothing where PyAV or its encoders are missing: the images remain."""
+        from pytest_mxq.reports.video_copy import write_webm
+
+        paths: dict[str, Path] = {}
+        for name, video in zip(("reference_video", "quantized_video"), shown.videos or (), strict=False):
+            path = self._folder(plan) / f"{shown.output:02d}-{_stem(plan)}-{name.replace('_', '-')}.webm"
+            try:
+                write_webm(path, video)
+            except (MxqError, OSError, ValueError) as error:  # PyAV's errors are the latter two
+                self.cautions.append(f"the video {self._in_report(path)} could not be written: {error}")
+                return {}
+            paths[name] = path
+        return paths
 
     def _in_report(self, path: Path) -> str:
         return path.relative_to(self._settings.report).as_posix()

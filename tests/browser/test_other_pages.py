@@ -7,16 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import pytest
 from page_examples import HOSTILE, cell, history_of, hostile, judged, measured, night, report, timed, unjudged
 from page_window import Window
 from PIL import Image
 
+from pytest_mxq.baselines.video import Video
 from pytest_mxq.gates.bounds import Bound
 from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.gates.scores import summarize
 from pytest_mxq.gates.verdict import JudgedOutput
 from pytest_mxq.reports.html import write_page
 from pytest_mxq.reports.records import Report
+from pytest_mxq.reports.video_copy import write_webm
 
 Show: TypeAlias = Callable[..., Window]
 MEGABYTE = 1_000_000
@@ -111,3 +115,25 @@ def test_a_stale_case_is_accepted_by_the_command_that_refreshes_it(show: Show, t
         box.check()
     expected = "pytest 'tests/gates/test_flux.py::test_flux[bf16-refresh]' --mxq-refresh"
     assert page.inner_text(".accepting pre") == expected
+
+
+def test_videos_play_in_step_and_a_click_on_the_curve_seeks(show: Show, tmp_path: Path) -> None:
+    frames = np.zeros((16, 32, 48, 3), dtype=np.uint8)
+    frames[8:] = 200
+    names = ("reference", "quantized")
+    for name in names:
+        write_webm(tmp_path / f"{name}.webm", Video(frames=frames, frame_rate=8.0))
+        Image.new("RGB", (48, 32)).save(tmp_path / f"{name}.png")
+    scores = summarize([0.1] * 15 + [0.9], higher_is_better=False, frames=16)
+    files = {name: f"{name}.png" for name in names} | {f"{name}_video": f"{name}.webm" for name in names}
+    shown = JudgedOutput(prompt="a", seed=0, frame=15, **files)  # type: ignore[arg-type]
+    page = show(written(tmp_path, report(replace(RED, scores=scores, outputs=(shown,))))).page
+    videos = page.locator("video")
+    page.wait_for_function("[...document.querySelectorAll('video')].every(video => video.readyState >= 2)")
+    box = page.locator(".frames svg").bounding_box()
+    page.locator(".frames svg").click(position={"x": box["width"] * 0.75, "y": 20})
+    page.wait_for_function("[...document.querySelectorAll('video')].every(video => video.currentTime > 1.4)")
+    times = videos.evaluate_all("all => all.map(video => video.currentTime)")
+    assert times == pytest.approx([1.5, 1.5], abs=0.05)
+    videos.first.evaluate("video => video.play()")
+    page.wait_for_function("!document.querySelectorAll('video')[1].paused")

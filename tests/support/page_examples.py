@@ -180,6 +180,7 @@ def hostile(text: str) -> Report:
     """A report that holds a text wherever one can stand."""
     where = Cell(nodeid=f"t.py::x[{text}]", model=text, case=text, format="nvfp4", gate=text)
     shown = JudgedOutput(prompt=text, seed=0, reference=text, quantized=text, lpips_map=text, lpips_peak=0.1)
+    shown = replace(shown, reference_video=text, quantized_video=text)
     fingerprint = Fingerprint(hard={text: text, "torch": text}, recorded={"host": text})
     verdict = replace(
         judged([0.2, 0.5], Bound(mean=0.13, worst=0.45), texts=[text]),

@@ -81,6 +81,8 @@
     for (const name of ["pointerdown", "pointerup", "pointerleave"]) blink.addEventListener(name, () => show(compare, name === "pointerdown"));
     blink.addEventListener("keydown", (event) => { if (event.key === " " || event.key === "Enter") show(compare, true); });
     blink.addEventListener("keyup", () => show(compare, false));
+    for (const group of all(".players", compare)) inStep(all("video", group));
+    for (const figure of all(".frames", compare)) figure.querySelector("svg").addEventListener("click", (event) => seek(compare, figure, event));
     for (const image of all("img", compare)) image.addEventListener("load", () => measure(compare));
     drag(compare);
     const first = compare.querySelector(".source");
@@ -100,7 +102,7 @@
     if (source.dataset.peak) compare.querySelector(".pane.map .arm").textContent = `LPIPS map, brightest ${source.dataset.peak}`;
     compare.querySelector(".said").textContent = source.textContent;
     for (const button of all(".picks .pick", compare)) button.setAttribute("aria-pressed", String(button.dataset.index === index));
-    for (const figure of all(".frames", compare)) figure.hidden = figure.dataset.index !== index;
+    for (const part of all(".frames, .players", compare)) part.hidden = part.dataset.index !== index;
     return true;
   }
   function pick(cell, index, note = false) {
@@ -187,6 +189,25 @@
       compare.querySelector(".slide input").value = percent;
       cut(compare, percent);
     }
+  }
+
+  // Both videos play, pause and seek together; one is heard: the one that is not muted.
+  function inStep(videos) {
+    for (const video of videos) {
+      video.src = data.embedded[video.dataset.key] || video.dataset.key;
+      const others = videos.filter((other) => other !== video);
+      video.addEventListener("play", () => others.forEach((other) => { other.currentTime = video.currentTime; other.play(); }));
+      video.addEventListener("pause", () => others.forEach((other) => { other.pause(); other.currentTime = video.currentTime; }));
+      video.addEventListener("seeking", () => others.forEach((other) => {
+        if (Math.abs(other.currentTime - video.currentTime) > 0.02) other.currentTime = video.currentTime;
+      }));
+      video.addEventListener("volumechange", () => { if (!video.muted) others.forEach((other) => { other.muted = true; }); });
+    }
+  }
+  function seek(compare, figure, event) {
+    const video = compare.querySelector(`.players[data-index="${CSS.escape(figure.dataset.index)}"] video`);
+    const box = event.currentTarget.getBoundingClientRect();
+    if (video && video.duration) video.currentTime = (video.duration * (event.clientX - box.left)) / box.width;
   }
 
   // What is accepted becomes a command and lines to paste; nothing is sent anywhere.

@@ -104,6 +104,8 @@ WHOLE = Verdict(
             quantized="demo/case/01-nvfp4-psnr-quantized.png",
             lpips_map="demo/case/01-nvfp4-psnr-lpips-map.png",
             lpips_peak=0.25,
+            reference_video="demo/case/01-nvfp4-psnr-reference-video.webm",
+            quantized_video="demo/case/01-nvfp4-psnr-quantized-video.webm",
         ),
     ),
     comparisons=("demo/case/nvfp4-psnr-00.png", "demo/case/nvfp4-psnr-01.png"),
