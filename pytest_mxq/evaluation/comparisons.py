@@ -124,7 +124,7 @@ class Comparisons(Generic[O]):
             sheets.append(files.sheet)
             judged[spot.output] = replace(
                 judged[spot.output],
-                frame=spot.frame if quantized.noun == "video" else None,
+                frame=spot.frame if quantized.noun == "video" and gate.preview is frame_preview else None,
                 reference=files.reference,
                 quantized=files.quantized,
                 lpips_map=files.lpips_map,
