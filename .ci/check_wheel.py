@@ -13,6 +13,9 @@ _MAX_BYTES = 30_000_000
 _REQUIRED = (
     "pytest_mxq/py.typed",
     "pytest_mxq/plugin.py",
+    "pytest_mxq/reports/page/index.html.j2",
+    "pytest_mxq/reports/page/page.css",
+    "pytest_mxq/reports/page/page.js",
     "pytest_mxq/assets/demo_model/*.safetensors",
     "pytest_mxq/assets/lpips/*.safetensors",
     "*.dist-info/entry_points.txt",

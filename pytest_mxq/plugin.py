@@ -11,7 +11,7 @@ from pytest_mxq.fixtures import NO_FORMATS, mxq_pipeline, mxq_prompt
 
 __all__ = ["mxq_pipeline", "mxq_prompt"]
 
-# (name, kind, help): kind "list" and "path" take a value, "flag" none. Each but an act of its own has an ini twin.
+# (name, kind, help): a "flag" takes no value, every other kind does. Each but an act of its own has an ini twin.
 _OPTIONS = (
     ("formats", "list", "formats to gate, for example mxfp8,nvfp4"),
     ("models", "list", "gate only these models"),
@@ -21,7 +21,9 @@ _OPTIONS = (
     ("reference", "auto|stored|live", "where the BF16 images come from (default: auto: stored where it agrees)"),
     ("emulate", "flag", "emulate formats that this device cannot run natively (accuracy gates only)"),
     ("strict", "flag", "a skip, a missing or stale baseline, a fallback or a planned gate that did not run fails"),
-    ("report", "path", "directory of the report (default: mxq-report)"),
+    ("report", "path", "directory of the report: report.json, and index.html to look at (default: mxq-report)"),
+    ("report-embed", "flag", "write the report's page with its images inside, as one file"),
+    ("history", "file", "file of all runs' results, shown by the report (default: history.jsonl in its directory)"),
     (
         "weights",
         "trained|random",
@@ -58,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         elif "|" in kind:
             group.addoption(flag, choices=kind.split("|"), default=None, help=text)
         else:
-            metavar = {"list": "LIST", "path": "DIR", "number": "N"}[kind]
+            metavar = {"list": "LIST", "path": "DIR", "file": "FILE", "number": "N"}[kind]
             group.addoption(flag, metavar=metavar, default=None, help=text)
         if not name.startswith(("refresh", "doctor")):
             number = "float" if pytest.version_tuple >= (8, 4) else "string"

@@ -16,6 +16,7 @@ from pytest_mxq.gates.verdict import OutputFault
 from pytest_mxq.metrics.audio import find_silent
 from pytest_mxq.metrics.degenerate import find_degenerate
 from pytest_mxq.metrics.images import to_uint8
+from pytest_mxq.metrics.lpips_map import map_image
 from pytest_mxq.pipelines.cache import Arm, ArmStore, How
 from pytest_mxq.pipelines.compile import CompileMode, compiling_faithfully
 from pytest_mxq.pipelines.execution import Execution as RunRecord
@@ -26,6 +27,8 @@ from pytest_mxq.pipelines.quantize import run_evidence
 from pytest_mxq.planning.settings import Execution
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from pytest_mxq.environment.device import Device
     from pytest_mxq.formats import Format
     from pytest_mxq.gates.base import AccuracyGate
@@ -121,6 +124,10 @@ class TorchBackend:
     def preview(self, gate: AccuracyGate, outputs: GeneratedOutputs, index: int, frame: int | None) -> Any:
         """Return the PIL image of what a gate looked at: an image, a frame, a spectrogram."""
         return gate.preview(outputs, index, frame)
+
+    def lpips_map(self, reference: Image, quantized: Image) -> tuple[Image, float] | None:
+        """Return where two images differ, and the value that is white; None where LPIPS has no value."""
+        return map_image(reference, quantized)
 
     def release(self) -> None:
         """Free every arm."""

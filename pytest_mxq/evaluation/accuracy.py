@@ -81,7 +81,9 @@ class AccuracyStrategy(Generic[O]):
             worst_bound=plan.bound.worst,
             worst_prompt=prompt_of(plan.case, quantized, scores.worst_index // scores.frames),
             scores=scores,
-            comparisons=self._comparisons.of(plan, gate, reference.outputs, quantized, spots),
+            **self._comparisons.of(
+                plan, gate, (reference.outputs, quantized), spots, next(iter(spots)) if outcome.is_failure else None
+            ),
             **facts,
         )
 
@@ -138,7 +140,7 @@ class AccuracyStrategy(Generic[O]):
             raise Stop(Outcome.DEGENERATE, f"{plan.cell.format} against BF16: {'; '.join(changed)}", **facts)
         if quantized.faults:
             spots = {Spot(fault.output): fault.sentence for fault in quantized.faults[:MAX_COMPARISONS]}
-            facts["comparisons"] = self._comparisons.of(plan, gate, reference.outputs, quantized, spots)
+            facts |= self._comparisons.of(plan, gate, (reference.outputs, quantized), spots, next(iter(spots)))
             sentence = "; ".join(
                 f"{fault.sentence} ({quantized.noun} {fault.output}: {prompt_of(plan.case, quantized, fault.output)!r})"
                 for fault in quantized.faults
@@ -147,7 +149,7 @@ class AccuracyStrategy(Generic[O]):
         same, count = reference.outputs.identical_positions(quantized), len(quantized.positions)
         if len(same) > MAX_IDENTICAL_SHARE * count:
             spots = {Spot(quantized.positions.index(position)): "bit-identical" for position in same[:MAX_COMPARISONS]}
-            facts["comparisons"] = self._comparisons.of(plan, gate, reference.outputs, quantized, spots)
+            facts |= self._comparisons.of(plan, gate, (reference.outputs, quantized), spots, next(iter(spots)))
             raise Stop(
                 Outcome.NOT_QUANTIZED,
                 f"{len(same)} of {count} {quantized.noun}s of {plan.cell.format} are bit-identical to BF16's: "

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
-from pytest_mxq.evaluation.protocols import Backend, O
+from pytest_mxq.evaluation.protocols import Backend, O, Outputs
+from pytest_mxq.gates.base import frame_preview
 from pytest_mxq.gates.scores import worst_first
+from pytest_mxq.gates.verdict import JudgedOutput
 
 if TYPE_CHECKING:
+    from pytest_mxq.baselines.video import Video
     from pytest_mxq.gates.base import AccuracyGate
     from pytest_mxq.gates.scores import Scores
     from pytest_mxq.planning.case import Case
@@ -17,8 +20,44 @@ if TYPE_CHECKING:
 
 MAX_COMPARISONS = 3
 
-# Writes the comparison of one output and returns its path: (plan, output's index, reference, quantized, text).
-ComparisonWriter = Callable[["GatePlan", int, Any, Any, str], str]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What is shown of one output, as PIL images.
+
+    Attributes:
+        output: its index.
+        prompt: its prompt.
+        text: what is said of it: its value, or its fault.
+        reference: what the gate saw of BF16.
+        quantized: what it saw of the quantized arm.
+        lpips_map: where they differ, and the value that is white there; None where that says nothing.
+        videos: the whole videos of both arms, to be played; None of images, and where one frame is enough.
+    """
+
+    output: int
+    prompt: str
+    text: str
+    reference: Any
+    quantized: Any
+    lpips_map: tuple[Any, float] | None
+    videos: tuple[Video, Video] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonFiles:
+    """The files that show one output: paths relative to the report's folder; None: not written."""
+
+    sheet: str
+    reference: str | None = None
+    quantized: str | None = None
+    lpips_map: str | None = None
+    reference_video: str | None = None
+    quantized_video: str | None = None
+
+
+# Writes the files of one output; None where they could not be written.
+ComparisonWriter = Callable[["GatePlan", Shown], ComparisonFiles | None]
 
 
 class Spot(NamedTuple):
@@ -38,6 +77,12 @@ def worst_spots(gate: AccuracyGate, scores: Scores, count: int) -> dict[Spot, st
     return spots
 
 
+def judged_outputs(outputs: Outputs) -> list[JudgedOutput]:
+    """Return prompt and seed of each output, in order."""
+    keys = list(outputs.identity.output_keys())
+    return [JudgedOutput(prompt=keys[place].prompt, seed=keys[place].seed) for place in outputs.positions]
+
+
 def prompt_of(case: Case, outputs: O, index: int) -> str:
     """Return the prompt of an image or video."""
     return case.prompts[outputs.positions[index] // outputs.identity.images_per_prompt]
@@ -51,12 +96,57 @@ class Comparisons(Generic[O]):
     write: ComparisonWriter
 
     def of(
-        self, plan: GatePlan, gate: AccuracyGate, reference: O, quantized: O, spots: Mapping[Spot, str]
-    ) -> tuple[str, ...]:
-        """Write the comparisons of some spots, each with a text, and return their paths."""
-        paths = []
-        for (index, frame), text in spots.items():
-            left, right = (self.backend.preview(gate, outputs, index, frame) for outputs in (reference, quantized))
-            caption = f"{prompt_of(plan.case, quantized, index)}   {text}"
-            paths.append(self.write(plan, index, left, right, caption))
-        return tuple(paths)
+        self,
+        plan: GatePlan,
+        gate: AccuracyGate,
+        arms: tuple[O, O],
+        spots: Mapping[Spot, str],
+        played: Spot | None = None,
+    ) -> dict[str, Any]:
+        """Write the comparisons of some spots, and return the ``outputs`` and ``comparisons`` of a verdict.
+
+        Args:
+            plan: the plan.
+            gate: its gate.
+            arms: BF16's outputs and the quantized arm's.
+            spots: what is shown, each with a text.
+            played: whose video is written as well; None: no one's.
+        """
+        reference, quantized = arms
+        judged, sheets = judged_outputs(quantized), []
+        for spot, text in spots.items():
+            shown = self._shown(gate, spot, text, judged[spot.output].prompt, arms)
+            if spot == played and quantized.noun == "video":
+                shown = replace(shown, videos=(_video(reference, spot.output), _video(quantized, spot.output)))
+            files = self.write(plan, shown)
+            if files is None:
+                continue
+            sheets.append(files.sheet)
+            judged[spot.output] = replace(
+                judged[spot.output],
+                frame=spot.frame if quantized.noun == "video" and gate.preview is frame_preview else None,
+                reference=files.reference,
+                quantized=files.quantized,
+                lpips_map=files.lpips_map,
+                lpips_peak=shown.lpips_map[1] if files.lpips_map is not None and shown.lpips_map else None,
+                reference_video=files.reference_video,
+                quantized_video=files.quantized_video,
+            )
+        return {"outputs": tuple(judged), "comparisons": tuple(sheets)}
+
+    def _shown(self, gate: AccuracyGate, spot: Spot, text: str, prompt: str, arms: tuple[O, O]) -> Shown:
+        left, right = (self.backend.preview(gate, outputs, spot.output, spot.frame) for outputs in arms)
+        is_image = gate.preview is frame_preview
+        return Shown(
+            output=spot.output,
+            prompt=prompt,
+            text=text,
+            reference=left,
+            quantized=right,
+            lpips_map=self.backend.lpips_map(left, right) if is_image else None,
+        )
+
+
+def _video(outputs: Outputs, index: int) -> Video:
+    video: Video = outputs.subset([outputs.positions[index]]).to_media()[0]
+    return video

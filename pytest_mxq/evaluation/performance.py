@@ -194,7 +194,8 @@ class PerformanceStrategy:
         _check_sessions(job, found.usable, observed)
         draft = self._proved_run(job, draft)
         reason = f"{count} sessions, same hardware and software"
-        return samples, ReferenceNote(mode="stored", reason=reason, manifest=job.path), draft
+        note = ReferenceNote(mode="stored", reason=reason, manifest=job.path, created=found.usable[-1].created)
+        return samples, note, draft
 
     def _memory(self, job: Job, gate: MemoryGate, bound: MemoryBound) -> Verdict:
         bf16, note = self._bf16_peak(job, bound)
@@ -235,7 +236,7 @@ class PerformanceStrategy:
         for session in reversed(found.usable):
             if session.peak_gib:
                 reason = f"peak of {session.created[:10]}, same hardware and software"
-                note = ReferenceNote(mode="stored", reason=reason, manifest=job.path)
+                note = ReferenceNote(mode="stored", reason=reason, manifest=job.path, created=session.created)
                 _check_stated(job, self.weights(job.plan.case), sessions=1)
                 return Bf16Peak(gib=session.peak_gib, source=session), note
         reason = f"no stored peak memory of this hardware and software{found.why_not or ''}"

@@ -128,6 +128,13 @@ class Backend(Protocol[O]):
         """Return the PIL image of what a gate looked at: an image, a frame (None: the middle one), a spectrogram."""
         ...
 
+    def lpips_map(self, reference: Any, quantized: Any) -> tuple[Any, float] | None:
+        """Return where two PIL images differ, as a PIL image of the same size, and the value that is white in it.
+
+        None where LPIPS has no value: images that are too small or of two sizes.
+        """
+        ...
+
     def free_gib(self, case: Case) -> float | None:
         """Return what the device has for a case's arms, GiB; None where its model is loaded, and on a CPU."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from typing import TYPE_CHECKING, Generic
 
@@ -106,7 +106,7 @@ class References(Generic[O]):
         _check_same_case(case_differences(plan.case, manifest, self.weights(plan.case)))
         differences = software_differences(manifest, self.fingerprint)
         if differences:
-            self._refuse_drifted(_other_software(differences), self._path(plan.case))
+            self._refuse_drifted(self._note(plan.case, manifest, _other_software(differences)))
         else:
             self._stored_outputs(plan.case, manifest)
         return differences
@@ -145,12 +145,11 @@ class References(Generic[O]):
         """
         case = plan.case
         if manifest is None:
-            return self._live_reference(case, workload, LIVE)
+            return self._live_reference(case, workload, ReferenceNote(mode="live", reason=LIVE))
         if isinstance(manifest, BaselineMissingError):
-            return self._live_reference(case, workload, "no stored baseline")
-        path = self._path(case)
+            return self._live_reference(case, workload, ReferenceNote(mode="live", reason="no stored baseline"))
         if differences:
-            return self._drifted(case, workload, _other_software(differences), path)
+            return self._drifted(case, workload, self._note(case, manifest, _other_software(differences)))
         regenerated = self._drift_check(case, workload)
         self._check_identity(manifest, regenerated)
         stored = self._stored_outputs(case, manifest)
@@ -160,39 +159,33 @@ class References(Generic[O]):
         if not drift <= plan.drift_limit:
             found = f"LPIPS {drift:.4f} > {plan.drift_limit:.4f}"
             reason = f"regenerated BF16 outputs differ from the stored {stored.noun}s by {found}"
-            return self._drifted(case, workload, reason, path)
+            return self._drifted(case, workload, replace(self._note(case, manifest, reason), drift=drift))
         own = self._own_drift(plan, gate, same, regenerated)
         if own is not None:
-            return self._drifted(case, workload, own, path)
+            return self._drifted(case, workload, replace(self._note(case, manifest, own), drift=drift))
         said = "are bit-identical" if same.equals(regenerated) else f"differ by LPIPS {drift:.4f}"
         floor = manifest.noise_floor
-        note = ReferenceNote(
-            mode="stored",
-            reason=f"same hardware and software; regenerated BF16 outputs {said}",
-            manifest=path,
+        note = replace(
+            self._note(case, manifest, f"same hardware and software; regenerated BF16 outputs {said}"),
             drift=drift,
             noise_repeat=floor.repeat if floor else None,
             noise_compiled=floor.eager_vs_compiled if floor else None,
         )
         return ReferenceOutputs(outputs=stored, observed=regenerated, note=note, manifest=manifest)
 
-    def _drifted(self, case: Case, workload: Workload, reason: str, path: str) -> ReferenceOutputs[O]:
+    def _drifted(self, case: Case, workload: Workload, note: ReferenceNote) -> ReferenceOutputs[O]:
         """BF16 is not what it was: stale, or in ``auto`` judged against BF16 of this run."""
-        self._refuse_drifted(reason, path)
-        return self._live_reference(case, workload, reason, path)
+        self._refuse_drifted(note)
+        return self._live_reference(case, workload, replace(note, mode="live"))
 
-    def _refuse_drifted(self, reason: str, path: str) -> None:
+    def _refuse_drifted(self, note: ReferenceNote) -> None:
         if self.strict or self.mode is Reference.STORED:
-            note = ReferenceNote(mode="stored", reason=reason, manifest=path)
-            raise Stop(Outcome.STALE, f"{reason}; refresh it, or judge without it: {LIVE}", reference=note)
+            raise Stop(Outcome.STALE, f"{note.reason}; refresh it, or judge without it: {LIVE}", reference=note)
 
-    def _live_reference(
-        self, case: Case, workload: Workload, reason: str, path: str | None = None
-    ) -> ReferenceOutputs[O]:
+    def _live_reference(self, case: Case, workload: Workload, note: ReferenceNote) -> ReferenceOutputs[O]:
         if case.key not in self._live:
             self._live[case.key] = self.backend.generate(case, workload, ArmSpec.bf16(case), label="bf16")
         outputs = self._live[case.key]
-        note = ReferenceNote(mode="live", reason=reason, manifest=path)
         if outputs.faults:
             raise Stop(
                 Outcome.DEGENERATE,
@@ -216,8 +209,11 @@ class References(Generic[O]):
         _check_same_case(identity_differences(manifest.identity, observed))
         _check_same_case(chunk_differences(manifest.works, manifest.identity, regenerated.work_records))
 
-    def _path(self, case: Case) -> str:
-        return str(self.store.manifest_path(case.recipe.name, case.name))
+    def _note(self, case: Case, manifest: Manifest, reason: str) -> ReferenceNote:
+        path = str(self.store.manifest_path(case.recipe.name, case.name))
+        return ReferenceNote(
+            mode="stored", reason=reason, manifest=path, created=manifest.created, fingerprint=manifest.fingerprint
+        )
 
     def _stored_outputs(self, case: Case, manifest: Manifest) -> O:
         known = self._stored.get(case.key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.gates.base import Scale
 from pytest_mxq.gates.evidence import Evidence
 from pytest_mxq.gates.memory import MemoryFacts
@@ -42,6 +43,8 @@ class ReferenceNote:
         drift: largest LPIPS between a stored image and the same image regenerated in this run.
         noise_repeat: LPIPS of BF16 against BF16 repeated, as stored at refresh.
         noise_compiled: LPIPS of BF16 eager against BF16 compiled, as stored at refresh.
+        created: ISO 8601 date and time of the stored baseline; None without one.
+        fingerprint: of the machine and software that the stored baseline comes from; None without one.
     """
 
     mode: str
@@ -50,6 +53,35 @@ class ReferenceNote:
     drift: float | None = None
     noise_repeat: float | None = None
     noise_compiled: float | None = None
+    created: str | None = None
+    fingerprint: Fingerprint | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedOutput:
+    """One image or video that was judged, and the files that show it; their paths are as those of comparisons.
+
+    Attributes:
+        prompt: its prompt.
+        seed: of its noise.
+        frame: index of the frame that the files show; None of an image, of audio, and where no file shows it.
+        reference: path of what the gate saw of BF16, a lossless PNG; None where no file shows it, as those below.
+        quantized: path of what it saw of the quantized arm.
+        lpips_map: path of the LPIPS map of both: black where they agree, white at ``lpips_peak``.
+        lpips_peak: largest value of that map.
+        reference_video: path of a copy of BF16's video that browsers play, lossy; None where it is not kept.
+        quantized_video: path of one of the quantized arm's.
+    """
+
+    prompt: str
+    seed: int
+    frame: int | None = None
+    reference: str | None = None
+    quantized: str | None = None
+    lpips_map: str | None = None
+    lpips_peak: float | None = None
+    reference_video: str | None = None
+    quantized_video: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +104,7 @@ class Verdict:
         reference: what BF16 was.
         emulated: whether the format's numerics were emulated.
         cautions: what is worth a look though the verdict does not depend on it.
+        outputs: the images or videos that were judged, in the order of the scores: ``scores.frames`` values each.
         comparisons: paths of the comparison images, worst first; in a report relative to its folder.
         next_command: the command that runs this one item again.
         seconds: wall time of the cell.
@@ -93,6 +126,7 @@ class Verdict:
     reference: ReferenceNote | None = None
     emulated: bool = False
     cautions: tuple[str, ...] = ()
+    outputs: tuple[JudgedOutput, ...] = ()
     comparisons: tuple[str, ...] = ()
     next_command: str | None = None
     seconds: float = 0.0

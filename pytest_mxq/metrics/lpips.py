@@ -130,6 +130,27 @@ class Lpips:
             pairs = zip(self._reference_features(reference, chunk), torch.split(other, chunk), strict=True)
             return [value for one, images in pairs for value in self._compare(one, self._features(images))]
 
+    def spatial(self, reference: Tensor, other: Tensor) -> Tensor:
+        """Measure where one pair of images differs, as ``spatial=True`` of the ``lpips`` package does.
+
+        Each layer's distances are enlarged to the image's size (bilinear) and added up: a value says how much the
+        surroundings of that pixel differ. The mean is close to the LPIPS distance, and not equal to it.
+
+        Args:
+            reference: One image, uint8 (1, 3, H, W), sides of at least 31 pixels.
+            other: An image of the same shape, uint8.
+
+        Returns:
+            Float32 (H, W), 0 where nothing differs.
+        """
+        check_pair(reference, other)
+        size = list(reference.shape[-2:])
+        with torch.no_grad():
+            pairs = zip(self._network.lins, self._features(reference), self._features(other), strict=True)
+            layers = [head((one - another).square_()) for head, one, another in pairs]
+            enlarged = [torch.nn.functional.interpolate(layer, size, mode="bilinear") for layer in layers]
+            return torch.stack(enlarged).sum(0)[0, 0]
+
     def _reference_features(self, reference: Tensor, chunk: int) -> Iterable[Features]:
         if self._kept is not None and torch.equal(self._kept.images, reference):
             return self._kept.features

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.environment.secrets import secret_values
 from pytest_mxq.errors import MxqError
 from pytest_mxq.formats import Format, built_in_formats
 from pytest_mxq.gates import built_in_gates
@@ -136,6 +137,7 @@ def read_settings(config: pytest.Config) -> Settings:
     strict, emulate = bool(option("strict")), bool(option("emulate"))
     is_refused = strict and emulate and not is_emulation_typed(config)
     alpha = option("alpha")
+    report = directory("report", "mxq-report") or Path()
     return Settings(
         formats=names("formats"),
         models=names("models"),
@@ -147,7 +149,10 @@ def read_settings(config: pytest.Config) -> Settings:
         emulate=emulate and not is_refused,
         emulation_refused=is_refused,
         strict=strict,
-        report=directory("report", "mxq-report") or Path(),
+        report=report,
+        report_embed=bool(option("report_embed")),
+        history=directory("history", None) or report / "history.jsonl",
+        secrets=secret_values(os.environ),
         root=Path(config.rootpath),
         random_weights=_one_of("weights", option("weights"), ("trained", "random")) == "random",
         alpha=_number("alpha", "0.05" if alpha is None else str(alpha), 0.0001, 0.25),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from pytest_mxq.baselines.paths import check_case_name
+from pytest_mxq.environment.secrets import without_secrets
 from pytest_mxq.errors import CaseFaultError, UnknownNameError
 from pytest_mxq.models.base import PUBLISHED
 from pytest_mxq.registry import check_name
@@ -53,6 +54,9 @@ class Settings:
         alpha: level of each one-sided bound of a speedup.
         refresh_sessions: timing sessions that a refresh adds, each in a process of its own.
         compile_cache: directory of compiled code; None: torch's own.
+        report_embed: whether the report's page holds its images itself.
+        history: the file to which each run adds its line; the page shows what it holds.
+        secrets: values of the environment that no record may hold.
     """
 
     formats: tuple[str, ...]
@@ -72,6 +76,9 @@ class Settings:
     refresh_sessions: int = 1
     compile_cache: Path | None = None
     sources: tuple[tuple[str, str], ...] = ()
+    report_embed: bool = False
+    history: Path | None = None
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def from_root(self, path: Path | str) -> str:
         """Return a path relative to the project's root, or its last part where it lies elsewhere."""
@@ -79,7 +86,8 @@ class Settings:
         return whole.relative_to(self.root).as_posix() if whole.is_relative_to(self.root) else whole.name
 
     def portable(self, text: str) -> str:
-        """Return a text without the machine's paths: a record means the same wherever it is read."""
+        """Return a text without secrets and the machine's paths: a record means the same wherever it is read."""
+        text = without_secrets(text, self.secrets)
         folders = [self.baselines, self.report, *([] if self.media is None else [self.media])]
         folders += [Path(folder).absolute() for _, folder in self.sources]
         outside = [folder.parent for folder in folders if not folder.is_relative_to(self.root)]

@@ -2,6 +2,7 @@
 
 import math
 import os
+import string
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,14 @@ class _Layout:
         return len(lines) * self.line + self.margin if lines else 0
 
 
-def write_comparison(path: Path, *, reference: "Image", quantized: "Image", label: str, caption: str) -> None:
+# Fonts with Chinese, Japanese and Korean letters, as Debian, Fedora and Ubuntu install them; Pillow searches for them.
+_WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf")
+
+_MAX_PROMPT = 400
+"""Letters of a prompt that a sheet shows; the report holds all of them."""
+
+
+def write_comparison(path: Path, *, reference: "Image", quantized: "Image", label: str, prompt: str, text: str) -> None:
     """Write ``reference | quantized | 4 x difference`` with labels above and a caption below as one PNG.
 
     The difference is ``min(255, 4 |a - b|)`` by channel, on black. Images narrower than 256 pixels are enlarged by a
@@ -60,8 +68,8 @@ def write_comparison(path: Path, *, reference: "Image", quantized: "Image", labe
         reference: the BF16 image.
         quantized: the image of the quantized arm, of the same size.
         label: what stands above it: the format, and whether it was emulated.
-        caption: what stands below: the prompt and its distance. Line breaks are kept. Pillow's own font knows little
-            more than ASCII: other letters are generated as boxes.
+        prompt: what stands below; line breaks are kept. It is left out where no installed font knows its letters.
+        text: what stands behind it: the distance.
 
     Raises:
         ComparisonError: the two images differ in size.
@@ -71,14 +79,17 @@ def write_comparison(path: Path, *, reference: "Image", quantized: "Image", labe
             f"the reference image is {reference.width}x{reference.height} pixels and the quantized one "
             f"{quantized.width}x{quantized.height}; nothing is resized. Refresh the baseline or fix the workload."
         )
-    _save(_compose(reference.convert("RGB"), quantized.convert("RGB"), label, caption), path)
+    shown = prompt if len(prompt) <= _MAX_PROMPT else f"{prompt[:_MAX_PROMPT]} ..."
+    font = _font_for(shown)
+    caption = text if font is None else f"{shown}   {text}"
+    save_png(_compose(reference.convert("RGB"), quantized.convert("RGB"), label, caption, font), path)
 
 
-def _compose(reference: "Image", quantized: "Image", label: str, caption: str) -> "Image":
+def _compose(reference: "Image", quantized: "Image", label: str, caption: str, font: str | None) -> "Image":
     from PIL import Image, ImageDraw
 
     factor = math.ceil(MIN_TILE / reference.width)
-    layout = _layout(reference.width * factor, reference.height * factor)
+    layout = _layout(reference.width * factor, reference.height * factor, font or "")
     shown = f", shown {factor}x" if factor > 1 else ""
     labels = [f"{text}{shown}" for text in ("BF16 reference", label, f"difference x{GAIN}")]
     headers = [_wrap(text, layout.tile[0], layout.font) for text in labels]
@@ -95,11 +106,28 @@ def _compose(reference: "Image", quantized: "Image", label: str, caption: str) -
     return sheet
 
 
-def _layout(width: int, height: int) -> _Layout:
+def _font_for(text: str) -> str | None:
+    """Return the first font that knows all letters of a text: "" for Pillow's own; None where no font does."""
+    for name in ("", *_WIDE_FONTS):
+        try:
+            font = _load(name, 16)
+        except OSError:  # not installed
+            continue
+        missing = bytes(font.getmask("\U0010fffd"))  # a private letter: what the font shows instead of one it lacks
+        if all(bytes(font.getmask(letter)) != missing for letter in set(text) - set(string.whitespace)):
+            return name
+    return None
+
+
+def _load(name: str, size: int) -> "FreeTypeFont | ImageFont":
     from PIL import ImageFont
 
+    return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+
+
+def _layout(width: int, height: int, font_name: str) -> _Layout:
     size = round(14 * math.sqrt(width / MIN_TILE))  # 14 pixels over a tile of 256, 28 over one of 1024
-    font = ImageFont.load_default(size)
+    font = _load(font_name, size)
     return _Layout(tile=(width, height), font=font, margin=size * 6 // 7, line=size * 9 // 7)
 
 
@@ -125,7 +153,8 @@ def _write(canvas: "ImageDraw", layout: _Layout, at: tuple[int, int], lines: lis
         canvas.text((at[0], at[1] + row * layout.line), line, fill=colour, font=layout.font)
 
 
-def _save(sheet: "Image", path: Path) -> None:
+def save_png(sheet: "Image", path: Path) -> None:
+    """Write an image as PNG; missing folders are made, and the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

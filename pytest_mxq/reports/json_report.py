@@ -63,7 +63,7 @@ class Journal:
         """Put the report of a run that has judged nothing in place of an earlier run's."""
         try:
             remove_temporary_files(self.folder)
-            for name in ("report.json", "report.jsonl"):
+            for name in ("report.json", "report.jsonl", "index.html"):
                 (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             self.fault = f"the earlier report could not be removed: {error}"
@@ -119,6 +119,7 @@ def make_report(
     fingerprint: Fingerprint,
     *,
     status: Status,
+    commit: str | None,
     cells: tuple[Iterable[Cell], Iterable[Verdict]],
     **notes: Iterable[str],
 ) -> Report:
@@ -128,6 +129,7 @@ def make_report(
         settings: its options.
         device: what it runs on.
         fingerprint: of the controller.
+        commit: of the project that is tested.
         status: how far it came.
         cells: what was planned, and the verdicts of what was judged.
         notes: ``problems`` and ``cautions``.
@@ -135,6 +137,7 @@ def make_report(
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         status=status,
+        commit=commit,
         settings=RunSettings(
             formats=settings.formats,
             models=settings.models,

@@ -68,6 +68,7 @@ class Report:
     Attributes:
         schema_version: of this layout.
         created: ISO 8601 date and time at which it was written.
+        commit: of the project that was tested, "+" behind it where files differ; None where git does not tell.
         status: how far the run had come by then.
         planned: what the run is to judge; of these, the cells without a verdict have not been judged.
         verdicts: one for every judged (case, format, gate), at the end for every planned one; paths of comparison
@@ -79,6 +80,7 @@ class Report:
     schema_version: Literal[2] = 2
     created: str
     status: Status
+    commit: str | None
     settings: RunSettings
     device: DeviceFacts
     fingerprint: FingerprintFacts
@@ -95,7 +97,7 @@ def to_record(verdict: Verdict, portable: Callable[[str], str] = str) -> Json:
         verdict: the verdict.
         portable: takes the machine's paths out of a text.
     """
-    return _jsonable(msgspec.to_builtins(verdict), portable)
+    return jsonable(msgspec.to_builtins(verdict), portable)
 
 
 def from_record(record: Json) -> Verdict:
@@ -104,7 +106,7 @@ def from_record(record: Json) -> Verdict:
     Raises:
         ReportInvalidError: it is no such record; names the field.
     """
-    verdict: Verdict = _convert(record, Verdict, "a verdict")
+    verdict: Verdict = converted(record, Verdict, "a verdict")
     return verdict
 
 
@@ -120,14 +122,20 @@ def cell_of(record: Mapping[str, str]) -> Cell:
     Raises:
         ReportInvalidError: it is no such record.
     """
-    cell: Cell = _convert(dict(record), Cell, "a cell")
+    cell: Cell = converted(dict(record), Cell, "a cell")
     return cell
 
 
 def encode_report(report: Report) -> bytes:
     """Return the text of ``report.json``."""
-    plain = _jsonable(msgspec.to_builtins(report), str)
+    plain = jsonable(msgspec.to_builtins(report), str)
     return (json.dumps(plain, indent=2, allow_nan=False) + "\n").encode()
+
+
+def portable_report(report: Report, portable: Callable[[str], str]) -> Report:
+    """Return a report with every text passed through ``portable``, which takes out paths and secrets."""
+    clean: Report = converted(jsonable(msgspec.to_builtins(report), portable), Report, "the report")
+    return clean
 
 
 def decode_report(data: bytes, *, where: str) -> Report:
@@ -151,7 +159,7 @@ def decode_report(data: bytes, *, where: str) -> Report:
         raise ReportInvalidError(
             f"{where}: the report has schema_version {found!r}, this pytest-mxq reads {SCHEMA_VERSION}; {way}"
         )
-    report: Report = _convert(document, Report, where)
+    report: Report = converted(document, Report, where)
     return report
 
 
@@ -163,18 +171,24 @@ def json_schema() -> dict[str, Any]:
     return widened
 
 
-def _convert(value: Any, kind: type[Any], where: str) -> Any:
+def converted(value: Any, kind: type[Any], where: str) -> Any:
+    """Return plain values as a value of a type.
+
+    Raises:
+        ReportInvalidError: they are no such value; names ``where`` and the field.
+    """
     try:
         return msgspec.convert(value, kind, strict=False)  # not strict: "inf" and "nan" are numbers
     except msgspec.ValidationError as error:
         raise ReportInvalidError(f"{where}: {error}; run the gates again") from None
 
 
-def _jsonable(value: Any, portable: Callable[[str], str]) -> Any:
+def jsonable(value: Any, portable: Callable[[str], str]) -> Any:
+    """Return plain values as JSON has them, every text passed through ``portable``."""
     if isinstance(value, dict):
-        return {key: _jsonable(item, portable) for key, item in value.items()}
+        return {key: jsonable(item, portable) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_jsonable(item, portable) for item in value]
+        return [jsonable(item, portable) for item in value]
     if isinstance(value, str):
         return portable(value)
     return str(value) if isinstance(value, float) and not isfinite(value) else value

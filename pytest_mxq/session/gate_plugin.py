@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Generator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,8 +233,7 @@ class GatePlugin:
         further = 0 if is_child() else self.settings.refresh_sessions - 1
         if isinstance(plan, RefreshPlan) and verdict.outcome is Outcome.REFRESHED and further and self._is_timed(plan):
             return self._add_sessions(plan, verdict, rerun, further)
-        unwritten = self.runtime.unwritten
-        return replace(verdict, comparisons=tuple(path for path in verdict.comparisons if path not in unwritten))
+        return verdict
 
     def _is_timed(self, plan: RefreshPlan) -> bool:
         return plan.case.is_timed and self.runtime.device.kind == "cuda"

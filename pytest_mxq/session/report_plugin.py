@@ -16,12 +16,14 @@ from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.planning.options import is_emulation_typed
 from pytest_mxq.planning.planner import RANDOM_SUFFIX
 from pytest_mxq.planning.settings import Settings
+from pytest_mxq.reports.commit import find_commit
 from pytest_mxq.reports.failure import word_of
 from pytest_mxq.reports.github import append_summary, error_commands
 from pytest_mxq.reports.json_report import Journal, make_report, write_json
 from pytest_mxq.reports.markdown import write_markdown
 from pytest_mxq.reports.paths import shown_path
-from pytest_mxq.reports.records import Report, Status, cell_of, from_record
+from pytest_mxq.reports.publish import publish, write_unfinished_page
+from pytest_mxq.reports.records import Report, Status, cell_of, from_record, portable_report
 from pytest_mxq.reports.summary import summary_lines
 from pytest_mxq.reports.table import Layout
 from pytest_mxq.session.distribution import cells_of, refuse_shared_gpu
@@ -60,7 +62,8 @@ class ReportPlugin:
         self.again: dict[str, None] = {}
         self.excused: set[str] = set()
         self.skipped_modules: dict[str, str] = {}
-        self.journal = Journal(self.settings.report, (write_json, write_markdown))
+        self._commit = find_commit(self.settings.root)
+        self.journal = Journal(self.settings.report, (write_json, write_markdown, write_unfinished_page))
         self.status: Status = "finished"
         self._restore_sigterm: Callable[[], None] = lambda: None
         self._has_workers_plan = False
@@ -210,6 +213,8 @@ class ReportPlugin:
 
     def _finish(self, report: Report) -> None:
         self.journal.finish(report)
+        if self.journal.fault is None:  # a folder that takes no report takes no page
+            self.session.runtime.cautions += publish(report, self.settings)
         try:
             append_summary(report, os.environ)
         except OSError as error:
@@ -251,15 +256,17 @@ class ReportPlugin:
     def _report(self, status: Status) -> Report:
         """Return the report as far as the run has come."""
         runtime = self.session.runtime
-        return make_report(
+        whole = make_report(
             self.settings,
             runtime.device,
             runtime.fingerprint,
             status=status,
+            commit=self._commit,
             cells=(self._chosen(), self.verdicts.values()),
-            problems=map(self.settings.portable, [*self.problems, *self.strict_problems]),
+            problems=[*self.problems, *self.strict_problems],
             cautions=[*self.session.cautions, *self._cautions()],
         )
+        return portable_report(whole, self.settings.portable)
 
     def _chosen(self) -> list[Cell]:
         """Return the planned cells that are going to run; under ``--mxq-strict`` also those that were deselected."""

@@ -97,6 +97,7 @@ def _kept(arguments: list[str], names: set[str]) -> Iterator[str]:
 _OF_EVERY_RUN = {
     "-p", "-o", "-c", "--override-ini", "--config-file", "--rootdir", "--confcutdir", "--import-mode",
     "--mxq-baselines", "--mxq-media", "--mxq-report", "--mxq-weights", "--mxq-compile-cache", "--mxq-sources",
+    "--mxq-history",
     "--mxq-models", "--count", "--repeat-scope",  # of pytest-repeat: its parameters stand in a nodeid
 }  # fmt: skip
 _FLAGS = {"--mxq-emulate", "--mxq-strict"}

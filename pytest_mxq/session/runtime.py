@@ -16,6 +16,7 @@ from pytest_mxq.environment.fingerprint import take_fingerprint
 from pytest_mxq.environment.third_party_warnings import silence_third_party_warnings
 from pytest_mxq.errors import MxqError, PromptsUnavailableError
 from pytest_mxq.evaluation.accuracy import AccuracyStrategy
+from pytest_mxq.evaluation.comparisons import ComparisonFiles, Shown
 from pytest_mxq.evaluation.performance import PerformanceStrategy
 from pytest_mxq.evaluation.protocols import Backend, Benchmark, Machine, Progress
 from pytest_mxq.evaluation.reference import References
@@ -80,7 +81,6 @@ class Runtime:
         fingerprint: of this process.
         store: the stored baselines of this device.
         cautions: what could not be written; no gate fails for it.
-        unwritten: paths of the comparison images among that.
     """
 
     def __init__(self, machine: Machine, settings: Settings, kinds: Kinds, progress: Progress) -> None:
@@ -217,35 +217,69 @@ class Runtime:
     def forget_comparisons(self, plan: GatePlan) -> None:
         """Remove the comparison images of an earlier run: the report shows this one."""
         try:
-            for old in self._comparison(plan, 0).parent.glob(f"{plan.cell.format}-{plan.cell.gate}-*.png"):
-                old.unlink()
+            for pattern in (f"{_stem(plan)}-*.png", f"[0-9]*-{_stem(plan)}-*.png", f"[0-9]*-{_stem(plan)}-*.webm"):
+                for old in self._folder(plan).glob(pattern):
+                    old.unlink()
         except OSError as error:
             self.cautions.append(f"comparison images of an earlier run could not be removed: {error}")
 
-    def _comparison(self, plan: GatePlan, index: int) -> Path:
-        folder = self._settings.report / model_folder_name(plan.cell.model) / case_file_name(plan.cell.case)
-        return folder / f"{plan.cell.format}-{plan.cell.gate}-{index:02d}.png"
+    def _folder(self, plan: GatePlan) -> Path:
+        return self._settings.report / model_folder_name(plan.cell.model) / case_file_name(plan.cell.case)
 
-    def _write_comparison(self, plan: GatePlan, index: int, reference: Any, quantized: Any, caption: str) -> str:
-        path = self._comparison(plan, index)
-        shown = path.relative_to(self._settings.report).as_posix()
+    def _write_comparison(self, plan: GatePlan, shown: Shown) -> ComparisonFiles | None:
+        """Write a sheet for people without the page, and the single images that the page compares."""
+        from pytest_mxq.reports.comparison_images import save_png
+
+        folder, stem = self._folder(plan), _stem(plan)
+        sheet = folder / f"{stem}-{shown.output:02d}.png"
+        singles = {"reference": shown.reference, "quantized": shown.quantized}
+        if shown.lpips_map is not None:
+            singles["lpips_map"] = shown.lpips_map[0]
+        paths = {name: folder / f"{shown.output:02d}-{stem}-{name.replace('_', '-')}.png" for name in singles}
         try:
-            self._save_comparison(path, plan, reference, quantized, caption)
-            self.unwritten.discard(shown)
+            _save_sheet(sheet, plan, shown)
+            for name, image in singles.items():
+                save_png(image, paths[name])
+            paths |= self._write_videos(plan, shown)
         except OSError as error:  # a full or read-only disk says nothing of the model
-            self.unwritten.add(shown)
-            self.cautions.append(f"the comparison image {shown} could not be written: {error}")
-        return shown
+            self.cautions.append(f"the comparison image {self._in_report(sheet)} could not be written: {error}")
+            return None
+        written = {name: self._in_report(path) for name, path in paths.items()}
+        return ComparisonFiles(sheet=self._in_report(sheet), **written)
 
-    def _save_comparison(self, path: Path, plan: GatePlan, reference: Any, quantized: Any, caption: str) -> None:
-        from pytest_mxq.reports.comparison_images import write_comparison
+    def _write_videos(self, plan: GatePlan, shown: Shown) -> dict[str, Path]:
+        """Write what the page plays; nothing where PyAV or its encoders are missing: the images remain."""
+        from pytest_mxq.reports.video_copy import write_webm
 
-        if reference.size != quantized.size:  # nothing can be laid side by side; the odd one is shown alone
-            path.parent.mkdir(parents=True, exist_ok=True)
-            quantized.save(path)
-        else:
-            label = f"{plan.cell.format} (emulated)" if plan.emulated else plan.cell.format
-            write_comparison(path, reference=reference, quantized=quantized, label=label, caption=caption)
+        paths: dict[str, Path] = {}
+        for name, video in zip(("reference_video", "quantized_video"), shown.videos or (), strict=False):
+            path = self._folder(plan) / f"{shown.output:02d}-{_stem(plan)}-{name.replace('_', '-')}.webm"
+            try:
+                write_webm(path, video)
+            except (MxqError, OSError, ValueError) as error:  # PyAV's errors are the latter two
+                self.cautions.append(f"the video {self._in_report(path)} could not be written: {error}")
+                return {}
+            paths[name] = path
+        return paths
+
+    def _in_report(self, path: Path) -> str:
+        return path.relative_to(self._settings.report).as_posix()
+
+
+def _stem(plan: GatePlan) -> str:
+    return f"{plan.cell.format}-{plan.cell.gate}"
+
+
+def _save_sheet(path: Path, plan: GatePlan, shown: Shown) -> None:
+    from pytest_mxq.reports.comparison_images import save_png, write_comparison
+
+    if shown.reference.size != shown.quantized.size:  # nothing can be laid side by side; the odd one is shown alone
+        save_png(shown.quantized, path)
+        return
+    label = f"{plan.cell.format} (emulated)" if plan.emulated else plan.cell.format
+    write_comparison(
+        path, reference=shown.reference, quantized=shown.quantized, label=label, prompt=shown.prompt, text=shown.text
+    )
 
 
 def _lacks_video(case: Case) -> bool:

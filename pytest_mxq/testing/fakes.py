@@ -131,12 +131,11 @@ class FakeBackend:
             positions += range(start, start + len(prompts))
             calls += [call for call in pipeline.calls if call not in calls]
         faults = tuple(OutputFault(0, text) for text in self.behaviour.faults.get(label, ()))
-        identity = _identity(case, calls, self.behaviour.weights)
         return FakeOutputs(
             images=tuple(images),
             positions=tuple(positions),
             faults=faults,
-            identity=identity,
+            identity=_identity(case, calls, self.behaviour.weights),
             evidence=None if arm.number_format is None else self._run_evidence(),
             works=dict.fromkeys(positions[::size], self.behaviour.work_of(arm.name)),
         )
@@ -195,6 +194,9 @@ class FakeBackend:
     def preview(self, _gate: AccuracyGate, outputs: FakeOutputs, index: int, _frame: int | None) -> Any:
         """Return the image."""
         return outputs.images[index]
+
+    def lpips_map(self, _reference: Any, _quantized: Any) -> None:
+        """Return nothing: the images are too small for LPIPS."""
 
     def free_gib(self, _case: Case) -> float | None:
         """Return what the behaviour states."""

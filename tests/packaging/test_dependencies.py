@@ -14,8 +14,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-# Used without an import: a fixture, command-line plugins; and filelock, for the lock of a baseline's writer.
-NOT_IMPORTED = {"pytest-benchmark", "pytest-cov", "pytest-randomly", "pytest-rerunfailures", "pytest-xdist", "filelock"}
+# Used without an import: a fixture, command-line plugins.
+NOT_IMPORTED = {"pytest-benchmark", "pytest-cov", "pytest-randomly", "pytest-rerunfailures", "pytest-xdist"}
 
 
 def names_of(requirements: list[str]) -> set[str]:

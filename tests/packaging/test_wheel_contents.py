@@ -10,6 +10,9 @@ SCRIPT = Path(__file__).parents[2] / ".ci" / "check_wheel.py"
 COMPLETE = [
     "pytest_mxq/py.typed",
     "pytest_mxq/plugin.py",
+    "pytest_mxq/reports/page/index.html.j2",
+    "pytest_mxq/reports/page/page.css",
+    "pytest_mxq/reports/page/page.js",
     "pytest_mxq/assets/demo_model/transformer/diffusion_pytorch_model.safetensors",
     "pytest_mxq/assets/lpips/alexnet_features.safetensors",
     "pytest_mxq-0.1.0.dist-info/entry_points.txt",

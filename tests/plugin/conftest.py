@@ -5,6 +5,7 @@ from gate_project import CONFTEST, GATE_TEST, GateDirectory
 from speed_project import FAST
 
 from pytest_mxq import formats, models  # noqa: F401  a run in this process would load them again, as other types
+from pytest_mxq.reports import html  # noqa: F401  its template would be compiled in each run
 
 
 @pytest.fixture

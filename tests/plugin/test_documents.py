@@ -43,6 +43,8 @@ def test_the_readme_is_short_and_names_every_option() -> None:
         "refresh-sessions",
         "refresh-in-ci",
         "doctor",
+        "report-embed",
+        "history",
         "sources",
     ):
         assert f"--mxq-{name}" in text

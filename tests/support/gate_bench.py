@@ -16,6 +16,7 @@ from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.environment.device import Device
 from pytest_mxq.environment.fingerprint import take_fingerprint
 from pytest_mxq.evaluation.accuracy import AccuracyStrategy
+from pytest_mxq.evaluation.comparisons import ComparisonFiles, Shown
 from pytest_mxq.evaluation.reference import References
 from pytest_mxq.evaluation.refresh import RefreshStrategy
 from pytest_mxq.evaluation.run import Evaluator
@@ -121,11 +122,12 @@ class Bench:
             refresh=lambda: refresh,
         )
 
-    def _write(self, _plan: GatePlan, index: int, reference: Any, quantized: Any, caption: str) -> str:
-        path = self.root / f"{index}.png"
-        write_comparison(path, reference=reference, quantized=quantized, label="quantized", caption=caption)
-        self.compared.append(Compared(path=path, size=reference.size, caption=caption))
-        return path.name
+    def _write(self, _plan: GatePlan, shown: Shown) -> ComparisonFiles:
+        path = self.root / f"{shown.output}.png"
+        images = {"reference": shown.reference, "quantized": shown.quantized}
+        write_comparison(path, **images, label="quantized", prompt=shown.prompt, text=shown.text)
+        self.compared.append(Compared(path=path, size=shown.reference.size, caption=f"{shown.prompt}   {shown.text}"))
+        return ComparisonFiles(sheet=path.name)
 
     @property
     def manifest(self) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pytest_mxq.reports import comparison_images
 from pytest_mxq.reports.comparison_images import ComparisonError, write_comparison
 
 
@@ -16,7 +17,8 @@ def gradient(width: int, height: int, shift: int = 0) -> Image.Image:
 
 
 def write(path: Path, reference: Image.Image, quantized: Image.Image, caption: str = "a ring\nLPIPS 0") -> Image.Image:
-    write_comparison(path, reference=reference, quantized=quantized, label="nvfp4 (emulated)", caption=caption)
+    images = {"reference": reference, "quantized": quantized}
+    write_comparison(path, **images, label="nvfp4 (emulated)", prompt=caption, text="0.1")
     with Image.open(path) as sheet:
         return sheet.convert("RGB")
 
@@ -123,3 +125,41 @@ def test_a_write_that_fails_leaves_the_older_image_whole(tmp_path: Path, monkeyp
     with Image.open(path) as kept:
         assert kept.convert("RGB").tobytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["c.png"]
+
+
+def installed(patch: pytest.MonkeyPatch, *knowing: str) -> None:
+    """Pretend fonts of these names: each shows a letter that it knows by its number, and others by one box."""
+
+    class Font:
+        def __init__(self, letters: str) -> None:
+            self.letters = letters
+
+        def getmask(self, letter: str) -> bytes:
+            return str(ord(letter)).encode() if letter in self.letters else b"box"
+
+    def load(name: str, _size: int) -> Font:
+        if name and len(knowing) < 2:
+            raise OSError(name)
+        return Font(knowing[1 if name else 0])
+
+    patch.setattr(comparison_images, "_load", load)
+
+
+@pytest.mark.parametrize(("knowing", "found"), [(["ab"], ""), (["b", "ab"], "NotoSansCJK-Regular.ttc"), (["b"], None)])
+def test_the_font_of_a_sheet_knows_all_letters_or_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, knowing: list[str], found: str | None
+) -> None:
+    installed(monkeypatch, *knowing)
+    assert comparison_images._font_for("a b") == found
+
+
+def test_a_prompt_that_no_font_shows_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = gradient(256, 256)
+    known = write(tmp_path / "known.png", image, image, caption="a ring " * 40)
+    monkeypatch.setattr(comparison_images, "_font_for", lambda _text: None)
+    assert write(tmp_path / "c.png", image, image, caption="a ring " * 40).height < known.height
+
+
+def test_a_prompt_of_10_000_letters_is_cut(tmp_path: Path) -> None:
+    image = gradient(256, 256)
+    assert write(tmp_path / "c.png", image, image, caption="word " * 2000).height < 2 * 256

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import ReportInvalidError
 from pytest_mxq.gates.evidence import Evidence, RunEvidence
 from pytest_mxq.gates.memory import MemoryFacts
@@ -18,7 +19,7 @@ from pytest_mxq.gates.psnr import PSNR
 from pytest_mxq.gates.scores import summarize
 from pytest_mxq.gates.speed_statistics import SpeedMode, SpeedRule
 from pytest_mxq.gates.speedup import SpeedBound, SpeedSamples, decide_speedup
-from pytest_mxq.gates.verdict import Cell, ReferenceNote, Verdict
+from pytest_mxq.gates.verdict import Cell, JudgedOutput, ReferenceNote, Verdict
 from pytest_mxq.reports.records import (
     SCHEMA_VERSION,
     DeviceFacts,
@@ -89,8 +90,24 @@ WHOLE = Verdict(
         drift=0.001,
         noise_repeat=0.0,
         noise_compiled=0.002,
+        created="2026-01-01T00:00:00+00:00",
+        fingerprint=Fingerprint(hard={"torch": "2.11"}, recorded={"host": "there"}),
     ),
     emulated=True,
+    outputs=(
+        JudgedOutput(prompt="a red circle", seed=0),
+        JudgedOutput(
+            prompt="日本",
+            seed=1,
+            frame=3,
+            reference="demo/case/01-nvfp4-psnr-reference.png",
+            quantized="demo/case/01-nvfp4-psnr-quantized.png",
+            lpips_map="demo/case/01-nvfp4-psnr-lpips-map.png",
+            lpips_peak=0.25,
+            reference_video="demo/case/01-nvfp4-psnr-reference-video.webm",
+            quantized_video="demo/case/01-nvfp4-psnr-quantized-video.webm",
+        ),
+    ),
     comparisons=("demo/case/nvfp4-psnr-00.png", "demo/case/nvfp4-psnr-01.png"),
     next_command="pytest 't.py::x[nvfp4-psnr]'",
     seconds=1.5,
@@ -108,6 +125,7 @@ def report(*verdicts: Verdict) -> Report:
     return Report(
         created="2026-01-02T03:04:05+00:00",
         status="finished",
+        commit="0123456789ab",
         settings=RunSettings(
             formats=("nvfp4",),
             models=(),

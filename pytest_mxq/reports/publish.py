@@ -1,0 +1,51 @@
+"""What is made of a finished report: a line of the history, and the page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mxq.reports.history import Key, Point, append_run, read_history, run_of
+from pytest_mxq.reports.html import write_page
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_mxq.planning.settings import Settings
+    from pytest_mxq.reports.records import Report
+
+
+def write_unfinished_page(folder: Path, report: Report) -> None:
+    """Write the page of a run that has not ended, so that one that is killed says so.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if report.status == "running":
+        write_page(folder, report, {}, embed=False)
+
+
+def publish(report: Report, settings: Settings) -> list[str]:
+    """Add a report to the history and write its page; return what could not be written.
+
+    No fault of either reaches the run: its verdicts are decided.
+    """
+    cautions: list[str] = []
+    history = _history(report, settings, cautions)
+    try:
+        write_page(settings.report, report, history, embed=settings.report_embed)
+    except Exception as error:  # noqa: BLE001  a full disk, jinja2 missing, or a defect of the template
+        cautions.append(f"the report's page could not be written: {type(error).__name__}: {error}")
+    return cautions
+
+
+def _history(report: Report, settings: Settings, cautions: list[str]) -> dict[Key, list[Point]]:
+    path, run = settings.history, run_of(report)
+    if path is None:
+        return {}
+    try:
+        if run is not None:
+            append_run(path, run)
+        return read_history(path)
+    except (OSError, NotImplementedError, RuntimeError) as error:  # the last two: a file system without locks
+        cautions.append(f"the history could not be written: {error}")
+        return {}
