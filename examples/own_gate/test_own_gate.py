@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.mxq("demo", prompts=4, batch_size=4)
-@pytest.mark.mxq_mae(max={"mxfp8": 1.0, "nvfp4": 4.0}, worst={"mxfp8": 3.0, "nvfp4": 8.0})
-@pytest.mark.mxq_psnr(min={"mxfp8": 35, "nvfp4": 28})
+@pytest.mark.mxq_mae(max={"mxfp8": 0.4, "nvfp4": 1.0}, worst={"mxfp8": 0.8, "nvfp4": 2.0})
+@pytest.mark.mxq_psnr(min={"mxfp8": 48, "nvfp4": 37})
 def test_own_gate(mxq_pipeline, mxq_prompt):
     return mxq_pipeline(mxq_prompt)

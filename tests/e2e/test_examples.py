@@ -75,7 +75,7 @@ def test_a_gate_of_ones_own_is_refreshed_and_judged_strictly_like_the_built_in_o
     assert refreshed.returncode == 0, refreshed.stdout + refreshed.stderr
     options = ("--mxq-formats=mxfp8,nvfp4", "--mxq-emulate", "--mxq-gates=mae", "--mxq-strict")
     source = (project / "test_own_gate.py").read_text()
-    (project / "test_own_gate.py").write_text(source.replace('max={"mxfp8": 1.0', 'max={"mxfp8": 0.1'))
+    (project / "test_own_gate.py").write_text(source.replace('max={"mxfp8": 0.4', 'max={"mxfp8": 0.01'))
     done = run(project, *options)
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
     found = verdicts(project)
@@ -85,7 +85,7 @@ def test_a_gate_of_ones_own_is_refreshed_and_judged_strictly_like_the_built_in_o
     }
     record = found["test_own_gate mxfp8 mae"]
     assert record["scale"] == {"higher_is_better": False, "unit": "", "digits": 2, "noun": "image"}
-    assert (record["bound"], record["worst_bound"], record["reference"]["mode"]) == (0.1, 3.0, "stored")
+    assert (record["bound"], record["worst_bound"], record["reference"]["mode"]) == (0.01, 0.8, "stored")
     assert len(record["scores"]["values"]) == 4
     assert (project / "mxq-report" / record["comparisons"][0]).is_file()
     assert "  mxfp8 (emulated)  mae   REGRESSION" in done.stdout
