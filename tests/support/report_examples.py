@@ -51,6 +51,7 @@ def make_report(*verdicts: Verdict, **fields: Any) -> Report:
     known: dict[str, Any] = {
         "created": "2026-01-02T03:04:05+00:00",
         "status": "finished",
+        "commit": "0123456789ab",
         "settings": settings,
         "device": DeviceFacts(name="NVIDIA B200", slug="nvidia-b200-sm100", kind="cuda"),
         "fingerprint": FingerprintFacts(hard={"torch": "2.11"}, recorded={}),

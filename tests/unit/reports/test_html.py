@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,6 +34,7 @@ from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import JudgedOutput, Verdict
 from pytest_mxq.reports.html import render, visible, write_page
 from pytest_mxq.reports.page_model import Page, build_page
+from pytest_mxq.reports.publish import write_unfinished_page
 from pytest_mxq.reports.records import Report
 
 RED = judged([0.2, 0.5], Bound(mean=0.13, worst=0.45))
@@ -239,12 +241,28 @@ def test_the_page_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
     write_page(tmp_path, report(GREEN), {}, embed=False)
     before = (tmp_path / "index.html").read_bytes()
 
-    def full_disk(path: Path, text: str, encoding: str) -> None:
-        path.write_bytes(text.encode(encoding)[:100])
+    def full_disk(_descriptor: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="no space left"):
         write_page(tmp_path, report(RED), {}, embed=False)
     assert (tmp_path / "index.html").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted"])
+def test_the_page_of_a_run_that_did_not_finish_says_so_and_lists_what_was_not_judged(status: str) -> None:
+    whole = report(GREEN, RED)
+    page = build_page(replace(whole, status=status, verdicts=whole.verdicts[:1]), {})
+    assert page.group == "bad"
+    assert page.headline.startswith("This run did not finish: 1 of 2 gates were judged")
+    assert [view.cell for group in page.not_run for view in group.cells] == [RED.cell]
+
+
+def test_the_page_of_a_run_is_there_before_it_ends(tmp_path: Path) -> None:
+    running = replace(report(GREEN, RED), status="running", verdicts=())
+    write_unfinished_page(tmp_path, running)
+    assert "did not finish: 0 of 2 gates" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    write_unfinished_page(tmp_path / "other", report(GREEN))  # of the finished run another function writes it
+    assert not (tmp_path / "other").exists()
