@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 import pytest
-from page_examples import HOSTILE, cell, history_of, hostile, judged, measured, night, report, timed, unjudged
+from page_examples import HOSTILE, ascii_id, cell, history_of, hostile, judged, measured, night, report, timed, unjudged
 from page_window import Window
 from PIL import Image
 
@@ -32,7 +32,7 @@ def written(folder: Path, whole: Report, *, runs: int = 0, embed: bool = False) 
     return (folder / "index.html").as_uri()
 
 
-@pytest.mark.parametrize("text", [*HOSTILE, "long " * 2000])
+@pytest.mark.parametrize("text", [*HOSTILE, "long " * 2000], ids=ascii_id)
 def test_hostile_texts_run_nothing_and_break_nothing(show: Show, tmp_path: Path, text: str) -> None:
     whole = hostile(text)
     [red, *_] = whole.verdicts

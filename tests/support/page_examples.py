@@ -178,6 +178,11 @@ HOSTILE = (
 )
 
 
+def ascii_id(text: str) -> str:
+    """A short name of a hostile text for a test's id."""
+    return ascii(text)[:24]
+
+
 def hostile(text: str) -> Report:
     """A report that holds a text wherever one can stand."""
     where = Cell(nodeid=f"t.py::x[{text}]", model=text, case=text, format="nvfp4", gate=text)

@@ -16,6 +16,7 @@ from page_examples import (
     BASELINE,
     HOSTILE,
     STORED,
+    ascii_id,
     cell,
     history_of,
     hostile,
@@ -168,7 +169,7 @@ def test_only_failures_show_without_the_script_and_only_so_many() -> None:
     assert text_of(report(*reds, GREEN)).count('<script type="text/html">') == 6
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii_id)
 def test_no_text_of_a_record_becomes_markup(text: str) -> None:
     page = text_of(hostile(text))
     elements = Elements(page)
