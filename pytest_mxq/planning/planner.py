@@ -144,6 +144,7 @@ class Planner:
             prompts=stated_prompts(settings, recipe),
             random_weights=random,
             is_timed=any(gate.needs.native and closest(item, gate.marker) for gate in self.kinds.gates),
+            plugin_ids=tuple(plugin_ids(item)),
         )
 
     def _recipe(self, model: str) -> Recipe:
