@@ -11,7 +11,7 @@ import pytest
 from pytest_mxq.evaluation.staleness import preview_line
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Cell, Verdict
-from pytest_mxq.planning.options import is_emulation_typed
+from pytest_mxq.planning.options import is_emulation_typed, untyped_limits
 from pytest_mxq.planning.planner import RANDOM_SUFFIX
 from pytest_mxq.reports.failure import word_of
 from pytest_mxq.reports.json_report import Journal, make_report
@@ -57,7 +57,8 @@ class ReportPlugin:
         """Say what this run gates, on what."""
         settings, device = self.settings, self.session.runtime.device
         what = "refresh" if settings.refresh else f"formats {', '.join(settings.formats) or 'none'}"
-        extra = [name for name in ("emulate", "strict") if getattr(settings, name)]
+        extra = [f"only {','.join(names)}" for names in (settings.models, settings.gates) if names]
+        extra += [name for name in ("emulate", "strict") if getattr(settings, name)]
         return f"mxq: {what}; reference {settings.reference}; device {device.slug} ({device.name})" + "".join(
             f"; {name}" for name in extra
         )
@@ -167,7 +168,9 @@ class ReportPlugin:
         for verdict in self.session.verdicts.values():  # also where another plugin lost the report
             self._keep(verdict)
         self._add_not_run(is_setup_only=session.config.option.setuponly)
-        self.notices = list(self._unasked_manifests()) if self._is_whole(session.config) else []
+        self.notices = untyped_limits(session.config, self.settings, self.session.kinds)
+        if self._is_whole(session.config):
+            self.notices += self._unasked_manifests()
         self.problems = list(self._problems())
         if self.settings.strict:
             self.strict_problems = [*self._strict_problems(), *self.notices]

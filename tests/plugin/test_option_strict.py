@@ -236,3 +236,19 @@ def test_xdist_workers_know_whether_emulation_was_typed(
     options = ["--mxq-formats=mxfp8", "--mxq-strict", "-n1", *(["--mxq-emulate"] if typed else [])]
     assert gates.run_apart(*options).ret == (0 if typed else pytest.ExitCode.TESTS_FAILED)
     assert set(gates.outcomes().values()) == {"pass" if typed else "skipped"}
+
+
+@pytest.mark.parametrize("option", ["gates=ssim", "models=demo", "reference=live"])
+@pytest.mark.parametrize("where", ["ini", "addopts"])
+def test_what_an_ini_value_leaves_out_is_said_and_fails_unless_it_is_typed(
+    gates: GateDirectory, option: str, where: str
+) -> None:
+    refreshed(gates)
+    line = f"mxq_{option}" if where == "ini" else f"addopts = --mxq-{option}"
+    gates.pytester.makeini(f"[pytest]\n{line}\n")
+    result = gates.emulated()
+    assert result.ret == 0
+    result.stdout.fnmatch_lines([f"mxq: *{option.partition('=')[2]}*", f"note: --mxq-{option}, *left out*"])
+    assert gates.emulated("--mxq-strict").ret == pytest.ExitCode.TESTS_FAILED
+    assert [problem.partition(",")[0] for problem in gates.report()["problems"]] == [f"--mxq-{option}"]
+    assert gates.emulated("--mxq-strict", f"--mxq-{option}").ret == 0
