@@ -24,6 +24,7 @@ from pytest_mxq.planning.markers import (
     PIPELINE,
     batch_sizes_of,
     check_markers,
+    check_own_markers,
     check_seen,
     check_test,
     closest,
@@ -81,6 +82,7 @@ class Planner:
             return None  # its marker stands on another parameter of the test
         cell = Cell(nodeid=item.nodeid, model="", case=_test_name(item, param), format=param.format, gate=param.gate)
         try:
+            check_own_markers(item)
             case = self._case(item, param)
         except MxqError as error:
             return InvalidPlan(cell=cell, fault=str(error))
