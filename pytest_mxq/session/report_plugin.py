@@ -19,6 +19,7 @@ from pytest_mxq.reports.paths import shown_path
 from pytest_mxq.reports.records import cell_of, from_record
 from pytest_mxq.reports.summary import summary_lines
 from pytest_mxq.session.distribution import cells_of, refuse_shared_gpu
+from pytest_mxq.session.expected_tests import tests_in_source
 from pytest_mxq.session.gate_plugin import RECORD, GatePlugin
 
 
@@ -35,6 +36,7 @@ class ReportPlugin:
         again: nodeids of the cells that something tried to run again.
         excused: nodeids of the cells that did not run because the user said so; no failure without strictness.
         skipped_modules: modules with gate tests that were skipped at their import, and why.
+        uncollected: modules and folders whose collection failed or was skipped.
     """
 
     def __init__(self, session: GatePlugin) -> None:
@@ -50,6 +52,7 @@ class ReportPlugin:
         self.again: dict[str, None] = {}
         self.excused: set[str] = set()
         self.skipped_modules: dict[str, str] = {}
+        self.uncollected: set[str] = set()
         self.journal = Journal(self.settings.report)
         self._has_workers_plan = False
 
@@ -111,6 +114,7 @@ class ReportPlugin:
         self.planned.update((cell.nodeid, cell) for cell in cells)
         self.cautions.update(dict.fromkeys(output.get("mxq_cautions", ())))
         self.again.update(dict.fromkeys(output.get("mxq_again", ())))
+        self.session.collected_tests.update(dict.fromkeys(output.get("mxq_collected_tests", ())))
         for record in output.get("mxq_verdicts", ()):
             self._keep(from_record(record))
 
@@ -120,10 +124,12 @@ class ReportPlugin:
         node.workerinput["mxq_emulation_typed"] = is_emulation_typed(node.config)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Note a module that was skipped at its import, and its gate tests with it."""
+        """Note a module that was skipped at its import, and its gate tests with it, or that could not be collected."""
+        place = report.nodeid.partition("::")[0]
+        if not report.passed:
+            self.uncollected.add(place)
         if not report.skipped or not self.settings.strict:
             return
-        place = report.nodeid.partition("::")[0]
         if _mentions_us(self.settings.root / place):
             said = report.longrepr
             text = said[2] if isinstance(said, tuple | list) else report.longreprtext
@@ -173,7 +179,7 @@ class ReportPlugin:
             self.notices += self._unasked_manifests()
         self.problems = list(self._problems())
         if self.settings.strict:
-            self.strict_problems = [*self._strict_problems(), *self.notices]
+            self.strict_problems = [*self._strict_problems(), *self._never_items(session.config), *self.notices]
             self.notices = []
         session.exitstatus = self.exit_code(session.exitstatus)
         self._write_report()
@@ -263,6 +269,16 @@ class ReportPlugin:
             yield f"{len(excused)} planned gates were deselected or not to be run: {_some(excused)}"
         for place, reason in self.skipped_modules.items():
             yield f"{place} mentions mxq and was skipped at its import: {reason}"
+
+    def _never_items(self, config: pytest.Config) -> Iterator[str]:
+        """Say which gate tests of files that were asked for something kept from being collected."""
+        lost = [
+            test
+            for test in tests_in_source(config)
+            if test not in self.session.collected_tests and test.partition("::")[0] not in self.uncollected
+        ]
+        if lost:
+            yield f"{len(lost)} gate tests were never collected (a hook, or a file that is ignored): {_some(lost)}"
 
     def _is_whole(self, config: pytest.Config) -> bool:
         """Tell whether the run could have collected every gate test: no place and no filter of ours left out."""
