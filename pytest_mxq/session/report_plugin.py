@@ -22,6 +22,8 @@ from pytest_mxq.session.distribution import cells_of, refuse_shared_gpu
 from pytest_mxq.session.expected_tests import tests_in_source
 from pytest_mxq.session.gate_plugin import RECORD, GatePlugin
 
+_DESELECTING = {"-k": "keyword", "-m": "markexpr", "--deselect": "deselect"}
+
 
 class ReportPlugin:
     """Registered where files are written: in a plain run, and on xdist's controller (a worker has no terminal).
@@ -266,7 +268,10 @@ class ReportPlugin:
             yield "no gate at all: no collected test has a gate for these formats, models and gates"
         excused = [nodeid for nodeid in self._not_run() if nodeid in self.excused]
         if excused:
-            yield f"{len(excused)} planned gates were deselected or not to be run: {_some(excused)}"
+            text = f"{len(excused)} planned gates were deselected or not to be run: {_some(excused)}"
+            by = [option for option, name in _DESELECTING.items() if self.session.config.getoption(name, None)]
+            advice = f"; instead of {' and '.join(by)} give --mxq-models, --mxq-gates or FILE::TEST" if by else ""
+            yield f"{text}{advice}"
         for place, reason in self.skipped_modules.items():
             yield f"{place} mentions mxq and was skipped at its import: {reason}"
 

@@ -66,7 +66,10 @@ def test_no_gate_at_all_fails(gates: GateDirectory) -> None:
 def test_a_planned_gate_that_was_deselected_fails_the_run(gates: GateDirectory, option: str) -> None:
     result = refreshed(gates).emulated("--mxq-strict", option)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["--mxq-strict: * planned gates were deselected *"])
+    advice = (
+        f"*; instead of {option[:2] if option[1] == 'k' else '--deselect'} give --mxq-models, --mxq-gates or FILE::TEST"
+    )
+    result.stdout.fnmatch_lines([f"--mxq-strict: * planned gates were deselected {advice}"])
     assert gates.outcomes()["mxfp8-ssim"] == "not-run"
 
 
