@@ -157,3 +157,14 @@ def test_each_value_of_another_plugins_parameter_generates_its_own_outputs(gates
     source = MODEL + "@pytest.mark.mxq_lpips(max=0.02)\ndef test_a(mxq_pipeline, mxq_prompt):\n" + BODY
     assert set(cells(gates, source).values()) == {"test_a"}
     assert sum(line.startswith("generate demo test_a ") for line in gates.backend_log()) == 2 * 3
+
+
+@pytest.mark.parametrize("options", [("--mxq-formats=mxfp8", "--mxq-emulate"), ("--mxq-refresh",)])
+def test_ids_of_two_parameters_that_join_to_one_text_are_a_fault(
+    gates: GateDirectory, options: tuple[str, ...]
+) -> None:
+    source = parametrized("['a-b', 'a']").replace("prompt, shift)", "prompt, shift, y)", 1)
+    gates.write(f"import pytest\n@pytest.mark.parametrize('y', ['c', 'b-c'])\n{source}")
+    gates.run(*options).assert_outcomes(errors=2, passed=2)
+    errors = [verdict for verdict in gates.report()["verdicts"] if verdict["outcome"] == "error"]
+    assert all("ids=" in verdict["sentence"] for verdict in errors)
