@@ -95,9 +95,14 @@ def test_failed_first_leaves_out_nothing(gates: GateDirectory) -> None:
     gates.pytester.runpytest_inprocess(*options).assert_outcomes(passed=2)
 
 
-def test_stopping_early_leaves_not_run_verdicts_also_without_strict(gates: GateDirectory) -> None:
+@pytest.mark.parametrize(
+    "options", [("-x",), ("--maxfail=1",), ("--maxfail=1", "--mxq-strict", "--mxq-reference=live")]
+)
+def test_stopping_early_leaves_not_run_verdicts_also_without_strict(
+    gates: GateDirectory, options: tuple[str, ...]
+) -> None:
     gates.behave(shift={"mxfp8": 100})
-    gates.emulated("-x").assert_outcomes(failed=1)
+    gates.emulated(*options).assert_outcomes(failed=1)
     assert gates.outcomes() == {
         "mxfp8-lpips": "regression",
         "mxfp8-ssim": "not-run",
