@@ -67,6 +67,8 @@ class InertPrompt:
 def mxq_pipeline(request: pytest.FixtureRequest) -> MxqPipeline:
     """Give the pipeline of the current arm; the test calls it with the prompt and returns the result."""
     if not hasattr(request, "param"):
+        if request.config.pluginmanager.has_plugin("mxq-session"):  # it gives the argument its parameter
+            pytest.fail("ask for mxq_pipeline as an argument of a test marked mxq", pytrace=False)
         pytest.skip(NO_FORMATS)
     return MxqPipeline(request)
 

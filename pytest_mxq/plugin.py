@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_mxq.fixtures import NO_FORMATS, mxq_pipeline, mxq_prompt
+
+if TYPE_CHECKING:
+    from pytest_mxq.session.report_plugin import ReportPlugin
 
 __all__ = ["mxq_pipeline", "mxq_prompt"]
 
@@ -37,6 +40,7 @@ _OPTIONS = (
     ("sources", "list", "local folders of registered models: flux.1-dev=/models/flux,ltx-2=/models/ltx"),
     ("doctor", "flag", "say what this machine can gate, and exit with 0 if all formats (of --mxq-formats) natively"),
 )
+_EXIT_CODE = "mxq-exit-code"
 _MARKER = (
     "mxq(model, case=, batch_size=, prompts=, seed=, execution=, revision=, min_share=, selection=): the model that "
     "the test's workload runs on, and the settings of its case"
@@ -73,7 +77,15 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     from pytest_mxq import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
-    pluginmanager.register(_ExitCode(), "mxq-exit-code")
+    pluginmanager.register(_ExitCode(), _EXIT_CODE)
+
+
+def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager) -> None:
+    """Register the exit code's plugin again after any that could have the last word in its place."""
+    exit_code = manager.get_plugin(_EXIT_CODE)
+    if exit_code not in {None, plugin} and hasattr(plugin, "pytest_cmdline_main"):
+        manager.unregister(exit_code)
+        manager.register(exit_code, _EXIT_CODE)
 
 
 @pytest.hookimpl(trylast=True)
@@ -124,14 +136,28 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 class _ExitCode:
-    """Registered before any run starts, so that it has the last word on how the process ends."""
+    """Registered before any run starts, and last, so that it has the last word on how the process ends.
+
+    Attributes:
+        controller: decides from the verdicts how the run ends; None: this run gates nothing.
+        parts: the active plugin objects, none of which may be unregistered.
+    """
+
+    def __init__(self) -> None:
+        self.controller: ReportPlugin | None = None
+        self.parts: tuple[object, ...] = ()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> Generator[None, Any, Any]:
-        """Return the run's exit code, or a failure's where a recorded verdict is one."""
+        """Return the run's exit code, or a failure's where a recorded verdict is one.
+
+        Raises:
+            pytest.UsageError: a part of ours was unregistered while the run gated.
+        """
         code = yield
-        controller: Any = config.pluginmanager.get_plugin("mxq-controller")
-        return code if controller is None else controller.exit_code(code)
+        if not all(map(config.pluginmanager.is_registered, self.parts)):
+            raise pytest.UsageError("something unregistered a part of pytest-mxq during the run: nothing was judged")
+        return code if self.controller is None else self.controller.exit_code(code)
 
 
 def _is_asked_for(config: pytest.Config) -> bool:
@@ -152,6 +178,9 @@ def _activate(config: pytest.Config) -> None:
     session = start_session(config)
     config.pluginmanager.register(session, "mxq-session")
     if not hasattr(config, "workerinput"):  # files and terminal are the controller's; a worker has neither
-        config.pluginmanager.register(ReportPlugin(session), "mxq-controller")
+        controller = ReportPlugin(session)
+        config.pluginmanager.register(controller, "mxq-controller")
+        exit_code: Any = config.pluginmanager.get_plugin(_EXIT_CODE)
+        exit_code.controller, exit_code.parts = controller, (session, controller)
         if session.settings.strict:
             config.pluginmanager.register(SkipsSaidOnce(), "mxq-skips")

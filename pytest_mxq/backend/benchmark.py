@@ -114,7 +114,7 @@ class TorchBenchmark:
         self._device = device
         self._cache = cache
         self._known = known
-        self._bf16_peaks: dict[tuple[str, str], tuple[PeakMemory, ObservedRun]] = {}
+        self._bf16_peaks: dict[tuple[str, ...], tuple[PeakMemory, ObservedRun]] = {}
         self._run_evidence: dict[tuple[object, str], Evidence | None] = {}
         self._first_calls: dict[tuple[object, str], float] = {}
 

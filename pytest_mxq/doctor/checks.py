@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import MxqError
 from pytest_mxq.metrics.lpips_weights import WEIGHTS_PATH, read_weights
 
-_REFRESH_HERE = f"{REFRESH} on this machine; until then gates measure BF16 again in the same run"
+_HERE = "on this machine; until then gates measure BF16 again in the same run"
 _MOST_FAULTS = 3  # unreadable baselines that are shown one by one
 
 
@@ -131,7 +132,9 @@ def examine_baselines(store: BaselineStore, current: Fingerprint, *, now: dateti
     """
     faults, manifests = _read_all(store)
     if not faults and not manifests:
-        yield Finding(mark=Mark.NOTE, subject="none", text="no stored baseline of this device", fix=_REFRESH_HERE)
+        yield Finding(
+            mark=Mark.NOTE, subject="none", text="no stored baseline of this device", fix=f"{REFRESH} {_HERE}"
+        )
     by_model = sorted(manifests, key=lambda manifest: manifest.model)
     for model, group in groupby(by_model, key=lambda manifest: manifest.model):
         yield _of_model(model, tuple(group), current, now or datetime.now(UTC))
@@ -163,12 +166,13 @@ def _of_model(model: str, manifests: tuple[Manifest, ...], current: Fingerprint,
     uncovered = sum(not manifest.is_covered for manifest in manifests)
     if uncovered:
         text = f"{text}; {uncovered} of schema version 1: no digest covers its noise floor and timing sessions"
+    refresh = f"{REFRESH} {shlex.quote(f'--mxq-models={model}')}"
     others = [differences for m in manifests if (differences := hard_differences(m.fingerprint, current))]
     if not others:
         mark = Mark.NOTE if uncovered else Mark.FINE
-        return Finding(mark=mark, subject=model, text=text, fix=REFRESH if uncovered else None)
+        return Finding(mark=mark, subject=model, text=text, fix=refresh if uncovered else None)
     text = f"{text}; {len(others)} of other hardware or software: {', '.join(others[0][:3])}"
-    return Finding(mark=Mark.NOTE, subject=model, text=text, fix=_REFRESH_HERE)
+    return Finding(mark=Mark.NOTE, subject=model, text=text, fix=f"{refresh} {_HERE}")
 
 
 def _moment(manifest: Manifest) -> datetime:

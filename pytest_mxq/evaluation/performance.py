@@ -16,7 +16,7 @@ from pytest_mxq.baselines.work import ObservedRun, work_changes
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineMissingError, MxqError
 from pytest_mxq.evaluation.protocols import Benchmark, Workload
-from pytest_mxq.evaluation.staleness import KnownWeights, timing_differences
+from pytest_mxq.evaluation.staleness import KnownWeights, move_of_renamed, timing_differences
 from pytest_mxq.gates.evidence import judge_evidence, judge_run
 from pytest_mxq.gates.memory import MemoryBound, MemoryFacts, MemoryGate
 from pytest_mxq.gates.outcome import Outcome, Stop
@@ -179,6 +179,7 @@ class PerformanceStrategy:
         """
         count = len(found.usable)
         if count < MIN_SESSIONS:
+            self._offer_move(job)
             stored = len(job.manifest.sessions) if job.manifest is not None else 0
             raise Stop(
                 Outcome.MISSING,
@@ -241,10 +242,22 @@ class PerformanceStrategy:
                 return Bf16Peak(gib=session.peak_gib, source=session), note
         reason = f"no stored peak memory of this hardware and software{found.why_not or ''}"
         if self.mode is Reference.STORED or (self.strict and self.mode is not Reference.LIVE):
+            self._offer_move(job)
             raise Stop(Outcome.MISSING, f"{reason}; refresh it")
         peak, observed = self.benchmark.measure_memory(job.plan.case, job.workload, None)
         reason = "--mxq-reference=live" if self.mode is Reference.LIVE else reason
         return Bf16Peak(gib=peak.allocated_gib, source=observed), ReferenceNote(mode="live", reason=reason)
+
+    def _offer_move(self, job: Job) -> None:
+        """Raise with the command that moves it where the missing baseline is surely a renamed test's.
+
+        Raises:
+            BaselineMissingError: it is.
+        """
+        case = job.plan.case
+        move = move_of_renamed(self.store, case, self.weights(case)) if job.manifest is None else None
+        if move is not None:
+            raise BaselineMissingError(f"no baseline of case {case.name!r}, and a renamed test's fits it", command=move)
 
     def _find_sessions(self, job: Job) -> Sessions:
         """Return the stored sessions of this hardware, software, Inductor configuration and execution."""

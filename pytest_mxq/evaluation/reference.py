@@ -67,9 +67,9 @@ class References(Generic[O]):
     mode: Reference
     strict: bool
     weights: KnownWeights
-    _live: dict[tuple[str, str], O] = field(default_factory=dict)
-    _drift_checks: dict[tuple[str, str], O] = field(default_factory=dict)
-    _stored: dict[tuple[str, str], tuple[Manifest, O]] = field(default_factory=dict)
+    _live: dict[tuple[str, ...], O] = field(default_factory=dict)
+    _drift_checks: dict[tuple[str, ...], O] = field(default_factory=dict)
+    _stored: dict[tuple[str, ...], tuple[Manifest, O]] = field(default_factory=dict)
 
     def forget(self) -> None:
         """Forget the outputs of every case."""

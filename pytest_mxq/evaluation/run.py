@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Protocol
 
+from pytest_mxq.baselines.strict_json import REFRESH
 from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import BaselineError, BaselineMissingError, MxqError, WeightsUnavailableError
 from pytest_mxq.evaluation.protocols import Strategy, Workload
@@ -72,6 +73,8 @@ class Evaluator:
             verdict = draft.because(Outcome.SKIPPED, str(error))
         except MxqError as error:
             verdict = draft.because(Outcome.ERROR, str(error))
+        if named is not None and REFRESH in verdict.sentence:
+            verdict = verdict.because(verdict.outcome, verdict.sentence.replace(REFRESH, named.refresh(plan.cell)))
         return replace(verdict, seconds=perf_counter() - start)
 
     def _draft(self, plan: RunnablePlan, commands: Commands | None) -> Verdict:

@@ -23,6 +23,8 @@ class Case:
         prompts: the prompts in the order in which they are generated; empty until a named set has been fetched.
         random_weights: whether it runs on random weights (speed and memory alone).
         is_timed: whether the test has a gate of speed or memory.
+        plugin_ids: ids of the parameters that another plugin gave the test, such as its repetitions: they share a
+            baseline, but nothing of what a run generates.
     """
 
     recipe: Recipe
@@ -31,6 +33,7 @@ class Case:
     prompts: tuple[str, ...]
     random_weights: bool = False
     is_timed: bool = False
+    plugin_ids: tuple[str, ...] = ()
 
     @property
     def source(self) -> ModelSource:
@@ -43,9 +46,9 @@ class Case:
         return self.recipe.selection(self.settings.selection)
 
     @property
-    def key(self) -> tuple[str, str]:
-        """What no two tests of a session share: the model and the case's name."""
-        return self.recipe.name, self.name
+    def key(self) -> tuple[str, ...]:
+        """What no two workloads of a session share: the model, the case's name, and other plugins' parameters."""
+        return self.recipe.name, self.name, *self.plugin_ids
 
     @cached_property
     def drift_check_chunks(self) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.gates.bounds import MarkerArguments, check_format_keys
@@ -37,6 +37,32 @@ def closest(item: pytest.Item, name: str) -> pytest.Mark | None:
     """Return the marker of a name that counts for an item; None: it has none."""
     own = [marker for marker in item.own_markers if marker.name == name]
     return own[-1] if own else item.get_closest_marker(name)
+
+
+def check_own_markers(item: pytest.Function) -> None:
+    """Refuse two markers of one name on one test that differ: which of them counted would hang on their order.
+
+    A parameter's own marker takes the place of the function's; a class's and a module's are not the test's own.
+
+    Raises:
+        CaseFaultError: naming both.
+    """
+    callspec: Any = getattr(item, "callspec", None)
+    of_parameters = list(callspec.marks) if callspec is not None else []
+    replaced = {marker.name for marker in of_parameters}
+    of_function = [marker for marker in getattr(item.obj, "pytestmark", ()) if marker.name in replaced]
+    first: dict[str, pytest.Mark] = {}
+    for marker in item.own_markers:
+        if not marker.name.startswith("mxq") or (marker in of_function and marker not in of_parameters):
+            continue
+        other = first.setdefault(marker.name, marker)
+        if (other.args, other.kwargs) != (marker.args, marker.kwargs):
+            raise CaseFaultError(f"the test has two markers {marker.name}: {_shown(other)} and {_shown(marker)}")
+
+
+def _shown(marker: pytest.Mark) -> str:
+    arguments = [*map(repr, marker.args), *(f"{name}={value!r}" for name, value in marker.kwargs.items())]
+    return f"{marker.name}({', '.join(arguments)})"
 
 
 def gates_of(definition: pytest.Function, gates: Registry[Gate]) -> tuple[str, ...]:

@@ -166,7 +166,27 @@ def is_emulation_typed(config: pytest.Config) -> bool:
     """Tell whether ``--mxq-emulate`` stands on the command line itself, not in an ini file or the environment."""
     if hasattr(config, "workerinput"):  # xdist hands the controller's options to a worker, not where they came from
         return bool(config.workerinput.get("mxq_emulation_typed"))
-    return "--mxq-emulate" in config.invocation_params.args
+    return _is_typed(config, "--mxq-emulate")
+
+
+def untyped_limits(config: pytest.Config, settings: Settings, kinds: Kinds) -> list[str]:
+    """Return what an ini file or the environment left out of a gating run, each with the option that did it."""
+    others = [name for name in kinds.gates.names() if name not in settings.gates]
+    limits = {
+        "--mxq-models": (",".join(settings.models), "every other model"),
+        "--mxq-gates": (",".join(settings.gates), f"the gates {', '.join(others)}"),
+        "--mxq-reference": ("live" if settings.reference is Reference.LIVE else "", "the stored baselines"),
+    }
+    return [
+        f"{option}={value}, which stands in the ini file or the environment, left out {what}; type it on the command "
+        "line where it is meant"
+        for option, (value, what) in limits.items()
+        if value and not settings.refresh and not _is_typed(config, option)
+    ]
+
+
+def _is_typed(config: pytest.Config, option: str) -> bool:
+    return any(str(argument).partition("=")[0] == option for argument in config.invocation_params.args)
 
 
 def _number(name: str, text: str, least: float, most: float) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -24,6 +25,7 @@ from pytest_mxq.planning.markers import (
     PIPELINE,
     batch_sizes_of,
     check_markers,
+    check_own_markers,
     check_seen,
     check_test,
     closest,
@@ -81,6 +83,7 @@ class Planner:
             return None  # its marker stands on another parameter of the test
         cell = Cell(nodeid=item.nodeid, model="", case=_test_name(item, param), format=param.format, gate=param.gate)
         try:
+            check_own_markers(item)
             case = self._case(item, param)
         except MxqError as error:
             return InvalidPlan(cell=cell, fault=str(error))
@@ -144,6 +147,7 @@ class Planner:
             prompts=stated_prompts(settings, recipe),
             random_weights=random,
             is_timed=any(gate.needs.native and closest(item, gate.marker) for gate in self.kinds.gates),
+            plugin_ids=tuple(plugin_ids(item)),
         )
 
     def _recipe(self, model: str) -> Recipe:
@@ -180,8 +184,10 @@ def owner_of(item: pytest.Function, param: GateParam) -> str:
     return f"{path}::{test.partition('[')[0]}[{_user_id(item, param)}]{param.batch_size or ''}"
 
 
-def find_double_cases(plans: Iterable[tuple[Plan, str]]) -> dict[str, str]:
+def find_double_cases(plans: Collection[tuple[Plan, str]]) -> dict[str, str]:
     """Return the faults of tests that share a case, and so a baseline, with another test: nodeid -> what is wrong.
+
+    Ids of parameters that join to one text, "a-b" and "c" or "a" and "b-c", give two items one nodeid.
 
     Args:
         plans: each plan, with the test that owns its case (`owner_of`).
@@ -191,7 +197,12 @@ def find_double_cases(plans: Iterable[tuple[Plan, str]]) -> dict[str, str]:
         if not isinstance(plan, InvalidPlan):
             key = model_folder_name(plan.case.recipe.name), case_file_name(plan.case.name)
             owners.setdefault(key, {}).setdefault(test, []).append(plan.cell.nodeid)
-    faults = {}
+    counts = Counter(plan.cell.nodeid for plan, _ in plans)
+    faults = {
+        nodeid: f"{count} items are {nodeid}; give the parameters ids=... that do not join to the same text"
+        for nodeid, count in counts.items()
+        if count > 1
+    }
     for (model, case), tests in owners.items():
         if len(tests) > 1:
             places = " and ".join(nodeids[0] for nodeids in tests.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,10 +18,11 @@ def note_plugin_ids(metafunc: pytest.Metafunc) -> None:
     pytest joins the ids of all parameters in one text, which does not tell where each of them ends.
     """
     parametrize: Any = metafunc.parametrize
+    own = inspect.signature(metafunc.function).parameters
 
     def noted(argnames: Any, argvalues: Any, *rest: Any, **named: Any) -> None:
         name = argnames if isinstance(argnames, str) else "".join(argnames)
-        if name.startswith("__") and not rest:
+        if name.startswith("__") and name not in own and not rest:
             argvalues = list(argvalues)
             found = _ids(argvalues, named.get("ids"))
             if found is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.reports.failure import word_of
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mxq.gates.verdict import Verdict
+    from pytest_mxq.planning.settings import Settings
 
 Markup: TypeAlias = dict[str, bool]
 Line: TypeAlias = tuple[str, Markup]
@@ -48,6 +50,18 @@ class Layout:
     has_failures: bool
     has_skips: bool
     report: Path
+
+    @classmethod
+    def of(cls, terminal: Any, settings: Settings) -> Layout:
+        """Return the layout for pytest's terminal reporter and the run's settings."""
+        width = terminal.config.get_terminal_writer().fullwidth
+        is_narrow = terminal.isatty or "COLUMNS" in os.environ  # a pipe has no width; pytest takes 80
+        return cls(
+            width=min(100, width) if is_narrow else 100,
+            has_failures=terminal.config.option.tbstyle != "no",
+            has_skips=terminal.hasopt("s") and not settings.strict,  # strict: a skip is a failure
+            report=settings.report,
+        )
 
 
 def table_lines(verdicts: Sequence[Verdict], layout: Layout) -> Iterator[Line]:

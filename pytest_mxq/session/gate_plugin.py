@@ -32,6 +32,7 @@ from pytest_mxq.reports.failure import failure_text
 from pytest_mxq.reports.junit import attachments, html_extras, properties
 from pytest_mxq.reports.progress import make_progress
 from pytest_mxq.reports.records import cell_record, from_record, to_record
+from pytest_mxq.session.expected_tests import test_of
 from pytest_mxq.session.item_reports import (
     fail_again,
     settle_skip,
@@ -77,6 +78,7 @@ class GatePlugin:
         cases: one gate of outputs of each model and case that is going to run.
         verdicts: the first verdict of each cell that ran in this process, by its nodeid: it stands.
         again: nodeids of the cells that something tried to run again.
+        collected_tests: nodeids, without parameters, of all tests that became items.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings, kinds: Kinds, runtime: Runtime) -> None:
@@ -91,6 +93,7 @@ class GatePlugin:
         self.cases: dict[tuple[str, str], GatePlan] = {}
         self.verdicts: dict[str, Verdict] = {}
         self.again: dict[str, None] = {}
+        self.collected_tests: dict[str, None] = {}
         self._collected: list[pytest.Item] = []
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -106,6 +109,7 @@ class GatePlugin:
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         """Note a gate item before any hook can drop it."""
+        self.collected_tests[test_of(item)] = None
         if is_gate_test(item):
             self._collected.append(item)
 
@@ -260,6 +264,7 @@ class GatePlugin:
                 mxq_cautions=[*self.cautions, *self.runtime.cautions],
                 mxq_verdicts=[to_record(verdict, portable) for verdict in self.verdicts.values()],
                 mxq_again=list(self.again),
+                mxq_collected_tests=list(self.collected_tests),
             )
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -13,9 +13,8 @@ import pytest
 from pytest_mxq.evaluation.staleness import preview_line
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Cell, Verdict
-from pytest_mxq.planning.options import is_emulation_typed
+from pytest_mxq.planning.options import is_emulation_typed, untyped_limits
 from pytest_mxq.planning.planner import RANDOM_SUFFIX
-from pytest_mxq.planning.settings import Settings
 from pytest_mxq.reports.commit import find_commit
 from pytest_mxq.reports.failure import word_of
 from pytest_mxq.reports.github import append_summary, error_commands
@@ -27,10 +26,13 @@ from pytest_mxq.reports.records import Report, Status, cell_of, from_record, por
 from pytest_mxq.reports.summary import summary_lines
 from pytest_mxq.reports.table import Layout
 from pytest_mxq.session.distribution import cells_of, refuse_shared_gpu
+from pytest_mxq.session.expected_tests import tests_in_source
 from pytest_mxq.session.gate_plugin import RECORD, GatePlugin
 from pytest_mxq.session.termination import interrupt_on_sigterm
 
 _STOPPED = {pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR}
+
+_DESELECTING = {"-k": "keyword", "-m": "markexpr", "--deselect": "deselect"}
 
 
 class ReportPlugin:
@@ -47,6 +49,7 @@ class ReportPlugin:
         excused: nodeids of the cells that did not run because the user said so; no failure without strictness.
         skipped_modules: modules with gate tests that were skipped at their import, and why.
         status: what the report says at the end.
+        uncollected: modules and folders whose collection failed or was skipped.
     """
 
     def __init__(self, session: GatePlugin) -> None:
@@ -62,6 +65,7 @@ class ReportPlugin:
         self.again: dict[str, None] = {}
         self.excused: set[str] = set()
         self.skipped_modules: dict[str, str] = {}
+        self.uncollected: set[str] = set()
         self._commit = find_commit(self.settings.root)
         self.journal = Journal(self.settings.report, (write_json, write_markdown, write_unfinished_page))
         self.status: Status = "finished"
@@ -91,7 +95,8 @@ class ReportPlugin:
         """Say what this run gates, on what."""
         settings, device = self.settings, self.session.runtime.device
         what = "refresh" if settings.refresh else f"formats {', '.join(settings.formats) or 'none'}"
-        extra = [name for name in ("emulate", "strict") if getattr(settings, name)]
+        extra = [f"only {','.join(names)}" for names in (settings.models, settings.gates) if names]
+        extra += [name for name in ("emulate", "strict") if getattr(settings, name)]
         return f"mxq: {what}; reference {settings.reference}; device {device.slug} ({device.name})" + "".join(
             f"; {name}" for name in extra
         )
@@ -144,6 +149,7 @@ class ReportPlugin:
         self.planned.update((cell.nodeid, cell) for cell in cells)
         self.cautions.update(dict.fromkeys(output.get("mxq_cautions", ())))
         self.again.update(dict.fromkeys(output.get("mxq_again", ())))
+        self.session.collected_tests.update(dict.fromkeys(output.get("mxq_collected_tests", ())))
         for record in output.get("mxq_verdicts", ()):
             self._keep(from_record(record))
 
@@ -153,10 +159,12 @@ class ReportPlugin:
         node.workerinput["mxq_emulation_typed"] = is_emulation_typed(node.config)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Note a module that was skipped at its import, and its gate tests with it."""
+        """Note a module that was skipped at its import, and its gate tests with it, or that could not be collected."""
+        place = report.nodeid.partition("::")[0]
+        if not report.passed:
+            self.uncollected.add(place)
         if not report.skipped or not self.settings.strict:
             return
-        place = report.nodeid.partition("::")[0]
         if _mentions_us(self.settings.root / place):
             said = report.longrepr
             text = said[2] if isinstance(said, tuple | list) else report.longreprtext
@@ -201,10 +209,12 @@ class ReportPlugin:
         for verdict in self.session.verdicts.values():  # also where another plugin lost the report
             self._keep(verdict)
         self._add_not_run(is_setup_only=session.config.option.setuponly)
-        self.notices = list(self._unasked_manifests()) if self._is_whole(session.config) else []
+        self.notices = untyped_limits(session.config, self.settings, self.session.kinds)
+        if self._is_whole(session.config):
+            self.notices += self._unasked_manifests()
         self.problems = list(self._problems())
         if self.settings.strict:
-            self.strict_problems = [*self._strict_problems(), *self.notices]
+            self.strict_problems = [*self._strict_problems(), *self._never_items(session.config), *self.notices]
             self.notices = []
         if session.exitstatus in _STOPPED:
             self.status = "interrupted"
@@ -289,7 +299,7 @@ class ReportPlugin:
             return
         notes = [*self.notices, *self._cautions()]
         problems = [*self.problems, *(f"--mxq-strict: {problem}" for problem in self.strict_problems)]
-        layout = _layout(terminalreporter, self.settings)
+        layout = Layout.of(terminalreporter, self.settings)
         for line, markup in summary_lines(list(self.verdicts.values()), problems, notes, self.settings, layout):
             if markup is None:
                 terminalreporter.write_sep("=", line)
@@ -312,9 +322,22 @@ class ReportPlugin:
             yield "no gate at all: no collected test has a gate for these formats, models and gates"
         excused = [nodeid for nodeid in self._not_run() if nodeid in self.excused]
         if excused:
-            yield f"{len(excused)} planned gates were deselected or not to be run: {_some(excused)}"
+            text = f"{len(excused)} planned gates were deselected or not to be run: {_some(excused)}"
+            by = [option for option, name in _DESELECTING.items() if self.session.config.getoption(name, None)]
+            advice = f"; instead of {' and '.join(by)} give --mxq-models, --mxq-gates or FILE::TEST" if by else ""
+            yield f"{text}{advice}"
         for place, reason in self.skipped_modules.items():
             yield f"{place} mentions mxq and was skipped at its import: {reason}"
+
+    def _never_items(self, config: pytest.Config) -> Iterator[str]:
+        """Say which gate tests of files that were asked for something kept from being collected."""
+        lost = [
+            test
+            for test in tests_in_source(config)
+            if test not in self.session.collected_tests and test.partition("::")[0] not in self.uncollected
+        ]
+        if lost:
+            yield f"{len(lost)} gate tests were never collected (a hook, or a file that is ignored): {_some(lost)}"
 
     def _is_whole(self, config: pytest.Config) -> bool:
         """Tell whether the run could have collected every gate test: no place and no filter of ours left out."""
@@ -333,18 +356,6 @@ class ReportPlugin:
             if path not in asked and not path.stem.endswith(RANDOM_SUFFIX):
                 ways = "collect its test, move it after a renamed one, or delete it"
                 yield f"the baseline {shown_path(path)} belongs to no collected test: {ways}"
-
-
-def _layout(terminalreporter: Any, settings: Settings) -> Layout:
-    option = terminalreporter.config.option
-    width = terminalreporter.config.get_terminal_writer().fullwidth
-    is_narrow = terminalreporter.isatty or "COLUMNS" in os.environ  # a pipe has no width; pytest takes 80
-    return Layout(
-        width=min(100, width) if is_narrow else 100,
-        has_failures=option.tbstyle != "no",
-        has_skips=terminalreporter.hasopt("s") and not settings.strict,  # strict: a skip is a failure
-        report=settings.report,
-    )
 
 
 def _some(names: list[str]) -> str:

@@ -144,3 +144,27 @@ def test_two_tests_of_one_name_and_parameters_that_join_to_one_case_are_a_fault(
     )
     gates.write("import pytest\n" + parametrized(f"[{params}]").replace(MODEL, ""))
     gates.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(errors=2)
+
+
+def test_a_parameter_of_the_tests_own_is_a_case_whatever_its_name_begins_with(gates: GateDirectory) -> None:
+    found = cells(gates, parametrized("[False, True]").replace("shift", "__shift"))
+    assert found == {"test_a[False-mxfp8-lpips]": "test_a-False", "test_a[True-mxfp8-lpips]": "test_a-True"}
+
+
+def test_each_value_of_another_plugins_parameter_generates_its_own_outputs(gates: GateDirectory) -> None:
+    conftest = gates.path / "conftest.py"
+    conftest.write_text(f"{conftest.read_text()}\n{STEP}\n{REPEATED.format(ids=None)}")
+    source = MODEL + "@pytest.mark.mxq_lpips(max=0.02)\ndef test_a(mxq_pipeline, mxq_prompt):\n" + BODY
+    assert set(cells(gates, source).values()) == {"test_a"}
+    assert sum(line.startswith("generate demo test_a ") for line in gates.backend_log()) == 2 * 3
+
+
+@pytest.mark.parametrize("options", [("--mxq-formats=mxfp8", "--mxq-emulate"), ("--mxq-refresh",)])
+def test_ids_of_two_parameters_that_join_to_one_text_are_a_fault(
+    gates: GateDirectory, options: tuple[str, ...]
+) -> None:
+    source = parametrized("['a-b', 'a']").replace("prompt, shift)", "prompt, shift, y)", 1)
+    gates.write(f"import pytest\n@pytest.mark.parametrize('y', ['c', 'b-c'])\n{source}")
+    gates.run(*options).assert_outcomes(errors=2, passed=2)
+    errors = [verdict for verdict in gates.report()["verdicts"] if verdict["outcome"] == "error"]
+    assert all("ids=" in verdict["sentence"] for verdict in errors)

@@ -49,6 +49,26 @@ def pytest_unconfigure(config):
     session = config.pluginmanager.get_plugin("session")
     session.exitstatus = 0
 """
+MAIN_ZERO = """
+import pytest
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(config):
+    yield
+    return 0
+"""
+UNREGISTERED = """
+import pytest
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    report.outcome = "passed"
+    return report
+
+def pytest_sessionstart(session):
+    session.config.pluginmanager.unregister(name="{name}")
+"""
 ANOTHER_BODY = """
 import json
 
@@ -107,6 +127,21 @@ def test_an_exit_status_that_is_set_to_zero_does_not_hide_a_regression(
     gates.run("--mxq-refresh")
     gates.behave(shift={"nvfp4": 50})
     assert gates.emulated("--mxq-gates=lpips", *options).ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_conftest_that_returns_zero_for_the_whole_run_does_not_hide_a_regression(gates: GateDirectory) -> None:
+    interfere(gates, MAIN_ZERO, in_folder=False)
+    gates.behave(shift={"nvfp4": 50})
+    assert gates.emulated("--mxq-gates=lpips").ret == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.mark.parametrize("name", ["mxq-controller", "mxq-session"])
+def test_a_part_of_the_plugin_that_is_unregistered_is_an_error(gates: GateDirectory, name: str) -> None:
+    interfere(gates, UNREGISTERED.format(name=name), in_folder=False)
+    gates.behave(shift={"nvfp4": 50})
+    result = gates.run_apart("--mxq-formats=nvfp4", "--mxq-emulate", "--mxq-strict", "--mxq-reference=live")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *unregistered*"])
 
 
 def test_an_exit_status_that_is_set_to_zero_does_not_hide_a_problem_of_strict(gates: GateDirectory) -> None:

@@ -26,3 +26,14 @@ def test_it_is_not_said_where_formats_are_given_or_no_gate_test_is_there(
     gates: GateDirectory, options: tuple[str, ...]
 ) -> None:
     assert "no formats" not in gates.run(*options).stdout.str()
+
+
+@pytest.mark.parametrize("options", [(), ("--mxq-strict", "--mxq-reference=live")])
+def test_a_pipeline_that_is_asked_for_by_name_in_the_body_is_an_error(
+    gates: GateDirectory, options: tuple[str, ...]
+) -> None:
+    gates.write('def test_own(request):\n    request.getfixturevalue("mxq_pipeline")\n', "test_own.py")
+    result = gates.emulated(*options)
+    result.assert_outcomes(passed=4, failed=1)
+    result.stdout.fnmatch_lines(["*ask for mxq_pipeline as an argument of a test marked mxq*"])
+    assert "no formats" not in result.stdout.str()

@@ -66,7 +66,10 @@ def test_no_gate_at_all_fails(gates: GateDirectory) -> None:
 def test_a_planned_gate_that_was_deselected_fails_the_run(gates: GateDirectory, option: str) -> None:
     result = refreshed(gates).emulated("--mxq-strict", option)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["--mxq-strict: * planned gates were deselected *"])
+    advice = (
+        f"*; instead of {option[:2] if option[1] == 'k' else '--deselect'} give --mxq-models, --mxq-gates or FILE::TEST"
+    )
+    result.stdout.fnmatch_lines([f"--mxq-strict: * planned gates were deselected {advice}"])
     assert gates.outcomes()["mxfp8-ssim"] == "not-run"
 
 
@@ -92,9 +95,14 @@ def test_failed_first_leaves_out_nothing(gates: GateDirectory) -> None:
     gates.pytester.runpytest_inprocess(*options).assert_outcomes(passed=2)
 
 
-def test_stopping_early_leaves_not_run_verdicts_also_without_strict(gates: GateDirectory) -> None:
+@pytest.mark.parametrize(
+    "options", [("-x",), ("--maxfail=1",), ("--maxfail=1", "--mxq-strict", "--mxq-reference=live")]
+)
+def test_stopping_early_leaves_not_run_verdicts_also_without_strict(
+    gates: GateDirectory, options: tuple[str, ...]
+) -> None:
     gates.behave(shift={"mxfp8": 100})
-    gates.emulated("-x").assert_outcomes(failed=1)
+    gates.emulated(*options).assert_outcomes(failed=1)
     assert gates.outcomes() == {
         "mxfp8-lpips": "regression",
         "mxfp8-ssim": "not-run",
@@ -236,3 +244,19 @@ def test_xdist_workers_know_whether_emulation_was_typed(
     options = ["--mxq-formats=mxfp8", "--mxq-strict", "-n1", *(["--mxq-emulate"] if typed else [])]
     assert gates.run_apart(*options).ret == (0 if typed else pytest.ExitCode.TESTS_FAILED)
     assert set(gates.outcomes().values()) == {"pass" if typed else "skipped"}
+
+
+@pytest.mark.parametrize("option", ["gates=ssim", "models=demo", "reference=live"])
+@pytest.mark.parametrize("where", ["ini", "addopts"])
+def test_what_an_ini_value_leaves_out_is_said_and_fails_unless_it_is_typed(
+    gates: GateDirectory, option: str, where: str
+) -> None:
+    refreshed(gates)
+    line = f"mxq_{option}" if where == "ini" else f"addopts = --mxq-{option}"
+    gates.pytester.makeini(f"[pytest]\n{line}\n")
+    result = gates.emulated()
+    assert result.ret == 0
+    result.stdout.fnmatch_lines([f"mxq: *{option.partition('=')[2]}*", f"note: --mxq-{option}, *left out*"])
+    assert gates.emulated("--mxq-strict").ret == pytest.ExitCode.TESTS_FAILED
+    assert [problem.partition(",")[0] for problem in gates.report()["problems"]] == [f"--mxq-{option}"]
+    assert gates.emulated("--mxq-strict", f"--mxq-{option}").ret == 0

@@ -36,7 +36,7 @@ from pytest_mxq.gates.verdict import JudgedOutput, Verdict
 from pytest_mxq.reports.html import render, visible, write_page
 from pytest_mxq.reports.page_model import Page, build_page
 from pytest_mxq.reports.publish import write_unfinished_page
-from pytest_mxq.reports.records import Report
+from pytest_mxq.reports.records import Report, Status
 
 RED = judged([0.2, 0.5], Bound(mean=0.13, worst=0.45))
 GREEN = judged([0.1, 0.1], Bound(mean=0.13, worst=0.45), where=cell(form="mxfp8"))
@@ -253,7 +253,7 @@ def test_the_page_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted"])
-def test_the_page_of_a_run_that_did_not_finish_says_so_and_lists_what_was_not_judged(status: str) -> None:
+def test_the_page_of_a_run_that_did_not_finish_says_so_and_lists_what_was_not_judged(status: Status) -> None:
     whole = report(GREEN, RED)
     page = build_page(replace(whole, status=status, verdicts=whole.verdicts[:1]), {})
     assert page.group == "bad"
