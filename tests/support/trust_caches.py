@@ -188,9 +188,10 @@ FAULTS = [
     ),
     _body(
         injected="BF16's last block mixed into the quantized one, by a hook inside the denoiser",
+        expected=Outcome.NOT_QUANTIZED,
         quantized=_mixed_into_a_block,
-        said="other module calls",
-        why="modules of no component that BF16's arm does not call are other work",
+        said="belong to no denoiser",
+        why="the arithmetic with weights that are not the denoiser's is bounded",
     ),
     _body(
         injected="BF16's denoiser mixed in between the steps (callback_on_step_end)",
@@ -205,7 +206,7 @@ FAULTS = [
         expected=Outcome.NOT_QUANTIZED,
         recipe=_mixed_on_both_arms,
         reference=Reference.LIVE,
-        said="are wanted",
-        why="both arms do the same work, of whose weights half are not quantized",
+        said="belong to no denoiser",
+        why="both arms do the same work, and half of the arithmetic is with weights that are not the denoiser's",
     ),
 ]
