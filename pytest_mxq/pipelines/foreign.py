@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pytest_mxq.pipelines.products import operator_rule
+from pytest_mxq.pipelines.execution import LayerCalls
+from pytest_mxq.pipelines.products import Multiplication, operator_rule
 from pytest_mxq.pipelines.weights import storage_address
 
 
@@ -49,6 +50,31 @@ class ForeignProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         self.calls += 1
         self._own = None
         self._made = {storage_address(tensor) for tensor in _tensors(given)}
+
+    def layer_calls(self, *, denoiser_calls: int, arithmetic: int, elements: int) -> Iterator[LayerCalls]:
+        """Yield what was multiplied beyond what is counted already, as if every call were like those looked at.
+
+        Args:
+            denoiser_calls: calls of the denoisers.
+            arithmetic: multiplications that are counted already.
+            elements: elements of weights that are counted already.
+        """
+        more = self.arithmetic * denoiser_calls // max(self.calls, 1) - arithmetic
+        if more > 0 or self.elements > elements:
+            yield LayerCalls(
+                name="unknown",
+                quantized=0,
+                not_quantized=denoiser_calls,
+                called=0,
+                denoiser_calls=denoiser_calls,
+                quantized_arithmetic=0,
+                arithmetic=max(more, 0),
+                multiplied=Multiplication.NONE,
+                elements=max(self.elements - elements, 0),
+                held_bytes=0,
+                is_held_quantized=False,
+                is_foreign=True,
+            )
 
     def __torch_dispatch__(
         self, func: Any, types: tuple[type, ...], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

@@ -217,6 +217,25 @@ class ExecutionRecorder(TorchFunctionMode):
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._looking.close()
 
+    def enter_outside(self, module: torch.nn.Module, _args: Any = None) -> None:
+        """Count a call of a module beside the denoisers with weights that belong to none, until it returns."""
+        if self._running:
+            return
+        beside = _Denoiser(name="", prefix="", module=module, calls=1)
+        self.__enter__()  # type: ignore[no-untyped-call]
+        self._running.append(beside)
+
+        def leave(module: torch.nn.Module, args: tuple[Any, ...], result: Any) -> None:
+            beside.leaving.remove()
+            self._leave(module, args, result)
+
+        beside.leaving = module.register_forward_hook(leave, always_call=True)
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether the forward of a denoiser, or of a module beside them, runs."""
+        return bool(self._running)
+
     def _enter_layer(self, layer: str, _module: torch.nn.Module, _args: tuple[Any, ...]) -> None:
         self._layers.append(layer)
         if self._running:
@@ -329,32 +348,14 @@ class ExecutionRecorder(TorchFunctionMode):
         tensors = (tensor for denoiser in self._denoisers for _, tensor in named_tensors(denoiser.module))
         return {storage_address(inner) for tensor in tensors for inner in inner_tensors(tensor)}
 
-    def _foreign_calls(self) -> Iterator[LayerCalls]:
-        """Yield what was multiplied with weights from outside, beyond what is counted already."""
-        unknown = self._unknown.values()
-        calls = sum(denoiser.calls for denoiser in self._denoisers)
-        arithmetic = self._foreign.arithmetic * calls // max(self._foreign.calls, 1)
-        arithmetic -= sum(tally.arithmetic for tally in unknown)
-        elements = self._foreign.elements - sum(tally.elements for tally in unknown)
-        if arithmetic > 0 or elements > 0:
-            yield LayerCalls(
-                name="unknown",
-                quantized=0,
-                not_quantized=calls,
-                called=0,
-                denoiser_calls=calls,
-                quantized_arithmetic=0,
-                arithmetic=max(arithmetic, 0),
-                multiplied=Multiplication.NONE,
-                elements=max(elements, 0),
-                held_bytes=0,
-                is_held_quantized=False,
-                is_foreign=True,
-            )
-
     def _layer_calls(self) -> Iterator[LayerCalls]:
         """Yield every layer that multiplied or holds a quantized weight."""
-        yield from self._foreign_calls()
+        unknown = self._unknown.values()
+        yield from self._foreign.layer_calls(
+            denoiser_calls=sum(denoiser.calls for denoiser in self._denoisers),
+            arithmetic=sum(tally.arithmetic for tally in unknown),
+            elements=sum(tally.elements for tally in unknown),
+        )
         held = {d.layer(name): tensor for d in self._denoisers for name, tensor in named_tensors(d.module)}
         by_name: dict[str, list[_Tally]] = {}
         for tally in (*self._tallies, *self._unknown.values()):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from small_denoiser import LAYERS, ONE, WIDTH, Denoiser, observed, quantized, scripted
+from small_denoiser import LAYERS, ONE, WIDTH, Denoiser, observed, quantized, sample, scripted
 from torch.nn import functional
+
+from pytest_mxq.pipelines.observe import observe_execution
 
 Multiply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -61,3 +64,16 @@ def test_tensors_that_the_call_was_given_or_computed_are_no_weights() -> None:
     denoiser.register_forward_hook(lambda _m, args, out: out + args[0] @ (args[0].transpose(-1, -2) @ out))
     execution = observed(denoiser, calls=2)
     assert (execution.foreign_share, execution.weight_share) == (0.0, 1.0)
+
+
+def test_a_module_with_matrices_that_is_no_component_counts_wherever_it_is_called() -> None:
+    pipe = SimpleNamespace(transformer=quantized(Denoiser()), components={"text_encoder": torch.nn.Linear(WIDTH, 2)})
+    beside, convolution = Denoiser(), torch.nn.Conv1d(3, 3, 1).bfloat16()
+    with observe_execution(pipe, ["transformer"]) as recorder, torch.no_grad():
+        pipe.transformer(sample())
+        pipe.components["text_encoder"](sample().float())
+        convolution(sample())
+        beside(sample())
+    execution = recorder.execution
+    assert execution.foreign_share == execution.weight_share == 0.5
+    assert execution.denoiser_calls == (("transformer", 1),)
