@@ -96,6 +96,15 @@ def _other_seed_once(scene: Scene) -> object:
     return scene.call()
 
 
+def _other_index_meanwhile(scene: Scene) -> object:
+    """Generate from the noise of another image, and leave no trace of it."""
+    index = scene.pipeline.first_index
+    scene.pipeline.first_index = 7
+    images = scene.call()
+    scene.pipeline.first_index = index
+    return images
+
+
 def _guidance_by_a_hook(scene: Scene) -> object:
     def change(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return args, {**kwargs, "guidance": kwargs["guidance"] * 0 + 1.0}
@@ -197,14 +206,22 @@ FAULTS = [
         expected=Outcome.ERROR,
         quantized=_other_seed,
         said="mxq_pipeline.seed",
-        why="the noise is the plugin's; the seed is compared after the body",
+        why="the noise is the plugin's; the seed cannot be set",
     ),
     _body(
         injected="another seed for one image of two",
         expected=Outcome.ERROR,
         quantized=_other_seed_once,
         said="mxq_pipeline.seed",
-        why="the noise is the plugin's; the seed is compared after each body",
+        why="the noise is the plugin's; the seed cannot be set",
+    ),
+    _body(
+        injected="the noise of another image, by first_index, which is put back",
+        expected=Outcome.ERROR,
+        number_format=lambda: FORMATS["nvfp4"],
+        quantized=_other_index_meanwhile,
+        said="mxq_pipeline.first_index",
+        why="what decides the noise cannot be set",
     ),
     _body(
         injected="another seed for all images, in NVFP4",
