@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, partialmethod
 from typing import Any
 
 import torch
@@ -292,6 +292,19 @@ def _progress_bar(scene: Scene) -> object:
     return scene.call()
 
 
+def _calling_through(owner: Any, method: Any, *args: Any, **kwargs: Any) -> Any:
+    return method(owner, *args, **kwargs)
+
+
+def _changing_what_all_share(scene: Scene) -> object:
+    """Replace a method of the scheduler's class with itself, as a patch in a test does, and set torch's default."""
+    kind = type(scene.pipe.scheduler)
+    kind.step = partialmethod(_calling_through, kind.step)
+    images = scene.call()
+    torch.set_default_dtype(torch.bfloat16)
+    return images
+
+
 _same_scheduler = _with_scheduler(FlowMatchEulerDiscreteScheduler)
 _plain = partial(Fault, layer=Layer.NOTHING, expected=Outcome.PASS)
 
@@ -318,6 +331,13 @@ UNHARMED = [
         bf16=_same_scheduler,
         said="put back",
         why="no fault: the same work; the change of the pipeline is named in a caution and put back",
+    ),
+    _plain(
+        injected="a method of the scheduler's class patched, and torch's default dtype set, on both arms",
+        quantized=_changing_what_all_share,
+        bf16=_changing_what_all_share,
+        said="class FlowMatchEulerDiscreteScheduler: step replaced, and put back",
+        why="no fault: the same work; what all pipelines share is named in a caution and put back",
     ),
     _plain(
         injected="copies of the images (clamp(0, 1)) returned, on both arms",
