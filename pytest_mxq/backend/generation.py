@@ -116,14 +116,16 @@ class TorchBackend:
     def score(self, gate: AccuracyGate, reference: GeneratedOutputs, other: GeneratedOutputs) -> list[float]:
         """Return a gate's values: image by image, frame by frame, or video by video.
 
+        The gate is given copies: the next gates judge what was generated, whatever this one writes into them.
+
         Raises:
             MxqError: the gate cannot score such outputs.
         """
-        return [float(value) for value in gate.score(reference, other)]
+        return [float(value) for value in gate.score(reference.copied(), other.copied())]
 
     def preview(self, gate: AccuracyGate, outputs: GeneratedOutputs, index: int, frame: int | None) -> Any:
         """Return the PIL image of what a gate looked at: an image, a frame, a spectrogram."""
-        return gate.preview(outputs, index, frame)
+        return gate.preview(outputs.copied(), index, frame)
 
     def lpips_map(self, reference: Image, quantized: Image) -> tuple[Image, float] | None:
         """Return where two images differ, and the value that is white; None where LPIPS has no value."""

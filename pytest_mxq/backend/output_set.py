@@ -117,6 +117,13 @@ class GeneratedOutputs:
             video = replace(video, audio=replace(video.audio, waves=video.audio.waves[rows]))
         return replace(self, images=images, video=video, positions=tuple(positions), faults=())
 
+    def copied(self) -> Self:
+        """Return the same outputs in memory of their own."""
+        video = self.video
+        if video is not None and video.audio is not None:
+            video = replace(video, audio=replace(video.audio, waves=video.audio.waves.clone()))
+        return replace(self, images=self.images.clone(), video=video)
+
     def equals(self, other: Self) -> bool:
         """Tell whether all images, and all audio, are bit-identical.
 

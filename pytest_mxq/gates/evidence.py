@@ -9,6 +9,8 @@ from pytest_mxq.gates.outcome import Outcome
 
 BYTES_TOLERANCE = 0.05
 """How far the bytes of quantized weights may exceed the format's: scales are padded to the kernels' tiles."""
+MAX_FOREIGN_SHARE = 0.05
+"""Largest share of the arithmetic that may be with weights of no denoiser: honest runs have less than 0.1 %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,7 @@ class RunEvidence:
         multiplied: the worst of what multiplied quantized weights: "native", "emulated", "dequantized" or "none".
         faults: what else was seen: layers that ran otherwise, weights that changed meanwhile.
         skipped: names of layers among those that ran that some calls of the denoiser left out, as a cache does.
+        foreign_share: share of the multiplications that were with weights that belong to no denoiser, 0 to 1.
     """
 
     ran: int
@@ -30,6 +33,7 @@ class RunEvidence:
     multiplied: str
     faults: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    foreign_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +177,16 @@ def judge_run(evidence: Evidence, *, native: bool, layers_compared: bool = False
             f"some of {run.denoiser_calls} calls of the denoiser left out layers that are to run quantized, and no "
             f"layer calls of BF16 are known to compare with (an older pytest-mxq stored none; refresh the baseline: "
             f"pytest --mxq-refresh): {_first(run.skipped)}"
+        )
+    return _judge_arithmetic(run, native=native)
+
+
+def _judge_arithmetic(run: RunEvidence, *, native: bool) -> tuple[Outcome, str] | None:
+    if run.foreign_share > MAX_FOREIGN_SHARE:
+        return Outcome.NOT_QUANTIZED, (
+            f"{run.foreign_share:.1%} of the arithmetic was with weights that belong to no denoiser of the quantized "
+            f"pipeline, at most {MAX_FOREIGN_SHARE:.0%} may be: the chosen layers ran, and something else was computed "
+            "beside them"
         )
     if native and run.multiplied in {"dequantized", "none"}:
         return Outcome.DEQUANTIZED, (

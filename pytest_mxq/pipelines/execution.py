@@ -25,6 +25,7 @@ class LayerCalls:
         elements: elements of the weight that the layer holds at the end; of unknown parameters, of all of them.
         held_bytes: bytes that it occupies in its native format at the end.
         is_held_quantized: whether the layer holds a quantized weight at the end.
+        is_foreign: whether the weights belong to no layer of a denoiser.
     """
 
     name: str
@@ -38,6 +39,7 @@ class LayerCalls:
     elements: int
     held_bytes: int
     is_held_quantized: bool
+    is_foreign: bool = False
 
     @property
     def ran_quantized(self) -> bool:
@@ -93,6 +95,12 @@ class Execution:
     def arithmetic_share(self) -> float:
         """Share of the multiplications with weights that were with quantized ones, 0 to 1."""
         return self.quantized_arithmetic / self.total_arithmetic if self.total_arithmetic else 0.0
+
+    @property
+    def foreign_share(self) -> float:
+        """Share of the multiplications with weights that belong to no denoiser, 0 to 1."""
+        foreign = sum(layer.arithmetic for layer in self.layer_calls if layer.is_foreign)
+        return foreign / self.total_arithmetic if self.total_arithmetic else 0.0
 
     @property
     def weight_share(self) -> float:

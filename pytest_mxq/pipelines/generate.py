@@ -18,12 +18,15 @@ from pytest_mxq.pipelines.work_counter import WorkCounter
 
 OURS = ("generator", "output_type")
 PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt")
+_PLANNED = frozenset({"pipe", "prompts", "first_index", "seed"})
 Workload = Callable[["BoundPipeline", str | list[str]], object]
 
 
 @dataclass(slots=True, kw_only=True)
 class BoundPipeline:
     """What a workload gets as ``mxq_pipeline``: the pipeline with the recipe's arguments and our noise bound.
+
+    What decides which noise the images have cannot be set.
 
     Attributes:
         pipe: the pipeline itself.
@@ -39,6 +42,19 @@ class BoundPipeline:
     seed: int
     calls: list[dict[str, Any]] = field(default_factory=list)
     images_per_prompt: int = 1
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute that does not decide the noise.
+
+        Raises:
+            CaseFaultError: it does, and was set before.
+        """
+        if name in _PLANNED and hasattr(self, name):
+            raise CaseFaultError(
+                f"the test set mxq_pipeline.{name} from {getattr(self, name)!r} to {value!r}: which prompts are "
+                "generated from which noise is the plugin's; the seed is set by mxq(seed=...)"
+            )
+        object.__setattr__(self, name, value)  # super() of a class with slots is the one without
 
     def __call__(self, prompt: str | Sequence[str] | None = None, **overrides: Any) -> Any:
         """Call the pipeline; any argument may be overridden but ``generator`` and ``output_type``.
@@ -286,11 +302,6 @@ def generate(
         bound = BoundPipeline(pipe=pipe, arguments=arguments, prompts=texts, first_index=start, seed=series.seed)
         with WorkCounter(pipe, series.denoisers) as counter:
             result = _run(workload, bound, texts, series.batch_size)
-        if bound.seed != series.seed:
-            raise CaseFaultError(
-                f"the test set mxq_pipeline.seed from {series.seed} to {bound.seed}: the noise is the "
-                "plugin's; say mxq(seed=...)"
-            )
         parts.append(_returned(result, bound))
         if not counter.came_from(result):
             raise CaseFaultError(

@@ -3,8 +3,8 @@
 What is put back: components, their modules and attributes, hooks, forwards, attention processors, flags,
 configurations, parameters that were exchanged, devices. What cannot be: numbers that were written over, and a dtype
 that lost some of their digits; then the arm has to be built again. Anything that is put on a pipeline between the two
-is taken off, whoever put it there. Of the state that all pipelines share, diffusers' attention backend is held (a
-model's ``set_attention_backend`` sets it for every model), torch's own is not.
+is taken off, whoever put it there. Of the state that all pipelines share, `SharedState` is held and diffusers'
+attention backend (a model's ``set_attention_backend`` sets it for every model).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from diffusers.models import attention_dispatch
 
 from pytest_mxq.pipelines.attributes import Change, HeldObject, is_helper
+from pytest_mxq.pipelines.shared_state import SharedState
 from pytest_mxq.pipelines.weights import TensorState, inner_tensors, named_tensors, state_change, tensor_state
 
 _SAMPLES = 32  # bytes read of each tensor
@@ -56,12 +57,14 @@ class PipelineState:
         objects: the pipeline, its modules and the plain objects that these hold, by their paths.
         tensors: all parameters and buffers.
         samples: some bytes of every tensor, for each device.
+        shared: classes of these objects, torch's functions and settings.
         attention_backend: diffusers' attention backend of all models.
     """
 
     objects: tuple[tuple[str, HeldObject], ...]
     tensors: tuple[_HeldTensor, ...]
     samples: dict[torch.device, torch.Tensor]
+    shared: SharedState
     attention_backend: Any
 
 
@@ -74,7 +77,13 @@ def snapshot(pipe: Any) -> PipelineState:
     objects = tuple((path, HeldObject.of(owner)) for path, owner in _objects(pipe))
     tensors = tuple(_HeldTensor(name, tensor, tensor_state(tensor)) for name, tensor in _tensors(pipe))
     backend, _ = _attention_backends().get_active_backend()
-    return PipelineState(objects=objects, tensors=tensors, samples=_samples(tensors), attention_backend=backend)
+    return PipelineState(
+        objects=objects,
+        tensors=tensors,
+        samples=_samples(tensors),
+        shared=SharedState.of(held.owner for _, held in objects),
+        attention_backend=backend,
+    )
 
 
 def restore(pipe: Any, state: PipelineState) -> Restored:
@@ -88,8 +97,9 @@ def restore(pipe: Any, state: PipelineState) -> Restored:
         state: what `snapshot` returned.
     """
     del pipe  # the state holds it
+    shared = list(state.shared.put_back())  # first: what puts the rest back may use it
     changes = [(path, change) for path, held in state.objects for change in held.put_back()]
-    changed = [*_phrases(changes), *_restore_attention_backend(state.attention_backend)]
+    changed = [*_phrases(changes), *shared, *_restore_attention_backend(state.attention_backend)]
     not_restored: list[str] = []
     for held in state.tensors:
         what = _restore_tensor(held)

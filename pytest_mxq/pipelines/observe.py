@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_map_only
 
 from pytest_mxq.errors import MxqError
 from pytest_mxq.pipelines.execution import Execution
 from pytest_mxq.pipelines.module_calls import is_compiled
+from pytest_mxq.pipelines.quantize import matrix_weights
 from pytest_mxq.pipelines.recorder import ExecutionRecorder
 
 
@@ -43,7 +45,7 @@ def observe_execution(pipe: Any, denoisers: Sequence[str]) -> Iterator[Execution
         if is_compiled(module):
             raise MxqError(f"{name} is compiled and cannot be observed in a call; observe one eager call of it")
     recorder = ExecutionRecorder(present)
-    with _recording(recorder):
+    with _recording(recorder), _watching_outside(pipe, present, recorder):
         yield recorder
     recorder.finish(
         [f"{name}: component replaced" for name in present if getattr(pipe, name, None) is not present[name]]
@@ -57,6 +59,32 @@ def _recording(recorder: ExecutionRecorder) -> Iterator[None]:
         yield
     finally:
         recorder.stop()
+
+
+@contextmanager
+def _watching_outside(
+    pipe: Any, denoisers: Mapping[str, torch.nn.Module], recorder: ExecutionRecorder
+) -> Iterator[None]:
+    """Let a recorder count what modules with matrices multiply that belong to no component of the pipeline.
+
+    Such as a BF16 denoiser that a callback calls between the steps, or the one of another pipeline.
+    """
+    known: set[torch.nn.Module] = set()
+
+    def enter(module: torch.nn.Module, _args: Any) -> None:
+        if recorder.is_counting or module in known:
+            return
+        parts = {**getattr(pipe, "components", {}), **denoisers}.values()
+        modules = (part for part in parts if isinstance(part, torch.nn.Module))
+        known.update(inner for part in modules for inner in part.modules())  # adapters may have come
+        if module not in known and matrix_weights(module):
+            recorder.enter_outside(module)
+
+    hook = register_module_forward_pre_hook(enter)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def observe_one_call(

@@ -122,10 +122,14 @@ def product_rules() -> dict[Any, Rule]:
         (kernel, [getattr(torch, name) for name in _KERNELS if hasattr(torch, name)]),
         (kernel, [getattr(aten, name) for name in _KERNELS if hasattr(aten, name)]),
         (kernel, [functional.scaled_mm] if hasattr(functional, "scaled_mm") else []),
-        (added, [torch.addmm, tensor.addmm, torch.addmv, tensor.addmv, aten.addmm]),
-        (batched, [torch.baddbmm, tensor.baddbmm, torch.addbmm, tensor.addbmm, aten.baddbmm]),
+        (added, [torch.addmm, tensor.addmm, tensor.addmm_, torch.addmv, tensor.addmv, aten.addmm, aten.addmm_]),
+        (batched, [torch.baddbmm, tensor.baddbmm, tensor.baddbmm_, torch.addbmm, tensor.addbmm]),
+        (batched, [aten.baddbmm, aten.baddbmm_, aten.addbmm, aten.addbmm_]),
+        (matrix, [aten.mv]),
+        (added, [aten.addmv, aten.addmv_]),
         (contraction, [torch.tensordot]),
         (Rule(_einsum, _contraction), [torch.einsum]),
+        (convolution, [aten._trilinear]),  # noqa: SLF001 - what a bilinear map comes down to
         (convolution, [aten.convolution, *(getattr(functional, f"conv{n}d") for n in (1, 2, 3))]),
         (transposed, [getattr(functional, f"conv_transpose{n}d") for n in (1, 2, 3)]),
     ]

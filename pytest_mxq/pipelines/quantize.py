@@ -175,6 +175,7 @@ def run_evidence(built: Evidence, chosen: Chosen, execution: Execution, prefix: 
             ran=len(ran),
             denoiser_calls=sum(calls for _, calls in execution.denoiser_calls),
             arithmetic_share=execution.arithmetic_share,
+            foreign_share=execution.foreign_share,
             multiplied=execution.multiplied.value,
             faults=tuple(faults),
             skipped=tuple(sorted(wanted & set(execution.skipped))),

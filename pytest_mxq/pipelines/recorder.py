@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from pytest_mxq.errors import MxqError
 from pytest_mxq.pipelines.execution import Execution, LayerCalls, worst
+from pytest_mxq.pipelines.foreign import ForeignProducts
 from pytest_mxq.pipelines.products import (
     KernelProbe,
     Multiplication,
@@ -27,6 +29,7 @@ from pytest_mxq.pipelines.products import (
 from pytest_mxq.pipelines.weights import (
     TensorState,
     held_bytes,
+    inner_tensors,
     is_emulated,
     is_quantized,
     layer_name,
@@ -81,6 +84,11 @@ class _Tally:
     quantized_arithmetic: int = 0
     arithmetic: int = 0
     multiplied: Multiplication = Multiplication.NONE
+    is_foreign: bool = False
+
+    @property
+    def elements(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters.values())
 
     @property
     def is_known(self) -> bool:
@@ -106,6 +114,9 @@ class ExecutionRecorder(TorchFunctionMode):
     denoiser's own, a dequantized copy. Only a product in a module that holds a quantized weight itself tells which
     layer an unknown weight stands for.
 
+    Products with unknown weights that no rule of a torch function knows are counted by `ForeignProducts` in the first
+    call of each denoiser, and taken to be as many in the others.
+
     Not seen: products inside a kernel that torch's functions do not call (a Triton kernel launched by hand), and inside
     recurrent layers.
     """
@@ -126,6 +137,8 @@ class ExecutionRecorder(TorchFunctionMode):
         self._called: dict[str, _Called] = {}
         self._hooks: list[Any] = []
         self._rules = product_rules()
+        self._foreign = ForeignProducts(self._own_addresses)
+        self._looking = ExitStack()
         self._execution: Execution | None = None
 
     @property
@@ -175,7 +188,7 @@ class ExecutionRecorder(TorchFunctionMode):
 
     def _watch(self, denoiser: _Denoiser) -> None:
         enter = functools.partial(self._enter, denoiser)
-        self._hooks.append(denoiser.module.register_forward_pre_hook(enter, prepend=True))
+        self._hooks.append(denoiser.module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
         denoiser.leaving = denoiser.module.register_forward_hook(self._leave, always_call=True)
         for path, module in denoiser.module.named_modules():
             own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
@@ -185,11 +198,16 @@ class ExecutionRecorder(TorchFunctionMode):
                 self._hooks.append(module.register_forward_pre_hook(functools.partial(self._enter_layer, layer)))
                 self._hooks.append(module.register_forward_hook(self._leave_layer, always_call=True))
 
-    def _enter(self, denoiser: _Denoiser, _module: torch.nn.Module, _args: tuple[Any, ...]) -> None:
+    def _enter(
+        self, denoiser: _Denoiser, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
         denoiser.calls += 1
         denoiser.leaving.remove()  # behind hooks that were put on since: what they multiply is the denoiser's
         denoiser.leaving = denoiser.module.register_forward_hook(self._leave, always_call=True)
         if not self._running:
+            if denoiser.calls == 1:
+                self._foreign.begin(args, kwargs)
+                self._looking.enter_context(self._foreign)
             self.__enter__()  # type: ignore[no-untyped-call]
         self._running.append(denoiser)
 
@@ -197,6 +215,26 @@ class ExecutionRecorder(TorchFunctionMode):
         self._running.pop()
         if not self._running:
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._looking.close()
+
+    def enter_outside(self, module: torch.nn.Module, _args: Any = None) -> None:
+        """Count a call of a module beside the denoisers with weights that belong to none, until it returns."""
+        if self._running:
+            return
+        beside = _Denoiser(name="", prefix="", module=module, calls=1)
+        self.__enter__()  # type: ignore[no-untyped-call]
+        self._running.append(beside)
+
+        def leave(module: torch.nn.Module, args: tuple[Any, ...], result: Any) -> None:
+            beside.leaving.remove()
+            self._leave(module, args, result)
+
+        beside.leaving = module.register_forward_hook(leave, always_call=True)
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether the forward of a denoiser, or of a module beside them, runs."""
+        return bool(self._running)
 
     def _enter_layer(self, layer: str, _module: torch.nn.Module, _args: tuple[Any, ...]) -> None:
         self._layers.append(layer)
@@ -295,13 +333,29 @@ class ExecutionRecorder(TorchFunctionMode):
             name, multiplied = f"unknown {tuple(weight.shape)}", Multiplication.NONE
         key = (name, multiplied)
         if key not in self._unknown:
-            self._unknown[key] = _Tally(name=name, denoiser=self._running[-1], weight=None, multiplied=multiplied)
+            self._unknown[key] = _Tally(
+                name=name,
+                denoiser=self._running[-1],
+                weight=None,
+                multiplied=multiplied,
+                is_foreign=not self._layers,
+            )
         if _is_parameter(weight):
             self._unknown[key].parameters.setdefault(storage_address(weight), weight)
         return self._unknown[key]
 
+    def _own_addresses(self) -> set[int]:
+        tensors = (tensor for denoiser in self._denoisers for _, tensor in named_tensors(denoiser.module))
+        return {storage_address(inner) for tensor in tensors for inner in inner_tensors(tensor)}
+
     def _layer_calls(self) -> Iterator[LayerCalls]:
         """Yield every layer that multiplied or holds a quantized weight."""
+        unknown = self._unknown.values()
+        yield from self._foreign.layer_calls(
+            denoiser_calls=sum(denoiser.calls for denoiser in self._denoisers),
+            arithmetic=sum(tally.arithmetic for tally in unknown),
+            elements=sum(tally.elements for tally in unknown),
+        )
         held = {d.layer(name): tensor for d in self._denoisers for name, tensor in named_tensors(d.module)}
         by_name: dict[str, list[_Tally]] = {}
         for tally in (*self._tallies, *self._unknown.values()):
@@ -313,7 +367,7 @@ class ExecutionRecorder(TorchFunctionMode):
 
 
 def _joined(name: str, tallies: list[_Tally], weight: torch.Tensor | None, called: int) -> LayerCalls:
-    unknown = sum(parameter.numel() for tally in tallies for parameter in tally.parameters.values())
+    unknown = sum(tally.elements for tally in tallies)
     quantized = weight is not None and is_quantized(weight)
     return LayerCalls(
         name=name,
@@ -327,6 +381,7 @@ def _joined(name: str, tallies: list[_Tally], weight: torch.Tensor | None, calle
         elements=unknown if weight is None else weight.numel(),
         held_bytes=held_bytes(weight) if weight is not None and quantized else 0,
         is_held_quantized=quantized,
+        is_foreign=tallies[0].is_foreign,
     )
 
 

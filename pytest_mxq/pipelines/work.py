@@ -21,7 +21,7 @@ class Work:
 
     Attributes:
         pipeline_calls: calls of the pipeline that was handed in.
-        other_pipeline_calls: calls of other pipelines of its class.
+        other_pipeline_calls: calls of other pipelines.
         denoiser_calls: number of calls of each denoiser.
         hidden_shapes: shape of the hidden states of each call, for each denoiser.
         timestep_shapes: shape of the timestep of each call, for each denoiser.

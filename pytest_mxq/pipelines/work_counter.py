@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import torch
+from diffusers import DiffusionPipeline
 
 from pytest_mxq.pipelines.module_calls import ModuleCalls
 from pytest_mxq.pipelines.pipeline_outputs import PipelineOutputs
@@ -64,6 +65,9 @@ class WorkCounter:
         self._counts.hidden = {name: [] for name in self._denoisers}
         self._counts.timesteps = {name: [] for name in self._denoisers}
         self._stack.enter_context(_wrapped(type(self._pipe), "__call__", self._calling))
+        for kind in _pipeline_classes(DiffusionPipeline):
+            if kind is not type(self._pipe) and "__call__" in vars(kind):
+                self._stack.enter_context(_wrapped(kind, "__call__", self._calling_another))
         self._watch()
         self._modules.start()
         return self
@@ -103,8 +107,8 @@ class WorkCounter:
 
         It does if it holds, or shares memory with, something that this pipeline returned since the counter was entered,
         and nothing that another one did. What a workload computed from an output (``images.clamp(0, 1)``) shares
-        nothing with it. That is taken for the pipeline's if the pipeline was called, no other pipeline of its class
-        was, and its work is the reference's. A copy of an earlier output passes only where all that work was done too,
+        nothing with it. That is taken for the pipeline's if the pipeline was called, no other pipeline was,
+        and its work is the reference's. A copy of an earlier output passes only where all that work was done too,
         and so saves no time; a copy of the BF16 arm's output is bit-identical to it, which accuracy gates look for.
 
         Args:
@@ -124,12 +128,12 @@ class WorkCounter:
 
     def _calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """Count the calls of the pipeline, and of others of its class apart."""
+        other = self._calling_another(call)
 
         @functools.wraps(call)
         def counted(pipe: Any, *args: Any, **kwargs: Any) -> Any:
             if pipe is not self._pipe:
-                self._counts.other_pipeline_calls += 1
-                return self._other_outputs.add(call(pipe, *args, **kwargs))
+                return other(pipe, *args, **kwargs)
             self._counts.pipeline_calls += 1
             self._watch()
             self._modules.learn()
@@ -137,6 +141,18 @@ class WorkCounter:
             scheduler = getattr(pipe, "scheduler", None)
             self._scheduler = type(scheduler).__name__, getattr(scheduler, "timesteps", None)
             return output
+
+        return counted
+
+    def _calling_another(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Count the calls of other pipelines."""
+
+        @functools.wraps(call)
+        def counted(pipe: Any, *args: Any, **kwargs: Any) -> Any:
+            if pipe is self._pipe:  # its class calls one that it is derived from
+                return call(pipe, *args, **kwargs)
+            self._counts.other_pipeline_calls += 1
+            return self._other_outputs.add(call(pipe, *args, **kwargs))
 
         return counted
 
@@ -227,6 +243,12 @@ class WorkCounter:
     def _count_shape(self, name: str, shapes: dict[str, list[Shape]], *args: Any, **kwargs: Any) -> None:
         if not self._is_embedding:
             shapes[name].append(_shape(next(iter((*args, *kwargs.values())), None)))
+
+
+def _pipeline_classes(base: Any) -> Iterator[Any]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _pipeline_classes(kind)
 
 
 def _encodes_text(name: str) -> bool:

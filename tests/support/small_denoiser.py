@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torchao.quantization import quantize_
@@ -71,3 +72,19 @@ def observed(denoiser: nn.Module, run: Callable[[Any], None] | None = None, call
                 run(denoiser)
             denoiser(sample())
     return recorder.execution
+
+
+def _matmul(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return torch.matmul(x, weight.t())
+
+
+def scripted(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Multiply in a scripted function, which no torch function mode sees."""
+    if not _SCRIPTED:
+        with pytest.warns(FutureWarning):
+            _SCRIPTED.append(torch.jit.script(_matmul))
+    result: torch.Tensor = _SCRIPTED[0](x, weight)
+    return result
+
+
+_SCRIPTED: list[Any] = []

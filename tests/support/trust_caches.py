@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig, PyramidAttentionBroadcastConfig, TaylorSeerCacheConfig
+from diffusers import FirstBlockCacheConfig, FluxImg2ImgPipeline, PyramidAttentionBroadcastConfig, TaylorSeerCacheConfig
 from gate_bench import Bench, without_compiler
 from trust_bench import RECIPE, Fault, Layer, Scene
 from trust_stored import edited
@@ -105,6 +105,38 @@ def _mixed_between_steps(scene: Scene) -> object:
     return scene.call(callback_on_step_end=callback)
 
 
+def _mixed_in_a_step(scene: Scene) -> object:
+    """Mix BF16's denoiser in where the scheduler steps."""
+    if "kept" not in scene.memory:
+        kind = type(scene.pipe.transformer)
+        scene.memory["kept"] = kind.from_pretrained(RECIPE.source, subfolder="transformer", torch_dtype=torch.bfloat16)
+    bf16 = scene.memory["kept"]
+    given: list[Any] = []
+    step = scene.pipe.scheduler.step
+
+    def keep(module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if module is scene.pipe.transformer:
+            given.append((args, kwargs))
+
+    def mixed(noise: torch.Tensor, *rest: Any, **kwargs: Any) -> Any:
+        args, named = given[-1]
+        return step(torch.lerp(noise, bf16(*args, **named)[0], 0.9), *rest, **kwargs)
+
+    scene.pipe.transformer.register_forward_pre_hook(keep, with_kwargs=True)
+    scene.pipe.scheduler.step = mixed
+    return scene.call()
+
+
+def _refined(scene: Scene) -> object:
+    """Refine the images by another pipeline, with the BF16 denoiser."""
+    parts = {**scene.pipe.components, "transformer": scene.memory["transformer"]}
+    taken = {name: part for name, part in parts.items() if name not in {"image_encoder", "feature_extractor"}}
+    refiner = FluxImg2ImgPipeline(**taken)
+    refiner.set_progress_bar_config(disable=True)
+    given = {"prompt": scene.prompt, "num_inference_steps": 4, "strength": 0.5, "max_sequence_length": 16}
+    return refiner(image=scene.call(), output_type="pt", height=128, width=128, **given).images
+
+
 def _mixed_on_both_arms() -> Recipe:
     """The mean of each arm's denoiser and a BF16 one that is no component."""
     kept: dict[str, Any] = {}
@@ -188,24 +220,43 @@ FAULTS = [
     ),
     _body(
         injected="BF16's last block mixed into the quantized one, by a hook inside the denoiser",
+        expected=Outcome.NOT_QUANTIZED,
         quantized=_mixed_into_a_block,
-        said="other module calls",
-        why="modules of no component that BF16's arm does not call are other work",
+        said="belong to no denoiser",
+        why="the arithmetic with weights that are not the denoiser's is bounded",
     ),
     _body(
         injected="BF16's denoiser mixed in between the steps (callback_on_step_end)",
+        expected=Outcome.NOT_QUANTIZED,
         quantized=_mixed_between_steps,
         bf16=_mixed_between_steps,
         reference=Reference.LIVE,
-        said="other module calls",
-        why="the same outside of the denoiser's forward",
+        said="belong to no denoiser",
+        why="modules with matrices that belong to no component are counted wherever they are called",
+    ),
+    _body(
+        injected="the same by scheduler.step, on both arms",
+        expected=Outcome.NOT_QUANTIZED,
+        quantized=_mixed_in_a_step,
+        bf16=_mixed_in_a_step,
+        reference=Reference.LIVE,
+        said="belong to no denoiser",
+        why="modules with matrices that belong to no component are counted wherever they are called",
+    ),
+    _body(
+        injected="images of a refiner returned, an image-to-image pipeline with the BF16 denoiser, on both arms",
+        quantized=_refined,
+        bf16=_refined,
+        reference=Reference.LIVE,
+        said="something else than what mxq_pipeline",
+        why="what is judged comes from the pipeline that the body was handed, not from one of another class",
     ),
     _body(
         injected="a BF16 denoiser that is no component mixed in by hooks, on both arms",
         expected=Outcome.NOT_QUANTIZED,
         recipe=_mixed_on_both_arms,
         reference=Reference.LIVE,
-        said="are wanted",
-        why="both arms do the same work, of whose weights half are not quantized",
+        said="belong to no denoiser",
+        why="both arms do the same work, and half of the arithmetic is with weights that are not the denoiser's",
     ),
 ]

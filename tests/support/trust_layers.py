@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from diffusers import FluxPipeline
 from own_formats import own_format
+from small_denoiser import scripted
 from torch.nn import functional
 from trust_bench import RECIPE, Act, Fault, Layer, Scene, empty_store
 
@@ -109,6 +110,25 @@ def _output_of_bf16(share: float) -> Act:
             return (torch.lerp(result[0], bf16(*args, **kwargs)[0], share),)
 
         scene.pipe.transformer.register_forward_hook(mix, with_kwargs=True)
+        return scene.call()
+
+    return act
+
+
+def _products_of_bf16(multiply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Act:
+    """Return a body whose quantized layers run, and return products with BF16 tensors that are no parameters."""
+
+    def act(scene: Scene) -> object:
+        bf16 = dict(scene.memory["transformer"].named_modules())
+        for name, layer in _linears(scene.pipe.transformer).items():
+            if name.startswith("single_transformer_blocks"):
+                weight, bias = bf16[name].weight.detach().clone(), bf16[name].bias
+
+                def hook(_m: Any, args: Any, _out: Any, weight: Any = weight, bias: Any = bias) -> torch.Tensor:
+                    product = multiply(args[0], weight)
+                    return product if bias is None else product + bias
+
+                layer.register_forward_hook(hook)
         return scene.call()
 
     return act
@@ -232,6 +252,24 @@ FAULTS = [
         why="the denoiser that was built is observed, and it was not called",
     ),
     _body(
+        injected="products with BF16 tensors (no parameters) returned by hooks of the quantized layers",
+        quantized=_products_of_bf16(functional.linear),
+        said="belong to no denoiser",
+        why="a weight counts whatever kind of tensor it is, in the share of the weights and of the arithmetic",
+    ),
+    _body(
+        injected="the same, written as an einsum of three operands",
+        quantized=_products_of_bf16(lambda x, w: torch.einsum("...i,oi,o->...o", x, w, torch.ones_like(w[:, 0]))),
+        said="belong to no denoiser",
+        why="products are counted at the operators that they come down to as well",
+    ),
+    _body(
+        injected="the same, in a scripted function",
+        quantized=_products_of_bf16(scripted),
+        said="belong to no denoiser",
+        why="products are counted at the operators that they come down to as well",
+    ),
+    _body(
         injected="weights dequantized before the product",
         quantized=_dequantized,
         said="did not run quantized",
@@ -252,14 +290,14 @@ FAULTS = [
     _body(
         injected="the BF16 denoiser's outputs returned by a hook of the quantized one",
         quantized=_output_of_bf16(1.0),
-        said="are wanted",
-        why="the quantized layers ran for nothing, and half of the weights that ran are BF16's",
+        said="belong to no denoiser",
+        why="the quantized layers ran for nothing, and half of the arithmetic is with BF16's weights",
     ),
     _body(
         injected="the mean of both denoisers' outputs returned by a hook of the quantized one",
         quantized=_output_of_bf16(0.5),
-        said="are wanted",
-        why="what a denoiser's hooks multiply is the denoiser's: the share of its weights halves",
+        said="belong to no denoiser",
+        why="what a denoiser's hooks multiply counts: half of the arithmetic is with BF16's weights",
     ),
     _body(
         injected="a block skipped on the quantized arm",

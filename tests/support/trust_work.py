@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, partialmethod
 from typing import Any
 
 import torch
@@ -94,6 +94,15 @@ def _other_seed(scene: Scene) -> object:
 def _other_seed_once(scene: Scene) -> object:
     scene.pipeline.seed += 7 if scene.prompt == DEMO.prompts[1] else 0
     return scene.call()
+
+
+def _other_index_meanwhile(scene: Scene) -> object:
+    """Generate from the noise of another image, and leave no trace of it."""
+    index = scene.pipeline.first_index
+    scene.pipeline.first_index = 7
+    images = scene.call()
+    scene.pipeline.first_index = index
+    return images
 
 
 def _guidance_by_a_hook(scene: Scene) -> object:
@@ -212,14 +221,22 @@ FAULTS = [
         expected=Outcome.ERROR,
         quantized=_other_seed,
         said="mxq_pipeline.seed",
-        why="the noise is the plugin's; the seed is compared after the body",
+        why="the noise is the plugin's; the seed cannot be set",
     ),
     _body(
         injected="another seed for one image of two",
         expected=Outcome.ERROR,
         quantized=_other_seed_once,
         said="mxq_pipeline.seed",
-        why="the noise is the plugin's; the seed is compared after each body",
+        why="the noise is the plugin's; the seed cannot be set",
+    ),
+    _body(
+        injected="the noise of another image, by first_index, which is put back",
+        expected=Outcome.ERROR,
+        number_format=lambda: FORMATS["nvfp4"],
+        quantized=_other_index_meanwhile,
+        said="mxq_pipeline.first_index",
+        why="what decides the noise cannot be set",
     ),
     _body(
         injected="another seed for all images, in NVFP4",
@@ -298,6 +315,19 @@ def _progress_bar(scene: Scene) -> object:
     return scene.call()
 
 
+def _calling_through(owner: Any, method: Any, *args: Any, **kwargs: Any) -> Any:
+    return method(owner, *args, **kwargs)
+
+
+def _changing_what_all_share(scene: Scene) -> object:
+    """Replace a method of the scheduler's class with itself, as a patch in a test does, and set torch's default."""
+    kind = type(scene.pipe.scheduler)
+    kind.step = partialmethod(_calling_through, kind.step)
+    images = scene.call()
+    torch.set_default_dtype(torch.bfloat16)
+    return images
+
+
 _same_scheduler = _with_scheduler(FlowMatchEulerDiscreteScheduler)
 _plain = partial(Fault, layer=Layer.NOTHING, expected=Outcome.PASS)
 
@@ -331,6 +361,13 @@ UNHARMED = [
         bf16=_same_scheduler,
         said="put back",
         why="no fault: the same work; the change of the pipeline is named in a caution and put back",
+    ),
+    _plain(
+        injected="a method of the scheduler's class patched, and torch's default dtype set, on both arms",
+        quantized=_changing_what_all_share,
+        bf16=_changing_what_all_share,
+        said="class FlowMatchEulerDiscreteScheduler: step replaced, and put back",
+        why="no fault: the same work; what all pipelines share is named in a caution and put back",
     ),
     _plain(
         injected="copies of the images (clamp(0, 1)) returned, on both arms",

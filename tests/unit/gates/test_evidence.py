@@ -65,3 +65,11 @@ def test_layers_that_calls_left_out_need_bf16s_layer_calls_to_compare_with() -> 
     assert wrong is not None
     assert wrong[0] is Outcome.NOT_QUANTIZED
     assert "blocks.1" in wrong[1]
+
+
+def test_arithmetic_with_weights_of_no_denoiser_is_bounded() -> None:
+    run = RunEvidence(ran=30, denoiser_calls=8, arithmetic_share=0.9, multiplied="emulated", foreign_share=0.04)
+    assert judge_run(replace(GOOD, run=run), native=False) is None
+    wrong = judge_run(replace(GOOD, run=replace(run, foreign_share=0.06)), native=False)
+    assert wrong is not None
+    assert wrong[0] is Outcome.NOT_QUANTIZED

@@ -235,3 +235,12 @@ def test_a_timed_call_of_a_video_model_generates_the_same_video_each_time() -> N
     again: Any = call.run()
     assert torch.equal(first.frames, again.frames)
     assert torch.equal(first.frames.flatten(0, 1), call.once.images)
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", 7), ("first_index", 7), ("prompts", ("b",)), ("pipe", None)])
+def test_what_decides_the_noise_cannot_be_set(name: str, value: object) -> None:
+    bound = BoundPipeline(pipe=object(), arguments={}, prompts=("a",), first_index=0, seed=100)
+    before = getattr(bound, name)
+    with pytest.raises(CaseFaultError, match=name):
+        setattr(bound, name, value)
+    assert getattr(bound, name) is before
