@@ -53,9 +53,9 @@ def test_the_main_job_ends_in_a_verdict_for_every_format_and_gate(tmp_path: Path
 
 def test_a_wrong_bound_turns_the_main_job_red_with_images(tmp_path: Path) -> None:
     source = (ROOT / "tests" / "gates" / "test_demo.py").read_text()
-    assert '"nvfp4": 0.005' in source
+    assert '"nvfp4": 0.006' in source
     test = tmp_path / "test_tight.py"
-    test.write_text(source.replace('"nvfp4": 0.005', '"nvfp4": 0.0001'))
+    test.write_text(source.replace('"nvfp4": 0.006', '"nvfp4": 0.0001'))
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     done = run(
         str(test),
