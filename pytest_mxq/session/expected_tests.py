@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pytest
 
 
-def tests_in_source(config: pytest.Config) -> Iterator[str]:
+def gate_tests_in_source(config: pytest.Config) -> Iterator[str]:
     """Yield the nodeids, without parameters, of the gate tests in every file that was asked for as a whole."""
     for path in dict.fromkeys(_asked_files(config)):
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_relative_to(config.rootpath) else ""
@@ -24,7 +24,7 @@ def tests_in_source(config: pytest.Config) -> Iterator[str]:
             yield from (f"{place}::{name}" for name in _tests_of(text, config))
 
 
-def test_of(item: pytest.Item) -> str:
+def place_of_test(item: pytest.Item) -> str:
     """Return the nodeid of an item without its parameters."""
     parent = item.parent.nodeid if item.parent is not None else ""
     return f"{parent}::{getattr(item, 'originalname', None) or item.name}"

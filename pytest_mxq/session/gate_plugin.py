@@ -32,7 +32,7 @@ from pytest_mxq.reports.failure import failure_text
 from pytest_mxq.reports.junit import attachments, html_extras, properties
 from pytest_mxq.reports.progress import make_progress
 from pytest_mxq.reports.records import cell_record, from_record, to_record
-from pytest_mxq.session.expected_tests import test_of
+from pytest_mxq.session.expected_tests import place_of_test
 from pytest_mxq.session.item_reports import (
     fail_again,
     settle_skip,
@@ -109,7 +109,7 @@ class GatePlugin:
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         """Note a gate item before any hook can drop it."""
-        self.collected_tests[test_of(item)] = None
+        self.collected_tests[place_of_test(item)] = None
         if is_gate_test(item):
             self._collected.append(item)
 

@@ -26,7 +26,7 @@ from pytest_mxq.reports.records import Report, Status, cell_of, from_record, por
 from pytest_mxq.reports.summary import summary_lines
 from pytest_mxq.reports.table import Layout
 from pytest_mxq.session.distribution import cells_of, refuse_shared_gpu
-from pytest_mxq.session.expected_tests import tests_in_source
+from pytest_mxq.session.expected_tests import gate_tests_in_source
 from pytest_mxq.session.gate_plugin import RECORD, GatePlugin
 from pytest_mxq.session.termination import interrupt_on_sigterm
 
@@ -333,7 +333,7 @@ class ReportPlugin:
         """Say which gate tests of files that were asked for something kept from being collected."""
         lost = [
             test
-            for test in tests_in_source(config)
+            for test in gate_tests_in_source(config)
             if test not in self.session.collected_tests and test.partition("::")[0] not in self.uncollected
         ]
         if lost:
