@@ -64,6 +64,19 @@ def _one_copy_from_memory(scene: Scene) -> object:
     return scene.memory["images"][0].clone() if scene.prompt == DEMO.prompts[0] else generated
 
 
+def _mixed_from_memory(scene: Scene) -> object:
+    kept = scene.memory["images"][0 if scene.prompt == DEMO.prompts[0] else -1]
+    return 0.95 * kept + 0.05 * scene.call()
+
+
+def _written_from_memory(scene: Scene) -> object:
+    """Write BF16's image into the pipeline's own memory, and change one value."""
+    images = scene.call()
+    images.copy_(scene.memory["images"][0 if scene.prompt == DEMO.prompts[0] else -1])
+    images[0, 0, 0, 0] = 1 - images[0, 0, 0, 0].round()
+    return images
+
+
 def _without_a_call(scene: Scene) -> object:
     return scene.memory["images"][0]
 
@@ -140,6 +153,13 @@ def _noise_of_one_image(scene: Scene) -> object:
 
 
 _body = partial(Fault, layer=Layer.BODY)
+_from_bf16s_images = partial(
+    _body,
+    expected=Outcome.ERROR,
+    number_format=lambda: FORMATS["nvfp4"],
+    reference=Reference.LIVE,
+    hole="what the pipeline generated is not compared with what the test returned",
+)
 _scheduler = partial(Fault, layer=Layer.SCHEDULER, expected=Outcome.ERROR)
 
 FAULTS = [
@@ -281,6 +301,16 @@ FAULTS = [
         quantized=_one_copy_from_memory,
         said="bit-identical",
         why="quantized arithmetic leaves no image as it was",
+    ),
+    _from_bf16s_images(
+        injected="the quantized image mixed into BF16's (5 to 95)",
+        quantized=_mixed_from_memory,
+        why="the judged images are nearer to BF16's than what the quantized arm generated",
+    ),
+    _from_bf16s_images(
+        injected="BF16's image written over the quantized one, with one value changed",
+        quantized=_written_from_memory,
+        why="the judged images are nearer to BF16's than what the quantized arm generated",
     ),
     _body(
         injected="images returned without a call of the pipeline",
