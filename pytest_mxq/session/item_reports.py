@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from unittest import SkipTest
 
 import pytest
@@ -76,17 +75,6 @@ def shorten_crash(report: pytest.TestReport) -> None:
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is not None:
         crash.message = crash.message.partition("\n")[0]
-
-
-def properties(verdict: Verdict) -> Iterable[tuple[str, object]]:
-    """Yield what of a verdict is a property of the test, for JUnit XML."""
-    yield "mxq_outcome", verdict.outcome.value
-    if verdict.observed is not None:
-        yield "mxq_observed", verdict.observed
-    if verdict.bound is not None:
-        yield "mxq_bound", verdict.bound
-    if verdict.reference is not None:
-        yield "mxq_reference", verdict.reference.mode
 
 
 def _fail(report: pytest.TestReport, fault: str | None) -> None:

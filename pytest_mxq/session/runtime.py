@@ -89,7 +89,6 @@ class Runtime:
         self._kinds = kinds
         self._progress = progress
         self.cautions: list[str] = []
-        self.unwritten: set[str] = set()
         self._weights: dict[tuple[str, str | None, bool], str | None] = {}
         self.device = machine.device
         self.fingerprint = take_fingerprint(machine.device)
