@@ -280,6 +280,7 @@ def _is_unchanged(old: Manifest, stored: O, new: Draft, outputs: O) -> bool:
         and old.identity_sha256 == new.identity.digest
         and all(getattr(old, name) == getattr(new, name) for name in names)
         and not hard_differences(old.fingerprint, new.fingerprint)
+        and not tuple(stored.differences(outputs))
         and stored.equals(outputs)
     )
 

@@ -33,7 +33,7 @@ ReportWriter: TypeAlias = Callable[[Path, Report], None]
 when it ends; a run that is killed leaves what was written last, so each file must say its report's status."""
 
 PAUSE = 9
-"""Times the CPU time of the last update before the next one: reports take at most a tenth of a run's."""
+"""Times the CPU time of a file's last update before its next one: each takes at most a tenth of a run's."""
 
 
 def write_json(folder: Path, report: Report) -> None:
@@ -57,17 +57,17 @@ class Journal:
         self.fault: str | None = None
         self._writers = writers
         self._planned: set[str] = set()
-        self._next_update = 0.0
+        self._next_updates = dict.fromkeys(writers, 0.0)
 
     def start(self, report: Report) -> None:
         """Put the report of a run that has judged nothing in place of an earlier run's."""
         try:
             remove_temporary_files(self.folder)
-            for name in ("report.json", "report.jsonl", "index.html"):
+            for name in ("report.json", "report.jsonl"):
                 (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             self.fault = f"the earlier report could not be removed: {error}"
-        self._write(report)
+        self._write(lambda: report, self._writers)
 
     def plan(self, cells: Iterable[Cell]) -> None:
         """Note what is going to run."""
@@ -85,22 +85,26 @@ class Journal:
         Args:
             report: makes it.
         """
-        if monotonic() >= self._next_update:
-            self._write(report())
+        due = [write for write in self._writers if monotonic() >= self._next_updates[write]]
+        if due:
+            self._write(report, due)
 
     def finish(self, report: Report) -> None:
         """Write the report of the whole run."""
-        self._write(report)
+        self._write(lambda: report, self._writers)
 
-    def _write(self, report: Report) -> None:
+    def _write(self, make: Callable[[], Report], writers: Sequence[ReportWriter]) -> None:
         start = thread_time()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for write in self._writers:
+        report = make()
+        for write in writers:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
                 write(self.folder, report)
-        except OSError as error:
-            self.fault = f"the report could not be written: {error}"
-        self._next_update = monotonic() + PAUSE * (thread_time() - start)
+            except OSError as error:
+                self.fault = f"the report could not be written: {error}"
+            end = thread_time()
+            self._next_updates[write] = monotonic() + PAUSE * (end - start)
+            start = end
 
     def _append(self, lines: list[dict[str, Any]]) -> None:
         if not lines:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_mxq.reports.history import Key, Point, append_run, read_history, run_of
-from pytest_mxq.reports.html import write_page
+from pytest_mxq.reports.html import NAME, write_page
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def write_unfinished_page(folder: Path, report: Report) -> None:
-    """Write the page of a run that has not ended, so that one that is killed says so.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write the page of a run that has not ended, so that one that is killed says so; no page stays where it cannot."""
     if report.status == "running":
-        write_page(folder, report, {}, embed=False)
+        try:
+            write_page(folder, report, {}, embed=False)
+        except Exception:  # noqa: BLE001  `publish` says it at the end
+            with suppress(OSError):
+                (folder / NAME).unlink(missing_ok=True)
 
 
 def publish(report: Report, settings: Settings) -> list[str]:

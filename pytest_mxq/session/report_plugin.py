@@ -223,7 +223,7 @@ class ReportPlugin:
 
     def _finish(self, report: Report) -> None:
         self.journal.finish(report)
-        if self.journal.fault is None:  # a folder that takes no report takes no page
+        if (self.settings.report / "report.json").is_file():  # a folder that takes no report takes no page
             self.session.runtime.cautions += publish(report, self.settings)
         try:
             append_summary(report, os.environ)

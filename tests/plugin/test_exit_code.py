@@ -211,6 +211,7 @@ def test_the_failure_of_a_stale_baseline_says_its_reason_once(gates: GateDirecto
         "--mxq-formats=nvfp4", "--mxq-emulate", "--mxq-gates=lpips", "--mxq-reference=stored", "--no-header"
     )
     lines = result.stdout.lines
-    failure = lines[next(index for index, line in enumerate(lines) if "FAILURES" in line) :]
+    begin, end = (next(i for i, line in enumerate(lines) if word in line) for word in ("FAILURES", "mxq verdicts"))
+    failure = lines[begin:end]
     assert sum("torch 1.0" in line for line in failure) == 1
     assert any(line.startswith("  baseline  stored: ") and line.endswith("test_gate.json") for line in failure)

@@ -81,7 +81,9 @@ def test_a_refresh_stores_videos_and_every_gate_is_judged_against_them_until_the
 
     judged = project.run("--mxq-formats=mxfp8,nvfp4", "--mxq-emulate", "--mxq-strict")
     judged.assert_outcomes(passed=6)
-    judged.stdout.fnmatch_lines(["mxq: tiny-ltx-2/test_ltx2: reference stored *, 2 videos, same hardware and software"])
+    judged.stdout.fnmatch_lines(
+        ["mxq: tiny-ltx-2/test_ltx2: reference stored *, 2 videos, same hardware and software*"]
+    )
     records = project.records()
     assert {(record["reference"]["mode"], record["reference"]["drift"]) for record in records} == {("stored", 0.0)}
     values = {record["cell"]["gate"]: len(record["scores"]["values"]) for record in records}

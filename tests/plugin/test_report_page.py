@@ -89,11 +89,11 @@ def test_a_page_that_cannot_be_written_is_a_caution_and_no_failure(gates: GateDi
     result.stdout.fnmatch_lines(["note: the report's page could not be written: *"])
 
 
-def test_the_page_of_an_earlier_run_goes_when_a_run_starts(gates: GateDirectory) -> None:
+def test_the_page_of_a_run_that_died_says_so_and_is_not_that_of_an_earlier_run(gates: GateDirectory) -> None:
     gates.emulated()
     gates.write("import os\n\ndef test_it():\n    os._exit(9)\n")
     assert gates.run_apart("--mxq-formats=mxfp8", "--mxq-emulate").ret == 9
-    assert not (gates.path / "mxq-report" / "index.html").exists()
+    assert "This run did not finish: 0 of 0 gates were judged" in page(gates)
 
 
 def test_no_secret_of_the_environment_or_of_an_address_is_in_any_output(

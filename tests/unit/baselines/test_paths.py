@@ -1,8 +1,5 @@
-import doctest
-
 import pytest
 
-from pytest_mxq.baselines import paths
 from pytest_mxq.baselines.paths import (
     case_file_name,
     check_case_name,
@@ -91,7 +88,3 @@ def test_model_folders_and_image_names() -> None:
     assert output_file_name(7, "A " * 60) == f"07-{'a-' * 19}a.png"
     assert output_file_name(123, "…") == "123-prompt.png"
     assert content_file_name("123-prompt.mkv", "ab" * 32) == "123-prompt-abababab.mkv"
-
-
-def test_examples_in_docstrings() -> None:
-    assert doctest.testmod(paths) == (0, 4)

@@ -1,4 +1,3 @@
-import doctest
 import platform
 import subprocess
 import sys
@@ -257,7 +256,3 @@ def test_finding_the_device_imports_neither_torch_nor_numpy() -> None:
         "sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_examples_in_docstrings() -> None:
-    assert doctest.testmod(device) == (0, 1)

@@ -30,7 +30,7 @@ def test_every_writer_gets_the_report_at_the_start_meanwhile_and_at_the_end(tmp_
     journal = Journal(tmp_path, (note, note))
     journal.start(make_report(status="running"))
     journal.plan([make_cell()])
-    journal._next_update = 0.0
+    journal._next_updates = {note: 0.0}
     journal.update(lambda: make_report(make_verdict(), status="running"))
     journal.finish(make_report(make_verdict()))
     assert seen[::2] == seen[1::2] == ["running 0", "running 1", "finished 1"]
@@ -39,7 +39,7 @@ def test_every_writer_gets_the_report_at_the_start_meanwhile_and_at_the_end(tmp_
 def test_an_update_waits_for_what_the_last_one_cost_and_the_end_does_not(tmp_path: Path) -> None:
     journal = Journal(tmp_path, (write_json,))
     journal.start(make_report(status="running"))
-    journal._next_update = float("inf")
+    journal._next_updates = {write_json: float("inf")}
     journal.update(lambda: make_report(make_verdict(), status="running"))
     assert statuses(tmp_path) == ("running", 0)
     journal.finish(make_report(make_verdict()))
