@@ -74,8 +74,9 @@ class HeldObject:
         for name, container, entries in self.containers:
             changes = list(_entry_changes(container, entries))
             if changes:
+                is_told = not _is_of_transformers(name, container, entries)
                 _refill(container, entries)
-                yield from _entry_report(name, changes)
+                yield from _entry_report(name, changes) if is_told else ()
 
     def _put_attributes_back(self) -> Iterator[Change]:
         now = vars(self.owner)
@@ -135,6 +136,14 @@ def _entry_changes(container: Any, entries: Any) -> Iterator[Change]:
                 yield Change(str(key), "kept" if _are_same(before, after) else _difference(before, after))
     elif len(container) != len(entries) or any(map(operator.is_not, container, entries)):
         yield Change("", f"{len(entries)} -> {len(container)}")
+
+
+def _is_of_transformers(name: str, container: Any, entries: Any) -> bool:
+    """Return whether all that changed are hooks that transformers puts on its own models at their first call."""
+    if name != "_forward_hooks" or not entries.keys() <= container.keys():
+        return False
+    added = [hook for key, hook in container.items() if key not in entries]
+    return all(getattr(hook, "__module__", "") == "transformers.utils.output_capturing" for hook in added)
 
 
 def _entry_report(name: str, changes: list[Change]) -> Iterator[Change]:

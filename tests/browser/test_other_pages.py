@@ -132,7 +132,9 @@ def test_videos_play_in_step_and_a_click_on_the_curve_seeks(show: Show, tmp_path
     page.wait_for_function("[...document.querySelectorAll('video')].every(video => video.readyState >= 2)")
     box = page.locator(".frames svg").bounding_box()
     page.locator(".frames svg").click(position={"x": box["width"] * 0.75, "y": 20})
-    page.wait_for_function("[...document.querySelectorAll('video')].every(video => video.currentTime > 1.4)")
+    page.wait_for_function(
+        "[...document.querySelectorAll('video')].every(video => !video.seeking && video.currentTime > 1.4)"
+    )
     times = videos.evaluate_all("all => all.map(video => video.currentTime)")
     assert times == pytest.approx([1.5, 1.5], abs=0.05)
     videos.first.evaluate("video => video.play()")

@@ -277,6 +277,17 @@ def test_snapshot_and_restore_copy_less_than_a_hundredth_of_the_weights(pipe: An
     assert 0 < copied.bytes < weights / 100
 
 
+@pytest.mark.parametrize("module", ["transformers.utils.output_capturing", "tests"])
+def test_hooks_that_transformers_puts_on_its_models_are_taken_off_and_not_told(module: str) -> None:
+    def hook(*_: Any) -> None: ...
+
+    hook.__module__ = module
+    small = SimpleNamespace(text_encoder=nn.Linear(2, 2))
+    restored = changed_by(small, lambda pipe: pipe.text_encoder.register_forward_hook(hook))
+    assert not small.text_encoder._forward_hooks
+    assert bool(restored.changed) == (module == "tests")
+
+
 def rename(pipe: Any) -> None:
     pipe.name = "y"
     pipe.unet.bias = None
