@@ -73,7 +73,7 @@ def _make_project(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "pytest.ini").write_text("[pytest]\n")
     (folder / "conftest.py").write_text(CONFTEST + BEGUN)
-    slow = "    import time\n    time.sleep(0.05)\n    return mxq_pipeline"
+    slow = "    import time\n    time.sleep(0.1)\n    return mxq_pipeline"
     (folder / "test_it.py").write_text(GATE_TEST.replace("    return mxq_pipeline", slow))
     (folder / "mxq-report").mkdir()
     (folder / "mxq-report/report.json").write_text(json.dumps({"created": EARLIER}))
