@@ -64,8 +64,8 @@ class Format:
         capability: the lowest CUDA compute capability (major, minor) that runs it natively.
         in_multiple: a Linear's in_features must be a multiple of this, otherwise the layer stays in BF16 and is listed.
         out_multiple: the same for out_features.
-        native: builds the configuration for torchao's ``quantize_``. It must not change global state: both arms of a
-            comparison compile under one Inductor configuration.
+        native: builds the configuration for torchao's ``quantize_``. What it sets of Inductor's configuration is put
+            back: both arms of a comparison compile under one.
         emulation: builds the configuration that has the same numerics on any device; None: cannot be emulated.
         packages: what its kernels need beside pytest-mxq's own dependencies, such as "mslk-cuda>=1.0".
         weight_ratio: bytes of a quantized weight over those of BF16, scales included; an arm that holds more is not

@@ -171,6 +171,17 @@ def inductor_settings() -> dict[str, str]:
 
 
 @contextmanager
+def inductor_settings_kept() -> Iterator[None]:
+    """Let a library set Inductor's configuration, and put it back at the end.
+
+    torchao's configurations set what it recommends by default (``set_inductor_config``), for all of the process: BF16's
+    arm and the next test would be compiled by it too, depending on which was built first.
+    """
+    with inductor_config.patch({name: _setting(name) for name in (*_SETTINGS, "fx_graph_cache")}):
+        yield
+
+
+@contextmanager
 def same_inductor_settings() -> Iterator[None]:
     """Hold Inductor's configuration while both arms of a comparison are built and compiled.
 
@@ -180,14 +191,14 @@ def same_inductor_settings() -> Iterator[None]:
         MxqError: something changed it meanwhile; names each setting.
     """
     before = inductor_settings()
-    with inductor_config.patch({name: _setting(name) for name in _SETTINGS}):
+    with inductor_settings_kept():
         yield
         after = inductor_settings()
     changed = [f"{name} {before[name]} -> {after[name]}" for name in _SETTINGS if before[name] != after[name]]
     if changed:
         raise MxqError(
             f"Inductor's configuration changed between the two arms of a comparison: {', '.join(changed)}; both must "
-            "compile under one. Formats: pass set_inductor_config=False to torchao's configuration"
+            "compile under one: set it before the run, in the root conftest.py"
         )
 
 

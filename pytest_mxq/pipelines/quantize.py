@@ -17,6 +17,7 @@ from pytest_mxq.errors import MxqError
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.evidence import Evidence, RunEvidence
 from pytest_mxq.models import SelectionRule
+from pytest_mxq.pipelines.compile import inductor_settings_kept
 from pytest_mxq.pipelines.execution import Execution
 
 
@@ -115,6 +116,8 @@ def share_copy(denoiser: torch.nn.Module) -> torch.nn.Module:
 def quantize_layers(denoiser: torch.nn.Module, chosen: Chosen, number_format: Format, *, emulated: bool) -> None:
     """Quantize the chosen layers in place, with the format's native configuration or its emulation.
 
+    Inductor's configuration is the same afterwards, whatever torchao's own sets.
+
     Raises:
         MxqError: the format cannot be emulated, or torchao refuses.
     """
@@ -123,7 +126,8 @@ def quantize_layers(denoiser: torch.nn.Module, chosen: Chosen, number_format: Fo
         raise MxqError(f"format {number_format.name!r} cannot be emulated")
     names = set(chosen.names)
     if names:
-        quantize_(denoiser, builder(), filter_fn=lambda _module, name: name in names)
+        with inductor_settings_kept():
+            quantize_(denoiser, builder(), filter_fn=lambda _module, name: name in names)
 
 
 def collect_evidence(

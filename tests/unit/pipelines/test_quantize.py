@@ -1,14 +1,18 @@
 """Choosing layers, sharing weights and proving quantization, on small modules."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
+from torchao.quantization import Float8WeightOnlyConfig
 from torchao.utils import TorchAOBaseTensor
 
 from pytest_mxq.baselines.manifest import Selection
 from pytest_mxq.errors import MxqError
 from pytest_mxq.formats import Format, built_in_formats
 from pytest_mxq.models import SelectionRule, SkipPattern
+from pytest_mxq.pipelines.compile import inductor_settings
 from pytest_mxq.pipelines.quantize import choose_layers, collect_evidence, native_bytes, quantize_layers, share_copy
 
 FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
@@ -170,3 +174,14 @@ def test_native_bytes_of_a_torchao_tensor_are_its_inner_tensors() -> None:
 
     weight = NVFP4Tensor.to_nvfp4(torch.randn(64, 128, dtype=torch.bfloat16), per_tensor_scale=torch.tensor(1.0))
     assert native_bytes(weight) == 64 * 128 // 2 + 64 * 128 // 16 + 4
+
+
+def test_a_configuration_that_sets_inductor_s_leaves_it_as_it_was() -> None:
+    config = Float8WeightOnlyConfig()
+    assert config.set_inductor_config
+    own = replace(FORMATS["float8"], native=lambda: config)
+    before = inductor_settings()
+    net = Net()
+    quantize_layers(net, choose_layers(net, RULE, own), own, emulated=False)
+    assert isinstance(net.blocks[0].weight, TorchAOBaseTensor)
+    assert inductor_settings() == before
