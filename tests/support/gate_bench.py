@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -137,6 +138,8 @@ class Bench:
 @contextmanager
 def one_thread() -> Iterator[TorchBackend]:
     """Backend on one thread: two on a busy two-core machine are slower, and generate the same images."""
+    gc.collect()
+    gc.freeze()  # what was imported since the collection: each release of an arm would look through all of it
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield TorchBackend("cpu", lambda _label, _done, _total: None)

@@ -232,19 +232,19 @@ def test_a_workload_that_does_less_on_the_quantized_arm_is_no_speedup(shared: To
         judge(shared, time, workload=cheat)
 
 
-def test_a_format_that_changes_inductors_configuration_is_refused(
+def test_a_workload_that_changes_inductors_configuration_is_refused(
     shared: TorchBackend, time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch._inductor import config
 
     before = config.coordinate_descent_tuning
 
-    def changing() -> object:
+    def changing(pipeline: Any, prompt: Any) -> Any:
         config.coordinate_descent_tuning = not before
-        return MXFP8.native()
+        return pipeline(prompt)
 
     with pytest.raises(MxqError, match="coordinate_descent_tuning"):
-        judge(shared, time, number_format=replace(MXFP8, native=changing))
+        judge(shared, time, workload=changing)
     assert config.coordinate_descent_tuning is before
 
 
