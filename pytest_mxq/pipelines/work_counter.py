@@ -18,6 +18,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from pytest_mxq.pipelines.module_calls import ModuleCalls
+from pytest_mxq.pipelines.originals import Original
 from pytest_mxq.pipelines.pipeline_outputs import PipelineOutputs
 from pytest_mxq.pipelines.work import Named, Shape, Work, work_differences
 
@@ -44,6 +45,9 @@ class WorkCounter:
     The counters are forward pre-hooks of the components, wrappers around methods of the pipeline, its scheduler and the
     components that encode or decode, and `ModuleCalls`. Components are looked up again at every call of the pipeline,
     so that a scheduler or a denoiser that the workload exchanged counts as well.
+
+    Attributes:
+        originals: what each call of the pipeline generated, as far as it is images or videos.
     """
 
     def __init__(self, pipe: Any, denoisers: tuple[str, ...]) -> None:
@@ -52,6 +56,7 @@ class WorkCounter:
         self._denoisers = denoisers
         self._counts = _Counts()
         self._modules = ModuleCalls(pipe, denoisers)
+        self.originals: list[Original] = []
         self._outputs = PipelineOutputs()
         self._other_outputs = PipelineOutputs()
         self._stack = ExitStack()
@@ -138,6 +143,8 @@ class WorkCounter:
             self._watch()
             self._modules.learn()
             output = self._outputs.add(call(pipe, *args, **kwargs))
+            original = Original.of(output)
+            self.originals += [] if original is None else [original]
             scheduler = getattr(pipe, "scheduler", None)
             self._scheduler = type(scheduler).__name__, getattr(scheduler, "timesteps", None)
             return output

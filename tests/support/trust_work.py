@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchLCMScheduler
 from gate_bench import FORMATS
+from torch.nn import functional
 from trust_bench import WHOLE, Fault, Layer, Scene, empty_store, plainly
 
 from pytest_mxq.gates.outcome import Outcome
@@ -75,6 +76,13 @@ def _written_from_memory(scene: Scene) -> object:
     images.copy_(scene.memory["images"][0 if scene.prompt == DEMO.prompts[0] else -1])
     images[0, 0, 0, 0] = 1 - images[0, 0, 0, 0].round()
     return images
+
+
+def _mixed_on_both_arms(scene: Scene) -> object:
+    """Mix each arm's image, at half the size, into the one that BF16 generated (5 to 95)."""
+    small = functional.avg_pool2d(scene.call().float(), 2)
+    kept = scene.memory.setdefault(scene.prompt, small)
+    return functional.interpolate(0.95 * kept + 0.05 * small, scale_factor=2)
 
 
 def _without_a_call(scene: Scene) -> object:
@@ -158,7 +166,7 @@ _from_bf16s_images = partial(
     expected=Outcome.ERROR,
     number_format=lambda: FORMATS["nvfp4"],
     reference=Reference.LIVE,
-    hole="what the pipeline generated is not compared with what the test returned",
+    said="on the nvfp4 arm alone",
 )
 _scheduler = partial(Fault, layer=Layer.SCHEDULER, expected=Outcome.ERROR)
 
@@ -311,6 +319,14 @@ FAULTS = [
         injected="BF16's image written over the quantized one, with one value changed",
         quantized=_written_from_memory,
         why="the judged images are nearer to BF16's than what the quantized arm generated",
+    ),
+    _from_bf16s_images(
+        injected="each arm's image, made smaller, mixed into BF16's (5 to 95), on both arms",
+        quantized=_mixed_on_both_arms,
+        bf16=_mixed_on_both_arms,
+        bound={"max": 0.0005},
+        said="beyond the bound",
+        why="what the quantized arm generated is beyond the bound, and what was made of it 20 dB nearer to BF16's",
     ),
     _body(
         injected="images returned without a call of the pipeline",
