@@ -32,6 +32,17 @@ postprocessing; if what was generated is beyond the bound and what was returned 
 20 dB of PSNR gained that way are an `error`: halving images or blurring them gains 2 to 6 dB.
 """
 
+UNOBSERVED = """## What is not observed
+
+- Of compiled blocks: one eager call is observed; layers that compiled code leaves out in later calls are not counted.
+- Products with weights from outside inside a denoiser's forward are looked for in its first call and taken to be as many
+  in the others; in kernels that torch's functions do not call, and row by row as elementwise products, in none.
+- What runs before the pipeline's call may be in its arguments (latents, embeddings), which are part of the case's
+  identity: both arms get the same ones, and what made them is not judged.
+- Outputs that a body changes on both arms, for prompts that BF16 did not generate in this run: a caution where it did
+  so for none of the others.
+"""
+
 UNSEEN = """## What cannot be seen by images
 
 These faults leave the images within the bounds, most of them as near to BF16 as the format alone does: no bound tells
@@ -82,7 +93,7 @@ def make_document() -> str:
     table = ["| # | what is injected | where | cell | verdict | why |", "|---|---|---|---|---|---|"]
     table += [show_row(number, fault) for number, fault in numbered]
     parts = [INTRODUCTION, show_counts(), "\n".join(table) + "\n", VERDICTS]
-    parts += [RETURNED, UNSEEN, show_list([pair for pair in numbered if pair[1].unseen])]
+    parts += [RETURNED, UNOBSERVED, UNSEEN, show_list([pair for pair in numbered if pair[1].unseen])]
     holes = [pair for pair in numbered if pair[1].hole]
     parts += [HOLES, show_list(holes)] if holes else []
     return "\n".join(parts)

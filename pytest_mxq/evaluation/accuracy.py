@@ -20,7 +20,7 @@ from pytest_mxq.evaluation.comparisons import (
 from pytest_mxq.evaluation.protocols import Backend, O, Workload
 from pytest_mxq.evaluation.reference import ReferenceOutputs, References
 from pytest_mxq.gates.base import AccuracyGate
-from pytest_mxq.gates.evidence import Evidence, judge_evidence, judge_run
+from pytest_mxq.gates.evidence import USUAL_FOREIGN_SHARE, Evidence, judge_evidence, judge_run
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.scores import Scores, decide, summarize
 from pytest_mxq.planning.arms import ArmSpec
@@ -179,6 +179,9 @@ def _cautions(plan: GatePlan, reference: ReferenceOutputs[Any], quantized: Any) 
     """Return what is worth a look: changes that the test made to the pipeline, sections that no digest covers."""
     changes = dict.fromkeys((*reference.observed.changes, *quantized.changes))
     texts = [f"the test changed the pipeline: {what}" for what in changes]
+    run = quantized.evidence.run if quantized.evidence is not None else None
+    if run is not None and run.foreign_share > USUAL_FOREIGN_SHARE:
+        texts.append(f"{run.foreign_share:.1%} of the arithmetic was with weights that belong to no denoiser")
     if reference.manifest is not None and not reference.manifest.is_covered:
         texts.append("the baseline is of schema version 1: no digest covers selections, noise floor and fingerprint")
     if reference.manifest is not None and plan.cell.format not in reference.manifest.selections:

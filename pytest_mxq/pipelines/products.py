@@ -136,6 +136,20 @@ def product_rules() -> dict[Any, Rule]:
     return {function: rule for rule, functions in groups for function in functions}
 
 
+def outer_arithmetic(args: Arguments, result: Any) -> int:
+    """Return the multiplications of an elementwise product in which both operands are repeated; 0 of any other.
+
+    Followed by a sum, that is a matrix product: ``(x[..., None, :] * weight).sum(-1)``.
+    """
+    operands = [operand for operand in args[:2] if isinstance(operand, torch.Tensor) and operand.dim() > 1]
+    if len(operands) < 2 or not isinstance(result, torch.Tensor):
+        return 0
+    return result.numel() if result.numel() > max(operand.numel() for operand in operands) else 0
+
+
+MULTIPLICATIONS = frozenset({torch.mul, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__})
+"""Functions that multiply element by element."""
+
 _KERNELS = ("_scaled_mm", "_scaled_mm_v2", "_int_mm", "_scaled_grouped_mm", "_scaled_grouped_mm_v2")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from pytest_mxq.errors import MxqError
 from pytest_mxq.pipelines.execution import Execution, LayerCalls
 from pytest_mxq.pipelines.foreign import ForeignProducts
 from pytest_mxq.pipelines.products import (
+    MULTIPLICATIONS,
     KernelProbe,
     Multiplication,
     Product,
@@ -23,6 +24,7 @@ from pytest_mxq.pipelines.products import (
     is_custom,
     is_operator,
     operator_rule,
+    outer_arithmetic,
     product_rules,
 )
 from pytest_mxq.pipelines.tallies import CalledLayer, ObservedDenoiser, Tally, joined, weight_changes
@@ -49,6 +51,8 @@ class ExecutionRecorder(TorchFunctionMode):
     Products with unknown weights that no rule of a torch function knows are counted by `ForeignProducts` in the first
     call of each denoiser, and taken to be as many in the others.
 
+    Between the calls of the denoisers, in a call of the pipeline, every product that no module makes counts as foreign.
+
     Not seen: products inside a kernel that torch's functions do not call (a Triton kernel launched by hand), and inside
     recurrent layers.
     """
@@ -69,6 +73,9 @@ class ExecutionRecorder(TorchFunctionMode):
         self._called: dict[str, CalledLayer] = {}
         self._hooks: list[Any] = []
         self._rules = product_rules()
+        self._between = Tally(name="between the steps", denoiser=self._denoisers[0], weight=None, is_foreign=True)
+        self._is_between = False
+        self._is_calling = False
         self._foreign = ForeignProducts(self._own_addresses)
         self._looking = ExitStack()
         self._execution: Execution | None = None
@@ -140,21 +147,44 @@ class ExecutionRecorder(TorchFunctionMode):
             if denoiser.calls == 1:
                 self._foreign.begin(args, kwargs)
                 self._looking.enter_context(self._foreign)
-            self.__enter__()  # type: ignore[no-untyped-call]
+            self._begin()
         self._running.append(denoiser)
 
     def _leave(self, _module: torch.nn.Module, _args: tuple[Any, ...], _result: Any) -> None:
         self._running.pop()
         if not self._running:
-            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._is_between = self._is_calling
+            self._end()
             self._looking.close()
+
+    def _begin(self) -> None:
+        if not self._is_calling:
+            self.__enter__()  # type: ignore[no-untyped-call]
+
+    def _end(self) -> None:
+        if not self._is_calling:
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Look at the products of a call of the pipeline as well, between the calls of its denoisers."""
+        if self._is_calling or self._running:  # a call inside another one
+            yield
+            return
+        self._begin()
+        self._is_calling = True
+        try:
+            yield
+        finally:
+            self._is_calling = self._is_between = False
+            self._end()
 
     def enter_outside(self, module: torch.nn.Module, _args: Any = None) -> None:
         """Count a call of a module beside the denoisers with weights that belong to none, until it returns."""
         if self._running:
             return
         beside = ObservedDenoiser(name="", prefix="", module=module, calls=1)
-        self.__enter__()  # type: ignore[no-untyped-call]
+        self._begin()
         self._running.append(beside)
 
         def leave(module: torch.nn.Module, args: tuple[Any, ...], result: Any) -> None:
@@ -162,6 +192,15 @@ class ExecutionRecorder(TorchFunctionMode):
             self._leave(module, args, result)
 
         beside.leaving = module.register_forward_hook(leave, always_call=True)
+
+    def enter_module(self) -> None:
+        """Take notice that a module is called, whose products are its own."""
+        self._is_between = False
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether a call of the pipeline runs."""
+        return self._is_calling
 
     @property
     def is_counting(self) -> bool:
@@ -182,6 +221,8 @@ class ExecutionRecorder(TorchFunctionMode):
         """Run a torch function, and count it if it is a product with a weight."""
         del types
         kwargs = kwargs or {}
+        if not self._running:
+            return self._call_between(func, args, kwargs) if self._is_between else func(*args, **kwargs)
         rule = self._rules.get(func)
         if rule is None and is_operator(func):
             rule = operator_rule(func)
@@ -192,6 +233,17 @@ class ExecutionRecorder(TorchFunctionMode):
             self._add_all(attention_products(args, kwargs))
         elif is_operator(func) and is_custom(func):
             self._add_custom(args, kwargs, result)
+        return result
+
+    def _call_between(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        rule = self._rules.get(func)
+        if rule is not None:
+            left, right = rule.operands(args, kwargs)
+            if all(isinstance(operand, torch.Tensor) and operand.dim() > 1 for operand in (left, right)):
+                self._between.add(rule.arithmetic(left, right, result), quantized=False)
+        elif func in MULTIPLICATIONS and (outer := outer_arithmetic(args, result)):
+            self._between.add(outer, quantized=False)
         return result
 
     def _multiply(self, call: _Call, rule: Rule, left: Any, right: Any) -> torch.Tensor:
@@ -292,7 +344,7 @@ class ExecutionRecorder(TorchFunctionMode):
         )
         held = {d.layer(name): tensor for d in self._denoisers for name, tensor in named_tensors(d.module)}
         by_name: dict[str, list[Tally]] = {}
-        for tally in (*self._tallies, *self._unknown.values()):
+        for tally in (*self._tallies, *self._unknown.values(), self._between):
             by_name.setdefault(tally.name, []).append(tally)
         for name, tallies in by_name.items():
             weight = held.get(name)

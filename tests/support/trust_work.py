@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial, partialmethod
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchLCMScheduler
 from gate_bench import FORMATS
 from torch.nn import functional
-from trust_bench import WHOLE, Fault, Layer, Scene, empty_store, plainly
+from trust_bench import WHOLE, Fault, Layer, Scene
 
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.models.demo import DEMO
@@ -24,7 +24,9 @@ class _HalfOfTheSteps(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]  #
 _HalfOfTheSteps.__name__ = "FlowMatchEulerDiscreteScheduler"  # as one that was changed in place would be called
 
 
-def _with_scheduler(kind: Any, **changes: Any) -> Any:
+def with_scheduler(kind: Any, **changes: Any) -> Any:
+    """Return a body that exchanges the scheduler."""
+
     def act(scene: Scene) -> object:
         scene.pipe.scheduler = kind.from_config(scene.pipe.scheduler.config, **changes)
         return scene.call()
@@ -173,19 +175,19 @@ _scheduler = partial(Fault, layer=Layer.SCHEDULER, expected=Outcome.ERROR)
 FAULTS = [
     _scheduler(
         injected="half of the steps on the quantized arm, by its scheduler",
-        quantized=_with_scheduler(_HalfOfTheSteps),
+        quantized=with_scheduler(_HalfOfTheSteps),
         said="denoiser calls: transformer 2 -> 1",
         why="the calls of the denoiser are counted on both arms",
     ),
     _scheduler(
         injected="another scheduler on the quantized arm",
-        quantized=_with_scheduler(FlowMatchLCMScheduler),
+        quantized=with_scheduler(FlowMatchLCMScheduler),
         said="scheduler",
         why="the scheduler's class and timesteps are compared",
     ),
     _scheduler(
         injected="another shift of the timesteps on the quantized arm",
-        quantized=_with_scheduler(FlowMatchEulerDiscreteScheduler, use_dynamic_shifting=False, shift=1.5),
+        quantized=with_scheduler(FlowMatchEulerDiscreteScheduler, use_dynamic_shifting=False, shift=1.5),
         said="timesteps",
         why="the timesteps that the denoiser was given are compared",
     ),
@@ -348,89 +350,5 @@ FAULTS = [
         quantized=_best_of_two,
         said="calls",
         why="each call of the pipeline is recorded",
-    ),
-]
-
-
-def _clamped(scene: Scene) -> object:
-    return scene.call().clamp(0, 1)
-
-
-def _progress_bar(scene: Scene) -> object:
-    scene.pipe.set_progress_bar_config(disable=False, leave=False)
-    return scene.call()
-
-
-def _calling_through(owner: Any, method: Any, *args: Any, **kwargs: Any) -> Any:
-    return method(owner, *args, **kwargs)
-
-
-def _changing_what_all_share(scene: Scene) -> object:
-    """Replace a method of the scheduler's class with itself, as a patch in a test does, and set torch's default."""
-    kind = type(scene.pipe.scheduler)
-    kind.step = partialmethod(_calling_through, kind.step)
-    images = scene.call()
-    torch.set_default_dtype(torch.bfloat16)
-    return images
-
-
-_same_scheduler = _with_scheduler(FlowMatchEulerDiscreteScheduler)
-_plain = partial(Fault, layer=Layer.NOTHING, expected=Outcome.PASS)
-
-UNHARMED = [
-    _plain(injected="nothing, against stored images", why="no fault", layers=52),
-    _plain(injected="nothing, against BF16 of this run", why="no fault", reference=Reference.LIVE, layers=52),
-    _plain(injected="nothing, judged by SSIM", why="no fault", gate="ssim"),
-    _plain(injected="nothing, judged by PSNR", why="no fault", gate="psnr"),
-    _plain(
-        injected="nothing, in NVFP4",
-        number_format=lambda: FORMATS["nvfp4"],
-        **WHOLE,
-        why="no fault",
-        layers=52,
-    ),
-    _plain(
-        injected="the prompts in another order",
-        prompts=DEMO.prompts[1::-1],
-        stored=empty_store,
-        why="no fault: each image is compared with the one of its own prompt and seed",
-    ),
-    _plain(
-        injected="a batch of two prompts",
-        batch_size=2,
-        stored=empty_store,
-        why="no fault: both arms generate in the same batches",
-    ),
-    _plain(
-        injected="the same scheduler made again from its configuration, on both arms",
-        quantized=_same_scheduler,
-        bf16=_same_scheduler,
-        said="put back",
-        why="no fault: the same work; the change of the pipeline is named in a caution and put back",
-    ),
-    _plain(
-        injected="a method of the scheduler's class patched, and torch's default dtype set, on both arms",
-        quantized=_changing_what_all_share,
-        bf16=_changing_what_all_share,
-        said="class FlowMatchEulerDiscreteScheduler: step replaced, and put back",
-        why="no fault: the same work; what all pipelines share is named in a caution and put back",
-    ),
-    _plain(
-        injected="copies of the images (clamp(0, 1)) returned, on both arms",
-        quantized=_clamped,
-        bf16=_clamped,
-        why="no fault: a copy counts as the pipeline's where its work was done",
-    ),
-    _plain(
-        injected="copies of the images returned on the quantized arm",
-        quantized=_clamped,
-        bf16=plainly,
-        why="no fault: the numbers are the same",
-    ),
-    _plain(
-        injected="the progress bar shown, on both arms",
-        quantized=_progress_bar,
-        bf16=_progress_bar,
-        why="no fault: nothing that is computed changes",
     ),
 ]
