@@ -35,8 +35,8 @@ postprocessing; if what was generated is beyond the bound and what was returned 
 UNOBSERVED = """## What is not observed
 
 - Of compiled blocks: one eager call is observed; layers that compiled code leaves out in later calls are not counted.
-- Products with weights from outside inside a denoiser's forward are looked for in its first call and taken to be as many
-  in the others; in kernels that torch's functions do not call, and row by row as elementwise products, in none.
+- Products with weights from outside inside a denoiser's forward are looked for in its first call and taken to be as
+  many in the others; in kernels that torch's functions do not call, and row by row as elementwise products, in none.
 - What runs before the pipeline's call may be in its arguments (latents, embeddings), which are part of the case's
   identity: both arms get the same ones, and what made them is not judged.
 - Outputs that a body changes on both arms, for prompts that BF16 did not generate in this run: a caution where it did
