@@ -258,6 +258,7 @@ def _outputs(case: Case, arm: Arm, generated: Generated, execution: RunRecord | 
         identity=observed_identity(case, arm.weights, generated, execution=case.settings.execution.value),
         evidence=executed_evidence(arm, execution),
         works=generated.works,
+        originals=generated.originals,
     )
 
 

@@ -17,6 +17,7 @@ from pytest_mxq.gates.evidence import Evidence
 from pytest_mxq.gates.verdict import OutputFault
 from pytest_mxq.metrics.degenerate import identical
 from pytest_mxq.metrics.images import check_pair, to_image
+from pytest_mxq.pipelines.originals import Original
 from pytest_mxq.pipelines.outputs import Audio, VideoInfo
 from pytest_mxq.pipelines.work import Work, work_differences
 
@@ -37,6 +38,8 @@ class GeneratedOutputs:
         evidence: proof that what generated them ran quantized; None of BF16's and of stored ones.
         works: what each chunk ran, by the index of its first prompt; empty of stored ones.
         changes: what the workload changed of the pipeline, and was put back or made the arm be built again.
+        originals: what the pipeline generated in the chunks whose outputs the workload changed, by the index of their
+            first prompt.
     """
 
     images: torch.Tensor
@@ -47,6 +50,7 @@ class GeneratedOutputs:
     evidence: Evidence | None = None
     works: Mapping[int, Work] = field(default_factory=dict)
     changes: tuple[str, ...] = ()
+    originals: Mapping[int, Original] = field(default_factory=dict)
 
     @property
     def noun(self) -> str:
@@ -161,6 +165,24 @@ class GeneratedOutputs:
         pairs = ((self.works[start], other.works[start]) for start in shared)
         found = (text for one, another in pairs for text in work_differences(one, another, ignoring=ignoring))
         return tuple(dict.fromkeys(found))
+
+    def returned_in(self, start: int) -> Self:
+        """Return what the workload returned in a chunk, by the index of its first prompt."""
+        per_prompt, prompts = self.identity.images_per_prompt, len(self.identity.prompts)
+        end = min(start + self.identity.batch_size, prompts)
+        return self.subset(range(start * per_prompt, end * per_prompt))
+
+    def generated_in(self, start: int) -> Self:
+        """Return what the pipeline generated in a chunk, by the index of its first prompt."""
+        returned, original = self.returned_in(start), self.originals.get(start)
+        if original is None:
+            return returned
+        video = returned.video
+        if video is not None:
+            video = replace(video, frames=len(original.images) // len(returned.positions))
+            if video.audio is not None and original.waves is not None:
+                video = replace(video, audio=replace(video.audio, waves=original.waves))
+        return replace(returned, images=original.images, video=video)
 
     @property
     def work_records(self) -> dict[int, WorkRecord]:

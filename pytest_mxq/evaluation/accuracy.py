@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from pytest_mxq.baselines.manifest import Manifest, identity_differences
 from pytest_mxq.baselines.work import chunk_differences
 from pytest_mxq.errors import MxqError
+from pytest_mxq.evaluation.changed_outputs import check_same_changes, judge_originals
 from pytest_mxq.evaluation.comparisons import (
     MAX_COMPARISONS,
     Comparisons,
@@ -19,7 +20,7 @@ from pytest_mxq.evaluation.comparisons import (
 from pytest_mxq.evaluation.protocols import Backend, O, Workload
 from pytest_mxq.evaluation.reference import ReferenceOutputs, References
 from pytest_mxq.gates.base import AccuracyGate
-from pytest_mxq.gates.evidence import Evidence, judge_evidence, judge_run
+from pytest_mxq.gates.evidence import USUAL_FOREIGN_SHARE, Evidence, judge_evidence, judge_run
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.scores import Scores, decide, summarize
 from pytest_mxq.planning.arms import ArmSpec
@@ -71,6 +72,9 @@ class AccuracyStrategy(Generic[O]):
         self._check_outputs(plan, gate, reference, quantized, facts)
         scores = self._score(gate, reference.outputs, quantized)
         outcome, sentence = decide(gate.scale, scores, plan.bound)
+        if not outcome.is_failure:
+            found = judge_originals(self.backend, plan, gate, reference.observed, quantized, facts)
+            facts["cautions"] = (*facts["cautions"], *found)
         spots = worst_spots(gate, scores, MAX_COMPARISONS if outcome.is_failure else 1)
         return replace(
             draft,
@@ -130,7 +134,12 @@ class AccuracyStrategy(Generic[O]):
         _check_same_calls(plan.cell.format, reference, quantized, facts)
         if quantized.evidence is not None:
             known = _has_layer_calls(reference)
-            wrong = judge_run(quantized.evidence, native=not plan.emulated, layers_compared=known)
+            wrong = judge_run(
+                quantized.evidence,
+                native=not plan.emulated,
+                weight_only=plan.number_format.weight_only,
+                layers_compared=known,
+            )
             wrong = wrong or judge_evidence(quantized.evidence, min_share=plan.case.min_share, stored=None)
             if wrong is not None:
                 raise Stop(*wrong, **facts)
@@ -159,6 +168,7 @@ class AccuracyStrategy(Generic[O]):
         if same:
             text = f"{len(same)} of {count} {quantized.noun}s are bit-identical to BF16's (index {same[0]} first)"
             facts["cautions"] = (*facts["cautions"], text)
+        check_same_changes(plan.cell.format, reference.observed, quantized, facts)
 
     @property
     def _comparisons(self) -> Comparisons[O]:
@@ -169,6 +179,9 @@ def _cautions(plan: GatePlan, reference: ReferenceOutputs[Any], quantized: Any) 
     """Return what is worth a look: changes that the test made to the pipeline, sections that no digest covers."""
     changes = dict.fromkeys((*reference.observed.changes, *quantized.changes))
     texts = [f"the test changed the pipeline: {what}" for what in changes]
+    run = quantized.evidence.run if quantized.evidence is not None else None
+    if run is not None and run.foreign_share > USUAL_FOREIGN_SHARE:
+        texts.append(f"{run.foreign_share:.1%} of the arithmetic was with weights that belong to no denoiser")
     if reference.manifest is not None and not reference.manifest.is_covered:
         texts.append("the baseline is of schema version 1: no digest covers selections, noise floor and fingerprint")
     if reference.manifest is not None and plan.cell.format not in reference.manifest.selections:

@@ -140,7 +140,7 @@ class PerformanceStrategy:
             Stop: it did not.
         """
         evidence = self.benchmark.run_evidence(job.plan.case, job.plan.number_format)
-        wrong = judge_run(evidence, native=True)
+        wrong = judge_run(evidence, native=True, weight_only=job.plan.number_format.weight_only)
         if wrong is not None:
             raise Stop(*wrong, evidence=evidence)
         return replace(draft, evidence=evidence)

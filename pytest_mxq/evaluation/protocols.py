@@ -71,6 +71,19 @@ class Outputs(Protocol):
         ...
 
     @property
+    def originals(self) -> Mapping[int, object]:
+        """What the pipeline generated in the chunks whose outputs the workload changed, by their first prompt."""
+        ...
+
+    def returned_in(self, start: int) -> Self:
+        """Return what the workload returned in a chunk, by the index of its first prompt."""
+        ...
+
+    def generated_in(self, start: int) -> Self:
+        """Return what the pipeline generated in a chunk, by the index of its first prompt."""
+        ...
+
+    @property
     def work_records(self) -> Mapping[int, WorkRecord]:
         """What each chunk ran, by the index of its first prompt; empty of stored outputs."""
         ...

@@ -70,6 +70,8 @@ class Format:
         packages: what its kernels need beside pytest-mxq's own dependencies, such as "mslk-cuda>=1.0".
         weight_ratio: bytes of a quantized weight over those of BF16, scales included; an arm that holds more is not
             this format. None: not checked.
+        weight_only: whether activations stay in BF16 and are multiplied with dequantized weights; otherwise an arm that
+            does so, native or emulated, is not this format.
         batch_caution: what is known of large batches; shown at collection, and hinders nothing.
     """
 
@@ -82,6 +84,7 @@ class Format:
     emulation: Callable[[], object] | None
     packages: tuple[str, ...] = ()
     weight_ratio: float | None = None
+    weight_only: bool = False
     batch_caution: BatchCaution | None = None
 
     def __post_init__(self) -> None:

@@ -10,7 +10,9 @@ from pytest_mxq.gates.outcome import Outcome
 BYTES_TOLERANCE = 0.05
 """How far the bytes of quantized weights may exceed the format's: scales are padded to the kernels' tiles."""
 MAX_FOREIGN_SHARE = 0.05
-"""Largest share of the arithmetic that may be with weights of no denoiser: honest runs have less than 0.1 %."""
+"""Largest share of the arithmetic that may be with weights of no denoiser."""
+USUAL_FOREIGN_SHARE = 0.001
+"""Share of it that honest runs stay below; more is said, such as a LoRA's in BF16 that a hook adds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,12 +155,15 @@ def _size_clause(evidence: Evidence) -> str:
     return f" (its widest layer has {widest} features, and the rule keeps layers of fewer than {least} in BF16)"
 
 
-def judge_run(evidence: Evidence, *, native: bool, layers_compared: bool = False) -> tuple[Outcome, str] | None:
+def judge_run(
+    evidence: Evidence, *, native: bool, weight_only: bool = False, layers_compared: bool = False
+) -> tuple[Outcome, str] | None:
     """Return what is wrong with what an arm really ran; None if every chosen layer ran quantized, and nothing changed.
 
     Args:
         evidence: what was observed while the judged call ran.
         native: whether the format runs natively.
+        weight_only: whether the format multiplies dequantized weights with activations in BF16.
         layers_compared: whether the calls of each layer are compared with BF16's. If not, every chosen layer must have
             run in every call of the denoiser.
     """
@@ -178,15 +183,24 @@ def judge_run(evidence: Evidence, *, native: bool, layers_compared: bool = False
             f"layer calls of BF16 are known to compare with (an older pytest-mxq stored none; refresh the baseline: "
             f"pytest --mxq-refresh): {_first(run.skipped)}"
         )
-    return _judge_arithmetic(run, native=native)
+    return _judge_foreign(run) or (None if weight_only else _judge_multiplied(run, native=native))
 
 
-def _judge_arithmetic(run: RunEvidence, *, native: bool) -> tuple[Outcome, str] | None:
+def _judge_foreign(run: RunEvidence) -> tuple[Outcome, str] | None:
     if run.foreign_share > MAX_FOREIGN_SHARE:
         return Outcome.NOT_QUANTIZED, (
             f"{run.foreign_share:.1%} of the arithmetic was with weights that belong to no denoiser of the quantized "
             f"pipeline, at most {MAX_FOREIGN_SHARE:.0%} may be: the chosen layers ran, and something else was computed "
             "beside them"
+        )
+    return None
+
+
+def _judge_multiplied(run: RunEvidence, *, native: bool) -> tuple[Outcome, str] | None:
+    if not native and run.multiplied == "dequantized":
+        return Outcome.NOT_QUANTIZED, (
+            "dequantized weights were multiplied with activations that are not quantized; if the format quantizes "
+            "weights alone, say Format(weight_only=True)"
         )
     if native and run.multiplied in {"dequantized", "none"}:
         return Outcome.DEQUANTIZED, (

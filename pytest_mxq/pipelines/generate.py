@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pytest_mxq.errors import CaseFaultError
+from pytest_mxq.pipelines.originals import Original, changed_original
 from pytest_mxq.pipelines.outputs import Returned, VideoInfo, join, read_returned
 from pytest_mxq.pipelines.work import Work
 from pytest_mxq.pipelines.work_counter import WorkCounter
@@ -238,6 +239,7 @@ class Generated:
         images_per_prompt: images or videos of each prompt.
         calls: what was really called: each distinct call once, in order.
         works: what each chunk ran, by the index of its first prompt.
+        originals: what the pipeline generated in the chunks whose outputs the workload changed, by the same index.
     """
 
     images: torch.Tensor
@@ -246,6 +248,7 @@ class Generated:
     images_per_prompt: int
     calls: tuple[dict[str, Any], ...]
     works: Mapping[int, Work]
+    originals: Mapping[int, Original]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,6 +299,7 @@ def generate(
     parts: list[Returned] = []
     bounds: list[BoundPipeline] = []
     works: dict[int, Work] = {}
+    originals: dict[int, Original] = {}
     for done, start in enumerate(series.starts):
         progress(done, len(series.starts))
         texts = series.prompts[start : start + series.batch_size]
@@ -311,8 +315,10 @@ def generate(
             )
         bounds.append(bound)
         works[start] = counter.work
+        original = changed_original(counter.originals, parts[-1])
+        originals |= {} if original is None else {start: original}
     progress(len(series.starts), len(series.starts))
-    return _generated(join(parts), bounds, series.seed, works)
+    return replace(_generated(join(parts), bounds, series.seed, works), originals=originals)
 
 
 def _run(workload: Workload, bound: BoundPipeline, texts: tuple[str, ...], batch_size: int) -> object:
@@ -336,6 +342,7 @@ def _generated(returned: Returned, bounds: list[BoundPipeline], seed: int, works
         images_per_prompt=per_prompt,
         calls=tuple(call for calls in distinct.values() for call in calls),
         works=works,
+        originals={},
     )
 
 

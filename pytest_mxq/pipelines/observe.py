@@ -6,7 +6,8 @@ that a test put back, a second denoiser. So every product is looked at where tor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from pytest_mxq.pipelines.execution import Execution
 from pytest_mxq.pipelines.module_calls import is_compiled
 from pytest_mxq.pipelines.quantize import matrix_weights
 from pytest_mxq.pipelines.recorder import ExecutionRecorder
+from pytest_mxq.pipelines.wrapping import wrapped
 
 
 @contextmanager
@@ -67,12 +69,17 @@ def _watching_outside(
 ) -> Iterator[None]:
     """Let a recorder count what modules with matrices multiply that belong to no component of the pipeline.
 
-    Such as a BF16 denoiser that a callback calls between the steps, or the one of another pipeline.
+    Such as a BF16 denoiser that a callback calls between the steps. What is called outside of the pipeline's calls
+    changes nothing of what these generate, which is compared with what the test returns.
     """
     known: set[torch.nn.Module] = set()
+    calls_known = callable(pipe)
 
     def enter(module: torch.nn.Module, _args: Any) -> None:
-        if recorder.is_counting or module in known:
+        if recorder.is_counting:
+            return
+        recorder.enter_module()
+        if module in known or (calls_known and not recorder.is_calling):
             return
         parts = {**getattr(pipe, "components", {}), **denoisers}.values()
         modules = (part for part in parts if isinstance(part, torch.nn.Module))
@@ -80,9 +87,18 @@ def _watching_outside(
         if module not in known and matrix_weights(module):
             recorder.enter_outside(module)
 
+    def calling(call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def observed(self: Any, *args: Any, **kwargs: Any) -> Any:
+            with recorder.calling() if self is pipe else nullcontext():
+                return call(self, *args, **kwargs)
+
+        return observed
+
     hook = register_module_forward_pre_hook(enter)
     try:
-        yield
+        with wrapped(type(pipe), "__call__", calling) if calls_known else nullcontext():
+            yield
     finally:
         hook.remove()
 

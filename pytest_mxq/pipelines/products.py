@@ -136,6 +136,20 @@ def product_rules() -> dict[Any, Rule]:
     return {function: rule for rule, functions in groups for function in functions}
 
 
+def outer_arithmetic(args: Arguments, result: Any) -> int:
+    """Return the multiplications of an elementwise product in which both operands are repeated; 0 of any other.
+
+    Followed by a sum, that is a matrix product: ``(x[..., None, :] * weight).sum(-1)``.
+    """
+    operands = [operand for operand in args[:2] if isinstance(operand, torch.Tensor) and operand.dim() > 1]
+    if len(operands) < 2 or not isinstance(result, torch.Tensor):
+        return 0
+    return result.numel() if result.numel() > max(operand.numel() for operand in operands) else 0
+
+
+MULTIPLICATIONS = frozenset({torch.mul, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__})
+"""Functions that multiply element by element."""
+
 _KERNELS = ("_scaled_mm", "_scaled_mm_v2", "_int_mm", "_scaled_grouped_mm", "_scaled_grouped_mm_v2")
 
 
@@ -179,12 +193,18 @@ class KernelProbe(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch'
     Attributes:
         saw_kernel: one of PyTorch's scaled or integer products ran.
         saw_plain: an ordinary product ran.
+        saw_activation: one of the operands of such a product was the activation, not quantized.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weight: torch.Tensor, activation: Any) -> None:
+        """Take the weight, and the activation that is multiplied with it."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.saw_kernel = False
         self.saw_plain = False
+        self.saw_activation = False
+        self._activation = activation
+        # torchao's statement of how a weight's activations are quantized; other tensors state nothing
+        self._quantizes = getattr(weight, "act_quant_kwargs", None) is not None
 
     def __torch_dispatch__(
         self, func: Any, types: tuple[type, ...], args: Arguments = (), kwargs: Mapping[str, Any] | None = None
@@ -196,16 +216,24 @@ class KernelProbe(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch'
         if rule is not None:
             self.saw_kernel |= rule.is_kernel
             self.saw_plain |= not rule.is_kernel
+            self.saw_activation |= any(self._is_activation(one) for one in rule.operands(args, kwargs or {}))
         return func(*args, **(kwargs or {}))
 
-    def multiplication(self, weight: torch.Tensor) -> Multiplication:
-        """Return what multiplied, given the weight that was watched.
+    def _is_activation(self, operand: Any) -> bool:
+        """Return whether an operand holds the activation's numbers, perhaps in another dtype."""
+        given = self._activation
+        if not isinstance(given, torch.Tensor) or not isinstance(operand, torch.Tensor):
+            return False
+        same_size = operand.numel() == given.numel() and operand.shape[-1] == given.shape[-1]
+        return same_size and torch.equal(given.to(operand.dtype).reshape(operand.shape), operand) and bool(given.any())
 
-        A call without any product of PyTorch's ran somebody's own kernel. torchao emulates a kernel by quantizing the
-        activation and multiplying both operands dequantized; where a weight's configuration quantizes no activation,
-        it was merely dequantized.
+    @property
+    def multiplication(self) -> Multiplication:
+        """What multiplied the weight.
+
+        A call without any product of PyTorch's ran somebody's own kernel. An emulated kernel multiplies both operands
+        dequantized; where the activation went into the product as it came, the weight was merely dequantized.
         """
         if self.saw_kernel or not self.saw_plain:
             return Multiplication.NATIVE
-        quantizes_activation = getattr(weight, "act_quant_kwargs", None) is not None
-        return Multiplication.EMULATED if quantizes_activation else Multiplication.DEQUANTIZED
+        return Multiplication.EMULATED if self._quantizes or not self.saw_activation else Multiplication.DEQUANTIZED

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -13,9 +12,10 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from pytest_mxq.errors import MxqError
-from pytest_mxq.pipelines.execution import Execution, LayerCalls, worst
+from pytest_mxq.pipelines.execution import Execution, LayerCalls
 from pytest_mxq.pipelines.foreign import ForeignProducts
 from pytest_mxq.pipelines.products import (
+    MULTIPLICATIONS,
     KernelProbe,
     Multiplication,
     Product,
@@ -24,86 +24,20 @@ from pytest_mxq.pipelines.products import (
     is_custom,
     is_operator,
     operator_rule,
+    outer_arithmetic,
     product_rules,
 )
+from pytest_mxq.pipelines.tallies import CalledLayer, ObservedDenoiser, Tally, joined, weight_changes
 from pytest_mxq.pipelines.weights import (
-    TensorState,
-    held_bytes,
     inner_tensors,
     is_emulated,
     is_quantized,
-    layer_name,
     named_tensors,
-    state_change,
     storage_address,
     tensor_state,
 )
 
 _Call = Callable[[], torch.Tensor]
-
-
-@dataclass(slots=True, kw_only=True)
-class _Denoiser:
-    """One observed denoiser: its calls so far, and its tensors at the start."""
-
-    name: str
-    prefix: str
-    module: torch.nn.Module
-    calls: int = 0
-    leaving: Any = None  # handle of the hook that is to be the last one
-    states: dict[str, TensorState] = field(default_factory=dict)
-
-    def layer(self, tensor_name: str) -> str:
-        return self.prefix + layer_name(tensor_name)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Called:
-    """Denoiser calls in which a layer's module was called."""
-
-    calls: int = 0
-    last: int = 0
-
-    def add(self, call: int) -> None:
-        self.calls += self.last != call
-        self.last = call
-
-
-@dataclass(slots=True, kw_only=True)
-class _Tally:
-    """What one weight did so far. It holds the weight, so that its id stays its own."""
-
-    name: str
-    denoiser: _Denoiser
-    weight: torch.Tensor | None
-    parameters: dict[int, torch.Tensor] = field(default_factory=dict)  # that are unknown, by their memory
-    quantized: int = 0
-    not_quantized: int = 0
-    quantized_in: int = 0  # number of the denoiser call that counted last
-    not_quantized_in: int = 0
-    quantized_arithmetic: int = 0
-    arithmetic: int = 0
-    multiplied: Multiplication = Multiplication.NONE
-    is_foreign: bool = False
-
-    @property
-    def elements(self) -> int:
-        return sum(parameter.numel() for parameter in self.parameters.values())
-
-    @property
-    def is_known(self) -> bool:
-        return self.weight is not None
-
-    def add(self, arithmetic: int, *, quantized: bool) -> None:
-        self.arithmetic += arithmetic
-        call = self.denoiser.calls
-        if quantized:
-            self.quantized_arithmetic += arithmetic
-            self.quantized += self.quantized_in != call
-            self.quantized_in = call
-        else:
-            self.not_quantized += self.not_quantized_in != call
-            self.not_quantized_in = call
 
 
 class ExecutionRecorder(TorchFunctionMode):
@@ -117,6 +51,8 @@ class ExecutionRecorder(TorchFunctionMode):
     Products with unknown weights that no rule of a torch function knows are counted by `ForeignProducts` in the first
     call of each denoiser, and taken to be as many in the others.
 
+    Between the calls of the denoisers, in a call of the pipeline, every product that no module makes counts as foreign.
+
     Not seen: products inside a kernel that torch's functions do not call (a Triton kernel launched by hand), and inside
     recurrent layers.
     """
@@ -125,18 +61,21 @@ class ExecutionRecorder(TorchFunctionMode):
         super().__init__()
         several = len(denoisers) > 1
         self._denoisers = [
-            _Denoiser(name=name, prefix=f"{name}." if several else "", module=module)
+            ObservedDenoiser(name=name, prefix=f"{name}." if several else "", module=module)
             for name, module in denoisers.items()
         ]
-        self._tallies: list[_Tally] = []
-        self._by_id: dict[int, _Tally] = {}
-        self._by_address: dict[int, _Tally] = {}
-        self._unknown: dict[object, _Tally] = {}
-        self._running: list[_Denoiser] = []
+        self._tallies: list[Tally] = []
+        self._by_id: dict[int, Tally] = {}
+        self._by_address: dict[int, Tally] = {}
+        self._unknown: dict[object, Tally] = {}
+        self._running: list[ObservedDenoiser] = []
         self._layers: list[str] = []  # of the modules with a quantized weight whose forward runs
-        self._called: dict[str, _Called] = {}
+        self._called: dict[str, CalledLayer] = {}
         self._hooks: list[Any] = []
         self._rules = product_rules()
+        self._between = Tally(name="between the steps", denoiser=self._denoisers[0], weight=None, is_foreign=True)
+        self._is_between = False
+        self._is_calling = False
         self._foreign = ForeignProducts(self._own_addresses)
         self._looking = ExitStack()
         self._execution: Execution | None = None
@@ -166,7 +105,7 @@ class ExecutionRecorder(TorchFunctionMode):
 
     def finish(self, changed: Sequence[str] = ()) -> None:
         """Compare the weights with those at the start, and make the record."""
-        found = [f"{self._label(d, name)}: {what}" for d in self._denoisers for name, what in _changes(d)]
+        found = [f"{self._label(d, name)}: {what}" for d in self._denoisers for name, what in weight_changes(d)]
         self._execution = Execution.of(
             tuple(sorted(self._layer_calls(), key=lambda layer: layer.name)),
             denoiser_calls=tuple((denoiser.name, denoiser.calls) for denoiser in self._denoisers),
@@ -174,19 +113,19 @@ class ExecutionRecorder(TorchFunctionMode):
         )
 
     @staticmethod
-    def _label(denoiser: _Denoiser, name: str) -> str:
+    def _label(denoiser: ObservedDenoiser, name: str) -> str:
         return denoiser.prefix + name
 
-    def _learn(self, denoiser: _Denoiser) -> None:
+    def _learn(self, denoiser: ObservedDenoiser) -> None:
         for name, tensor in named_tensors(denoiser.module):
             denoiser.states[name] = tensor_state(tensor)
-            tally = _Tally(name=denoiser.layer(name), denoiser=denoiser, weight=tensor)
+            tally = Tally(name=denoiser.layer(name), denoiser=denoiser, weight=tensor)
             self._tallies.append(tally)
             self._by_id[id(tensor)] = tally
             self._by_address.setdefault(storage_address(tensor), tally)
         self._by_address.pop(0, None)  # tensors without memory share nothing
 
-    def _watch(self, denoiser: _Denoiser) -> None:
+    def _watch(self, denoiser: ObservedDenoiser) -> None:
         enter = functools.partial(self._enter, denoiser)
         self._hooks.append(denoiser.module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
         denoiser.leaving = denoiser.module.register_forward_hook(self._leave, always_call=True)
@@ -199,7 +138,7 @@ class ExecutionRecorder(TorchFunctionMode):
                 self._hooks.append(module.register_forward_hook(self._leave_layer, always_call=True))
 
     def _enter(
-        self, denoiser: _Denoiser, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, denoiser: ObservedDenoiser, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
         denoiser.calls += 1
         denoiser.leaving.remove()  # behind hooks that were put on since: what they multiply is the denoiser's
@@ -208,21 +147,44 @@ class ExecutionRecorder(TorchFunctionMode):
             if denoiser.calls == 1:
                 self._foreign.begin(args, kwargs)
                 self._looking.enter_context(self._foreign)
-            self.__enter__()  # type: ignore[no-untyped-call]
+            self._begin()
         self._running.append(denoiser)
 
     def _leave(self, _module: torch.nn.Module, _args: tuple[Any, ...], _result: Any) -> None:
         self._running.pop()
         if not self._running:
-            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._is_between = self._is_calling
+            self._end()
             self._looking.close()
+
+    def _begin(self) -> None:
+        if not self._is_calling:
+            self.__enter__()  # type: ignore[no-untyped-call]
+
+    def _end(self) -> None:
+        if not self._is_calling:
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Look at the products of a call of the pipeline as well, between the calls of its denoisers."""
+        if self._is_calling or self._running:  # a call inside another one
+            yield
+            return
+        self._begin()
+        self._is_calling = True
+        try:
+            yield
+        finally:
+            self._is_calling = self._is_between = False
+            self._end()
 
     def enter_outside(self, module: torch.nn.Module, _args: Any = None) -> None:
         """Count a call of a module beside the denoisers with weights that belong to none, until it returns."""
         if self._running:
             return
-        beside = _Denoiser(name="", prefix="", module=module, calls=1)
-        self.__enter__()  # type: ignore[no-untyped-call]
+        beside = ObservedDenoiser(name="", prefix="", module=module, calls=1)
+        self._begin()
         self._running.append(beside)
 
         def leave(module: torch.nn.Module, args: tuple[Any, ...], result: Any) -> None:
@@ -230,6 +192,15 @@ class ExecutionRecorder(TorchFunctionMode):
             self._leave(module, args, result)
 
         beside.leaving = module.register_forward_hook(leave, always_call=True)
+
+    def enter_module(self) -> None:
+        """Take notice that a module is called, whose products are its own."""
+        self._is_between = False
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether a call of the pipeline runs."""
+        return self._is_calling
 
     @property
     def is_counting(self) -> bool:
@@ -239,7 +210,7 @@ class ExecutionRecorder(TorchFunctionMode):
     def _enter_layer(self, layer: str, _module: torch.nn.Module, _args: tuple[Any, ...]) -> None:
         self._layers.append(layer)
         if self._running:
-            self._called.setdefault(layer, _Called()).add(self._running[-1].calls)
+            self._called.setdefault(layer, CalledLayer()).add(self._running[-1].calls)
 
     def _leave_layer(self, _module: torch.nn.Module, _args: tuple[Any, ...], _result: Any) -> None:
         self._layers.pop()
@@ -250,6 +221,8 @@ class ExecutionRecorder(TorchFunctionMode):
         """Run a torch function, and count it if it is a product with a weight."""
         del types
         kwargs = kwargs or {}
+        if not self._running:
+            return self._call_between(func, args, kwargs) if self._is_between else func(*args, **kwargs)
         rule = self._rules.get(func)
         if rule is None and is_operator(func):
             rule = operator_rule(func)
@@ -262,25 +235,38 @@ class ExecutionRecorder(TorchFunctionMode):
             self._add_custom(args, kwargs, result)
         return result
 
+    def _call_between(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        rule = self._rules.get(func)
+        if rule is not None:
+            left, right = rule.operands(args, kwargs)
+            if all(isinstance(operand, torch.Tensor) and operand.dim() > 1 for operand in (left, right)):
+                self._between.add(rule.arithmetic(left, right, result), quantized=False)
+        elif func in MULTIPLICATIONS and (outer := outer_arithmetic(args, result)):
+            self._between.add(outer, quantized=False)
+        return result
+
     def _multiply(self, call: _Call, rule: Rule, left: Any, right: Any) -> torch.Tensor:
         weight = right if rule.has_weight else self._find_weight(left, right)
         if weight is None:
             return call()
         tally = self._tally(weight)
-        result = self._run(call, tally, weight, is_kernel=rule.is_kernel)
+        result = self._run(call, tally, weight, left if weight is right else right, is_kernel=rule.is_kernel)
         tally.add(rule.arithmetic(left, right, result), quantized=tally.is_known and is_quantized(weight))
         return result
 
-    def _run(self, call: _Call, tally: _Tally, weight: torch.Tensor, *, is_kernel: bool) -> torch.Tensor:
+    def _run(
+        self, call: _Call, tally: Tally, weight: torch.Tensor, activation: Any, *, is_kernel: bool
+    ) -> torch.Tensor:
         """Make a call; the first one of a quantized weight is looked into, to learn what multiplies."""
         if tally.multiplied is not Multiplication.NONE or not is_quantized(weight):
             return call()
         if is_kernel or is_emulated(weight):
             tally.multiplied = Multiplication.NATIVE if is_kernel else Multiplication.EMULATED
             return call()
-        with KernelProbe() as probe:
+        with KernelProbe(weight, activation) as probe:
             result = call()
-        tally.multiplied = probe.multiplication(weight)
+        tally.multiplied = probe.multiplication
         return result
 
     def _add_all(self, products: Iterator[Product]) -> None:
@@ -315,15 +301,15 @@ class ExecutionRecorder(TorchFunctionMode):
             return next((operand for operand in operands if operand.dim() == 2), None)
         return foreign
 
-    def _known(self, tensor: torch.Tensor) -> _Tally | None:
+    def _known(self, tensor: torch.Tensor) -> Tally | None:
         found = self._by_id.get(id(tensor))
         return self._by_address.get(storage_address(tensor)) if found is None else found
 
-    def _tally(self, weight: torch.Tensor) -> _Tally:
+    def _tally(self, weight: torch.Tensor) -> Tally:
         known = self._known(weight)
         return self._unknown_tally(weight) if known is None else known
 
-    def _unknown_tally(self, weight: torch.Tensor) -> _Tally:
+    def _unknown_tally(self, weight: torch.Tensor) -> Tally:
         """Return where an unknown weight counts: with the layer whose forward runs, or by its shape."""
         if self._layers:
             name = self._layers[-1]
@@ -333,7 +319,7 @@ class ExecutionRecorder(TorchFunctionMode):
             name, multiplied = f"unknown {tuple(weight.shape)}", Multiplication.NONE
         key = (name, multiplied)
         if key not in self._unknown:
-            self._unknown[key] = _Tally(
+            self._unknown[key] = Tally(
                 name=name,
                 denoiser=self._running[-1],
                 weight=None,
@@ -357,43 +343,15 @@ class ExecutionRecorder(TorchFunctionMode):
             elements=sum(tally.elements for tally in unknown),
         )
         held = {d.layer(name): tensor for d in self._denoisers for name, tensor in named_tensors(d.module)}
-        by_name: dict[str, list[_Tally]] = {}
-        for tally in (*self._tallies, *self._unknown.values()):
+        by_name: dict[str, list[Tally]] = {}
+        for tally in (*self._tallies, *self._unknown.values(), self._between):
             by_name.setdefault(tally.name, []).append(tally)
         for name, tallies in by_name.items():
             weight = held.get(name)
             if any(tally.arithmetic for tally in tallies) or (weight is not None and is_quantized(weight)):
-                yield _joined(name, tallies, weight, self._called.get(name, _Called()).calls)
-
-
-def _joined(name: str, tallies: list[_Tally], weight: torch.Tensor | None, called: int) -> LayerCalls:
-    unknown = sum(tally.elements for tally in tallies)
-    quantized = weight is not None and is_quantized(weight)
-    return LayerCalls(
-        name=name,
-        quantized=max(tally.quantized for tally in tallies),
-        not_quantized=max(tally.not_quantized for tally in tallies),
-        called=called,
-        denoiser_calls=tallies[0].denoiser.calls,
-        quantized_arithmetic=sum(tally.quantized_arithmetic for tally in tallies),
-        arithmetic=sum(tally.arithmetic for tally in tallies),
-        multiplied=worst(tally.multiplied for tally in tallies),
-        elements=unknown if weight is None else weight.numel(),
-        held_bytes=held_bytes(weight) if weight is not None and quantized else 0,
-        is_held_quantized=quantized,
-        is_foreign=tallies[0].is_foreign,
-    )
+                yield joined(name, tallies, weight, self._called.get(name, CalledLayer()).calls)
 
 
 def _is_parameter(tensor: torch.Tensor) -> bool:
     base = tensor._base  # noqa: SLF001 - documented in "Tensor Views", no public spelling
     return isinstance(tensor, torch.nn.Parameter) or isinstance(base, torch.nn.Parameter)
-
-
-def _changes(denoiser: _Denoiser) -> Iterator[tuple[str, str]]:
-    after = {name: tensor_state(tensor) for name, tensor in named_tensors(denoiser.module)}
-    for name in sorted({*denoiser.states, *after}):
-        before, now = denoiser.states.get(name), after.get(name)
-        what = "added" if before is None else "removed" if now is None else state_change(before, now)
-        if what is not None:
-            yield name, what

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torchao.utils import TorchAOBaseTensor
 
+from pytest_mxq.formats.emulation.tensor import EmulatedTensor
 from pytest_mxq.pipelines.quantize import native_bytes
 
 
@@ -50,8 +51,8 @@ def is_quantized(tensor: torch.Tensor) -> bool:
 
 
 def is_emulated(tensor: torch.Tensor) -> bool:
-    """Return whether a quantized weight holds wider values and states the bytes of its native format."""
-    return isinstance(getattr(tensor, "native_bytes", None), int)
+    """Return whether a weight is one of this package's own, which quantize the activation as well."""
+    return isinstance(tensor, EmulatedTensor)
 
 
 def held_bytes(tensor: torch.Tensor) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self
@@ -18,8 +18,10 @@ import torch
 from diffusers import DiffusionPipeline
 
 from pytest_mxq.pipelines.module_calls import ModuleCalls
+from pytest_mxq.pipelines.originals import Original
 from pytest_mxq.pipelines.pipeline_outputs import PipelineOutputs
 from pytest_mxq.pipelines.work import Named, Shape, Work, work_differences
+from pytest_mxq.pipelines.wrapping import wrapped
 
 
 @dataclass(slots=True)
@@ -44,6 +46,9 @@ class WorkCounter:
     The counters are forward pre-hooks of the components, wrappers around methods of the pipeline, its scheduler and the
     components that encode or decode, and `ModuleCalls`. Components are looked up again at every call of the pipeline,
     so that a scheduler or a denoiser that the workload exchanged counts as well.
+
+    Attributes:
+        originals: what each call of the pipeline generated, as far as it is images or videos.
     """
 
     def __init__(self, pipe: Any, denoisers: tuple[str, ...]) -> None:
@@ -52,6 +57,7 @@ class WorkCounter:
         self._denoisers = denoisers
         self._counts = _Counts()
         self._modules = ModuleCalls(pipe, denoisers)
+        self.originals: list[Original] = []
         self._outputs = PipelineOutputs()
         self._other_outputs = PipelineOutputs()
         self._stack = ExitStack()
@@ -64,10 +70,10 @@ class WorkCounter:
         self._counts.encoder_calls = {name: 0 for name, _ in self._parts() if _encodes_text(name)}
         self._counts.hidden = {name: [] for name in self._denoisers}
         self._counts.timesteps = {name: [] for name in self._denoisers}
-        self._stack.enter_context(_wrapped(type(self._pipe), "__call__", self._calling))
+        self._stack.enter_context(wrapped(type(self._pipe), "__call__", self._calling))
         for kind in _pipeline_classes(DiffusionPipeline):
             if kind is not type(self._pipe) and "__call__" in vars(kind):
-                self._stack.enter_context(_wrapped(kind, "__call__", self._calling_another))
+                self._stack.enter_context(wrapped(kind, "__call__", self._calling_another))
         self._watch()
         self._modules.start()
         return self
@@ -138,6 +144,8 @@ class WorkCounter:
             self._watch()
             self._modules.learn()
             output = self._outputs.add(call(pipe, *args, **kwargs))
+            original = Original.of(output)
+            self.originals += [] if original is None else [original]
             scheduler = getattr(pipe, "scheduler", None)
             self._scheduler = type(scheduler).__name__, getattr(scheduler, "timesteps", None)
             return output
@@ -167,7 +175,7 @@ class WorkCounter:
                 self._hook(part, functools.partial(self._count_component, name), self._coders(name))
         self._wrap(getattr(self._pipe, "scheduler", None), {"step": self._count_step})
         if hasattr(self._pipe, "encode_prompt") and self._is_new(self._pipe):
-            self._stack.enter_context(_wrapped(self._pipe, "encode_prompt", self._embedding))
+            self._stack.enter_context(wrapped(self._pipe, "encode_prompt", self._embedding))
 
     def _parts(self) -> list[tuple[str, torch.nn.Module]]:
         """Return the components that are modules, beside the denoisers."""
@@ -214,7 +222,7 @@ class WorkCounter:
             if hasattr(owner, name):
                 is_own = name in vars(owner)
                 counting = functools.partial(_counting, count, None if is_own else owner)
-                self._stack.enter_context(_wrapped(owner if is_own else type(owner), name, counting))
+                self._stack.enter_context(wrapped(owner if is_own else type(owner), name, counting))
 
     def _is_new(self, part: Any) -> bool:
         is_new = id(part) not in self._watched
@@ -267,22 +275,6 @@ def _counting(count: Callable[..., None], owner: Any, method: Callable[..., Any]
         return method(*args, **kwargs)
 
     return counted
-
-
-@contextmanager
-def _wrapped(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """Replace a method of an object or a class meanwhile; what replaced ours since then stays."""
-    own = vars(owner).get(name)
-    replacement = wrap(getattr(owner, name))
-    setattr(owner, name, replacement)
-    try:
-        yield
-    finally:
-        if vars(owner).get(name) is replacement:
-            if own is None:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, own)
 
 
 def _named(values: Mapping[str, Any]) -> Named:

@@ -54,6 +54,7 @@ class FakeOutputs:
     evidence: Evidence | None = None
     works: dict[int, WorkRecord] = field(default_factory=dict)
     changes: tuple[str, ...] = ()
+    originals: dict[int, object] = field(default_factory=dict)
     noun: str = "image"
 
     def subset(self, positions: Sequence[int]) -> FakeOutputs:
@@ -75,6 +76,14 @@ class FakeOutputs:
         shared = self.works.keys() & other.works.keys()
         found = [text for start in shared for text in work_changes(self.works[start], other.works[start])]
         return tuple(dict.fromkeys(found))
+
+    def returned_in(self, start: int) -> FakeOutputs:
+        """Return the images of a chunk, by the index of its first prompt."""
+        return self.subset(range(start, min(start + self.identity.batch_size, len(self.identity.prompts))))
+
+    def generated_in(self, start: int) -> FakeOutputs:
+        """Return the same: the fake pipeline's images are never changed."""
+        return self.returned_in(start)
 
     @property
     def work_records(self) -> dict[int, WorkRecord]:

@@ -14,7 +14,7 @@ from pytest_mxq.formats import Format
 
 
 def own_format(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Format:
-    """A format whose emulation changes weights as it is told, in a torchao tensor."""
+    """A format of weights alone whose emulation changes them as it is told, in a torchao tensor."""
     return Format(
         name=name,
         summary="",
@@ -22,6 +22,7 @@ def own_format(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> For
         in_multiple=1,
         out_multiple=1,
         native=object,
+        weight_only=True,
         emulation=lambda: _OwnConfig(change),
     )
 

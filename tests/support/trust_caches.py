@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import FirstBlockCacheConfig, FluxImg2ImgPipeline, PyramidAttentionBroadcastConfig, TaylorSeerCacheConfig
 from gate_bench import Bench, without_compiler
+from torch.nn import functional
 from trust_bench import RECIPE, Fault, Layer, Scene
 from trust_stored import edited
 
@@ -88,6 +89,20 @@ def _mixed_into_a_block(scene: Scene) -> object:
     return scene.call()
 
 
+def _low_rank(scene: Scene) -> object:
+    """Add a product of rank 2 in BF16 to each layer, with weights that a closure keeps."""
+
+    def adding(layer: torch.nn.Linear) -> Any:
+        down = torch.ones(2, layer.in_features).bfloat16() * 1e-6
+        up = torch.ones(layer.out_features, 2).bfloat16() * 1e-6
+        return lambda _module, args, out: out + functional.linear(functional.linear(args[0], down), up)
+
+    for layer in scene.pipe.transformer.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_hook(adding(layer))
+    return scene.call()
+
+
 def _mixed_between_steps(scene: Scene) -> object:
     """Mix BF16's denoiser in where a step ends, outside of the quantized one's forward."""
     given: list[Any] = []
@@ -125,6 +140,26 @@ def _mixed_in_a_step(scene: Scene) -> object:
     scene.pipe.transformer.register_forward_pre_hook(keep, with_kwargs=True)
     scene.pipe.scheduler.step = mixed
     return scene.call()
+
+
+def _linear_between_steps(scene: Scene) -> object:
+    """Multiply with BF16's weights where a step ends, in no module."""
+    weights = [weight for weight in scene.memory["transformer"].parameters() if weight.dim() == 2]
+
+    def callback(_pipe: Any, _step: int, _timestep: Any, held: dict[str, Any]) -> dict[str, Any]:
+        rows = len(held["latents"][0])
+        made = (functional.linear(weight.new_ones(rows, weight.shape[1]), weight).mean() for weight in weights)
+        return {"latents": held["latents"] + 1e-6 * sum(made)}
+
+    return scene.call(callback_on_step_end=callback)
+
+
+def _ranked(scene: Scene) -> object:
+    """Let a large module that is no component look at the images, as a reranker or a safety checker does."""
+    images = scene.call()
+    ranker = scene.memory.setdefault("ranker", torch.nn.Linear(4096, 4096).bfloat16())
+    ranker(images.bfloat16().reshape(-1, 4096))
+    return images
 
 
 def _refined(scene: Scene) -> object:
@@ -226,6 +261,13 @@ FAULTS = [
         why="the arithmetic with weights that are not the denoiser's is bounded",
     ),
     _body(
+        injected="a LoRA of rank 2 in BF16 that hooks of the quantized layers keep in a closure",
+        expected=Outcome.PASS,
+        quantized=_low_rank,
+        said="belong to no denoiser",
+        why="a small share of the arithmetic: a caution names it",
+    ),
+    _body(
         injected="BF16's denoiser mixed in between the steps (callback_on_step_end)",
         expected=Outcome.NOT_QUANTIZED,
         quantized=_mixed_between_steps,
@@ -242,6 +284,30 @@ FAULTS = [
         reference=Reference.LIVE,
         said="belong to no denoiser",
         why="modules with matrices that belong to no component are counted wherever they are called",
+    ),
+    _body(
+        injected="BF16's weights multiplied in between the steps, in no module, on both arms",
+        expected=Outcome.NOT_QUANTIZED,
+        quantized=_linear_between_steps,
+        bf16=_linear_between_steps,
+        reference=Reference.LIVE,
+        said="belong to no denoiser",
+        why="between the denoiser's calls every product that no component makes counts",
+    ),
+    _unharmed(
+        injected="a large module that is no component (a reranker) called after the pipeline, on both arms",
+        quantized=_ranked,
+        bf16=_ranked,
+        reference=Reference.LIVE,
+        layers=52,
+        why="no fault: what runs outside of the pipeline's calls changes nothing that they generate",
+    ),
+    _body(
+        injected="the same on the quantized arm alone",
+        quantized=_ranked,
+        reference=Reference.LIVE,
+        said="other module calls",
+        why="modules of no component are counted on both arms",
     ),
     _body(
         injected="images of a refiner returned, an image-to-image pipeline with the BF16 denoiser, on both arms",

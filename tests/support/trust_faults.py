@@ -5,12 +5,13 @@ import trust_layers
 import trust_outputs
 import trust_steps
 import trust_stored
+import trust_unharmed
 import trust_weights
 import trust_work
 from trust_bench import Fault
 
 FAULTS: list[Fault] = [
-    *trust_work.UNHARMED,
+    *trust_unharmed.FAULTS,
     *trust_layers.FAULTS,
     *trust_caches.FAULTS,
     *trust_work.FAULTS,

@@ -270,6 +270,12 @@ FAULTS = [
         why="products are counted at the operators that they come down to as well",
     ),
     _body(
+        injected="the same, as multiplications and a sum",
+        quantized=_products_of_bf16(lambda x, w: (x[..., None, :] * w).sum(-1)),
+        said="belong to no denoiser",
+        why="an elementwise product that repeats both operands counts as a matrix product",
+    ),
+    _body(
         injected="weights dequantized before the product",
         quantized=_dequantized,
         said="did not run quantized",

@@ -19,17 +19,29 @@ Change = Callable[[torch.Tensor], torch.Tensor]
 
 
 def _changing(change: Change) -> Any:
+    """Return a body whose pipeline returns changed images."""
+
+    def act(scene: Scene) -> object:
+        processor = scene.pipe.image_processor
+        postprocess = processor.postprocess
+        processor.postprocess = lambda *args, **kwargs: change(postprocess(*args, **kwargs))
+        try:
+            return scene.call()
+        finally:
+            del processor.postprocess
+
+    return act
+
+
+def _returning(change: Change) -> Any:
+    """Return a body that itself changes what the pipeline returned."""
     return lambda scene: change(scene.call())
 
 
 def _second(change: Change) -> Any:
     """Return a body that changes the image of the second prompt alone."""
-
-    def act(scene: Scene) -> object:
-        images = scene.call()
-        return change(images) if scene.prompt == DEMO.prompts[1] else images
-
-    return act
+    changing = _changing(change)
+    return lambda scene: changing(scene) if scene.prompt == DEMO.prompts[1] else scene.call()
 
 
 def _not_finite(images: torch.Tensor) -> torch.Tensor:
@@ -38,7 +50,7 @@ def _not_finite(images: torch.Tensor) -> torch.Tensor:
 
 
 def _repeated(scene: Scene) -> object:
-    return scene.memory.setdefault("first", scene.call().clone())
+    return _changing(lambda images: scene.memory.setdefault("first", images.clone()))(scene)
 
 
 def _blurred(images: torch.Tensor) -> torch.Tensor:
@@ -142,6 +154,23 @@ FAULTS = [
         injected="images moved by one pixel",
         quantized=_changing(lambda x: x.roll(1, dims=-1)),
         why="small, and still beyond the bound",
+    ),
+    _outputs(
+        injected="brightness up by 8/255 by the body, on the quantized arm alone, in NVFP4",
+        expected=Outcome.ERROR,
+        number_format=lambda: FORMATS["nvfp4"],
+        quantized=_returning(lambda x: (x + 8 / 255).clamp(0, 1)),
+        said="on the nvfp4 arm alone",
+        why="what the test returned is compared with what the pipeline generated, on both arms",
+    ),
+    _outputs(
+        injected="images blurred by the body, on both arms",
+        layer=Layer.NOTHING,
+        expected=Outcome.PASS,
+        stored=empty_store,
+        quantized=_returning(_blurred),
+        bf16=_returning(_blurred),
+        why="no fault: both arms' images are postprocessed alike",
     ),
     _degenerate(
         injected="BF16 itself generates black images",

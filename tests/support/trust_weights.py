@@ -224,9 +224,16 @@ FAULTS = [
     _weights(
         injected="activations that are not quantized: torchao's weight-only configuration",
         number_format=lambda: replace(FORMATS["float8"], emulation=_weight_only),
-        expected=Outcome.DEQUANTIZED,
-        why="images of it are nearer to BF16 than the format's; what multiplied has to tell",
-        hole="of an emulated arm it is not asked what multiplied: an own format may quantize weights alone",
+        expected=Outcome.NOT_QUANTIZED,
+        said="not quantized",
+        why="images of it are nearer to BF16 than the format's; the operands of each layer's product tell",
+    ),
+    _weights(
+        injected="the same in a format that says so (weight_only=True)",
+        layer=Layer.NOTHING,
+        number_format=lambda: replace(FORMATS["float8"], emulation=_weight_only, weight_only=True),
+        expected=Outcome.PASS,
+        why="no fault: the format quantizes weights alone",
     ),
     _unseen(
         injected="weights that the emulation does not round",

@@ -73,3 +73,20 @@ def test_arithmetic_with_weights_of_no_denoiser_is_bounded() -> None:
     wrong = judge_run(replace(GOOD, run=replace(run, foreign_share=0.06)), native=False)
     assert wrong is not None
     assert wrong[0] is Outcome.NOT_QUANTIZED
+
+
+@pytest.mark.parametrize(
+    ("native", "weight_only", "outcome"),
+    [
+        (False, False, Outcome.NOT_QUANTIZED),
+        (True, False, Outcome.DEQUANTIZED),
+        (False, True, None),
+        (True, True, None),
+    ],
+)
+def test_dequantized_weights_are_a_format_of_weights_alone_or_a_fault(
+    native: bool, weight_only: bool, outcome: Outcome | None
+) -> None:
+    run = RunEvidence(ran=30, denoiser_calls=8, arithmetic_share=0.9, multiplied="dequantized")
+    wrong = judge_run(replace(GOOD, run=run), native=native, weight_only=weight_only)
+    assert (wrong and wrong[0]) == outcome

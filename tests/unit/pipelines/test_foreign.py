@@ -34,6 +34,7 @@ WRITTEN: dict[str, Multiply] = {
     "addmm_": added,
     "multi_dot": lambda x, weight: torch.linalg.multi_dot([x.reshape(-1, WIDTH), weight.t()]).view_as(x),
     "scripted": scripted,
+    "multiplied and added": lambda x, weight: (x[..., None, :] * weight).sum(-1),
 }
 
 
@@ -77,3 +78,35 @@ def test_a_module_with_matrices_that_is_no_component_counts_wherever_it_is_calle
     execution = recorder.execution
     assert execution.foreign_share == execution.weight_share == 0.5
     assert execution.denoiser_calls == (("transformer", 1),)
+
+
+class Pipeline:
+    """Calls its denoiser twice, and something between the calls."""
+
+    def __init__(self, between: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.transformer = quantized(Denoiser())
+        self.vae = torch.nn.Linear(WIDTH, WIDTH).bfloat16()
+        self.components = {"transformer": self.transformer, "vae": self.vae}
+        self._between = between
+
+    def __call__(self) -> torch.Tensor:
+        image: torch.Tensor = self.vae(self.transformer(self._between(self.transformer(sample()))))
+        return image @ torch.ones(WIDTH, WIDTH).bfloat16()
+
+
+def share_between(between: Callable[[torch.Tensor], torch.Tensor]) -> float:
+    pipe = Pipeline(between)
+    with observe_execution(pipe, ["transformer"]) as recorder, torch.no_grad():
+        pipe()
+        Denoiser()(sample())  # beside the pipeline's call: what it generates is not changed by it
+    return recorder.execution.foreign_share
+
+
+@pytest.mark.parametrize("written", ["linear", "matmul", "multiplied and added"])
+def test_products_between_the_calls_of_a_denoiser_count(written: str) -> None:
+    weight = torch.randn(WIDTH, WIDTH).bfloat16()
+    assert share_between(lambda x: WRITTEN[written](x, weight)) == pytest.approx(1 / 9)
+
+
+def test_what_a_scheduler_computes_and_what_follows_the_denoiser_does_not_count() -> None:
+    assert share_between(lambda x: x + torch.full((3, 1), 0.5).bfloat16() * x) == 0.0
