@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from gate_bench import Bench, one_thread, without_compiler
-from trust_bench import RECIPE, Fault, TrustBench
+from trust_bench import RECIPE, Fault, RememberingBackend, TrustBench
 from trust_faults import FAULTS
 
 from pytest_mxq.backend.generation import TorchBackend
@@ -20,7 +20,7 @@ from pytest_mxq.models.demo import DEMO
 @pytest.fixture(scope="module")
 def backend() -> Iterator[TorchBackend]:
     with one_thread() as backend:
-        yield backend
+        yield RememberingBackend("cpu", backend.progress)
 
 
 @pytest.fixture(scope="module")
