@@ -173,7 +173,8 @@ def _is_asked_for(config: pytest.Config) -> bool:
 
 def _activate(config: pytest.Config) -> None:
     from pytest_mxq.session.gate_plugin import start_session
-    from pytest_mxq.session.report_plugin import ReportPlugin, SkipsSaidOnce
+    from pytest_mxq.session.report_plugin import ReportPlugin
+    from pytest_mxq.session.terminal_plugin import SaidOnce, TerminalPlugin
 
     session = start_session(config)
     config.pluginmanager.register(session, "mxq-session")
@@ -182,5 +183,6 @@ def _activate(config: pytest.Config) -> None:
         config.pluginmanager.register(controller, "mxq-controller")
         exit_code: Any = config.pluginmanager.get_plugin(_EXIT_CODE)
         exit_code.controller, exit_code.parts = controller, (session, controller)
-        if session.settings.strict:
-            config.pluginmanager.register(SkipsSaidOnce(), "mxq-skips")
+        said_once = SaidOnce()
+        config.pluginmanager.register(said_once, "mxq-said-once")
+        config.pluginmanager.register(TerminalPlugin(controller, said_once), "mxq-terminal")

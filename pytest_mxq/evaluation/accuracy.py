@@ -10,6 +10,7 @@ from pytest_mxq.baselines.work import chunk_differences
 from pytest_mxq.errors import MxqError
 from pytest_mxq.evaluation.comparisons import (
     MAX_COMPARISONS,
+    MAX_SHOWN,
     Comparisons,
     ComparisonWriter,
     Spot,
@@ -71,7 +72,8 @@ class AccuracyStrategy(Generic[O]):
         self._check_outputs(plan, gate, reference, quantized, facts)
         scores = self._score(gate, reference.outputs, quantized)
         outcome, sentence = decide(gate.scale, scores, plan.bound)
-        spots = worst_spots(gate, scores, MAX_COMPARISONS if outcome.is_failure else 1)
+        sheets, count = (MAX_COMPARISONS, MAX_SHOWN) if outcome.is_failure else (1, 1)
+        spots = worst_spots(gate, scores, sheets=sheets, count=count)
         return replace(
             draft,
             outcome=outcome,

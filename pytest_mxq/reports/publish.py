@@ -6,7 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_mxq.reports.history import Key, Point, append_run, read_history, run_of
-from pytest_mxq.reports.html import NAME, write_page
+from pytest_mxq.reports.html import write_page
+from pytest_mxq.reports.paths import PAGE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ def write_unfinished_page(folder: Path, report: Report) -> None:
             write_page(folder, report, {}, embed=False)
         except Exception:  # noqa: BLE001  `publish` says it at the end
             with suppress(OSError):
-                (folder / NAME).unlink(missing_ok=True)
+                (folder / PAGE).unlink(missing_ok=True)
 
 
 def publish(report: Report, settings: Settings) -> list[str]:

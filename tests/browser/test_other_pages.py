@@ -19,8 +19,8 @@ from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.scores import summarize
 from pytest_mxq.gates.verdict import JudgedOutput
 from pytest_mxq.reports.html import write_page
+from pytest_mxq.reports.media_copies import write_webm
 from pytest_mxq.reports.records import Report
-from pytest_mxq.reports.video_copy import write_webm
 
 Show: TypeAlias = Callable[..., Window]
 MEGABYTE = 1_000_000

@@ -36,10 +36,10 @@ def test_a_run_leaves_a_page_with_the_images_of_its_worst_prompts(gates: GateDir
 def test_single_images_of_an_earlier_run_do_not_stay(gates: GateDirectory) -> None:
     gates.behave(shift={"nvfp4": 50})
     gates.emulated()
-    assert len(list((gates.path / "mxq-report").rglob("*-nvfp4-lpips-quantized.png"))) == 3
+    assert len(list((gates.path / "mxq-report").rglob("nvfp4/*-quantized.png"))) == 3
     gates.behave(shift={"nvfp4": 1})
     gates.emulated()
-    assert len(list((gates.path / "mxq-report").rglob("*-nvfp4-lpips-quantized.png"))) == 1
+    assert len(list((gates.path / "mxq-report").rglob("nvfp4/*-quantized.png"))) == 1
 
 
 def test_a_page_can_hold_its_images(gates: GateDirectory) -> None:

@@ -52,7 +52,7 @@
     if (cell.dataset.ready) return;
     cell.dataset.ready = "yes";
     for (const compare of all(".compare", cell)) prepare(compare);
-    for (const dot of all(".strip .dot[data-index]", cell)) dot.addEventListener("click", () => pick(cell, dot.dataset.index));
+    for (const dot of all(".strip .dot[data-index]", cell)) dot.addEventListener("click", () => pick(cell, dot.dataset.index, true));
     for (const button of all(".pick", cell)) button.addEventListener("click", () => pick(cell, button.dataset.index, true));
     for (const box of all(".accept input", cell)) box.addEventListener("change", showAccepted);
   }
@@ -81,7 +81,7 @@
     for (const name of ["pointerdown", "pointerup", "pointerleave"]) blink.addEventListener(name, () => show(compare, name === "pointerdown"));
     blink.addEventListener("keydown", (event) => { if (event.key === " " || event.key === "Enter") show(compare, true); });
     blink.addEventListener("keyup", () => show(compare, false));
-    for (const group of all(".players", compare)) inStep(all("video", group));
+    for (const group of all(".players", compare)) group.classList.contains("audio") ? inTurn(all("audio", group)) : inStep(all("video", group));
     for (const figure of all(".frames", compare)) figure.querySelector("svg").addEventListener("click", (event) => seek(compare, figure, event));
     for (const image of all("img", compare)) image.addEventListener("load", () => measure(compare));
     drag(compare);
@@ -99,6 +99,8 @@
       image.src = data.embedded[key] || key;
       image.alt = `${pane.querySelector(".arm").textContent}, image ${index}: ${source.textContent.slice(0, 200)}`;
     }
+    compare.querySelector(".copied").hidden = !source.dataset.copy;
+    compare.querySelector(".pane.map .arm").textContent = source.dataset.map ? "LPIPS map" : "no LPIPS map of this image";
     if (source.dataset.peak) compare.querySelector(".pane.map .arm").textContent = `LPIPS map, brightest ${source.dataset.peak}`;
     compare.querySelector(".said").textContent = source.textContent;
     for (const button of all(".picks .pick", compare)) button.setAttribute("aria-pressed", String(button.dataset.index === index));
@@ -202,6 +204,17 @@
         if (Math.abs(other.currentTime - video.currentTime) > 0.02) other.currentTime = video.currentTime;
       }));
       video.addEventListener("volumechange", () => { if (!video.muted) others.forEach((other) => { other.muted = true; }); });
+    }
+  }
+  // Of two recordings one is heard: it starts where the other is stopped.
+  function inTurn(players) {
+    for (const player of players) {
+      player.src = data.embedded[player.dataset.key] || player.dataset.key;
+      const others = players.filter((other) => other !== player);
+      player.addEventListener("play", () => others.filter((other) => !other.paused).forEach((other) => {
+        other.pause();
+        player.currentTime = other.currentTime;
+      }));
     }
   }
   function seek(compare, figure, event) {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pytest_mxq.baselines.video import Video
-from pytest_mxq.reports.video_copy import write_webm
+from pytest_mxq.reports.media_copies import write_webm
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 
