@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from pytest_mxq.reports.history import Key, Point, append_run, read_history, run_of
 from pytest_mxq.reports.html import write_page
+from pytest_mxq.reports.json_report import write_json
+from pytest_mxq.reports.markdown import write_markdown
 from pytest_mxq.reports.paths import PAGE
 
 if TYPE_CHECKING:
@@ -24,6 +26,13 @@ def write_unfinished_page(folder: Path, report: Report) -> None:
         except Exception:  # noqa: BLE001  `publish` says it at the end
             with suppress(OSError):
                 (folder / PAGE).unlink(missing_ok=True)
+
+
+WRITERS = (write_json, write_markdown, write_unfinished_page)
+"""Write the files of the report's folder, from the start of a run on."""
+
+FILES = ("report.json", "report.jsonl", "summary.md", PAGE)
+"""What says how a run went."""
 
 
 def publish(report: Report, settings: Settings) -> list[str]:

@@ -16,10 +16,9 @@ from pytest_mxq.planning.options import is_emulation_typed, untyped_limits
 from pytest_mxq.planning.planner import RANDOM_SUFFIX
 from pytest_mxq.reports.commit import find_commit
 from pytest_mxq.reports.github import step_summaries
-from pytest_mxq.reports.json_report import Journal, make_report, write_json
-from pytest_mxq.reports.markdown import write_markdown
+from pytest_mxq.reports.json_report import Journal, make_report
 from pytest_mxq.reports.paths import shown_path
-from pytest_mxq.reports.publish import publish, write_unfinished_page
+from pytest_mxq.reports.publish import WRITERS, publish
 from pytest_mxq.reports.records import Report, Status, cell_of, from_record, portable_report
 from pytest_mxq.session.distribution import cells_of, refuse_shared_gpu
 from pytest_mxq.session.expected_tests import gate_tests_in_source
@@ -65,7 +64,7 @@ class ReportPlugin:
         self._commit = find_commit(self.settings.root)
         self.journal = Journal(
             self.settings.report,
-            (write_json, write_markdown, write_unfinished_page, *step_summaries(os.environ)),
+            (*WRITERS, *step_summaries(os.environ)),
             self.settings.portable,
         )
         self.status: Status = "finished"
