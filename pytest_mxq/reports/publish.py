@@ -57,6 +57,6 @@ def _history(report: Report, settings: Settings, cautions: list[str]) -> dict[Ke
         if run is not None:
             append_run(path, run)
         return read_history(path)
-    except (OSError, NotImplementedError, RuntimeError) as error:  # the last two: a file system without locks
+    except OSError as error:
         cautions.append(f"the history could not be written: {error}")
         return {}
