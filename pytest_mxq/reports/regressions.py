@@ -33,15 +33,17 @@ def regression_lines(verdicts: Sequence[Verdict], root: Path, layout: Layout) ->
     """
     worse = [verdict for verdict in verdicts if verdict.outcome in WORSE]
     headlines = [_headline(verdict, layout.width) for verdict in worse]
-    left = MAX_LINES - sum(map(len, headlines))
+    left, said = MAX_LINES - sum(map(len, headlines)), set[str]()
     for place, (verdict, headline) in enumerate(zip(worse, headlines, strict=True)):
         if sum(map(len, headlines[: place + 1])) >= MAX_LINES:
             yield f"... {len(worse) - place} more: {shown_path(layout.report / PAGE)}", {}
             return
         yield from ((line, {"red": True}) for line in headline)
-        details = [*_facts(verdict, root, layout.width), *way_lines(verdict, layout.report)]
+        facts = [line for line in fact_lines(verdict, root) if line not in said]  # gates of one arm share some
+        details = [*_wrapped(facts, layout.width), *way_lines(verdict, layout.report)]
         if len(details) <= left:
             left -= len(details)
+            said.update(facts)
             yield from ((line, {}) for line in details)
 
 
@@ -53,8 +55,8 @@ def _headline(verdict: Verdict, width: int) -> list[str]:
     )
 
 
-def _facts(verdict: Verdict, root: Path, width: int) -> Iterator[str]:
-    for line in fact_lines(verdict, root):
-        lines = textwrap.wrap(line, width, subsequent_indent=_INDENT, break_on_hyphens=False)
+def _wrapped(facts: Sequence[str], width: int) -> Iterator[str]:
+    for fact in facts:
+        lines = textwrap.wrap(fact, width, subsequent_indent=_INDENT, break_on_hyphens=False)
         yield from lines[:_MAX_FACT_LINES]
         yield from [f"{_INDENT}..."] if len(lines) > _MAX_FACT_LINES else []

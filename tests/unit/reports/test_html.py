@@ -34,7 +34,7 @@ from pytest_mxq.gates.bounds import Bound
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import JudgedOutput, Verdict
 from pytest_mxq.reports.html import render, visible, write_page
-from pytest_mxq.reports.page_model import Page, build_page
+from pytest_mxq.reports.page_model import MAX_MISSING, Page, build_page
 from pytest_mxq.reports.publish import write_unfinished_page
 from pytest_mxq.reports.records import Report, Status
 
@@ -267,3 +267,17 @@ def test_the_page_of_a_run_is_there_before_it_ends(tmp_path: Path) -> None:
     assert "did not finish: 0 of 2 gates" in (tmp_path / "index.html").read_text(encoding="utf-8")
     write_unfinished_page(tmp_path / "other", report(GREEN))  # of the finished run another function writes it
     assert not (tmp_path / "other").exists()
+
+
+def test_what_was_planned_and_has_no_verdict_is_named_by_its_case() -> None:
+    part = [cell(gate, case="test_elsewhere") for gate in ("lpips", "ssim")]
+    page = build_page(replace(report(RED), planned=(RED.cell, *part)), {})
+    assert page.missing == (("flux.1-dev test_elsewhere", "nvfp4 lpips, nvfp4 ssim"),)
+    assert "Planned, and missing from this report" in render(page, {})
+    assert build_page(report(RED), {}).missing == ()
+
+
+def test_hundreds_of_missing_cases_are_counted() -> None:
+    part = [cell(case=f"test_{index}") for index in range(200)]
+    page = build_page(replace(report(), planned=tuple(part)), {})
+    assert page.missing[-1] == ("and more", f"{200 - MAX_MISSING} cases")

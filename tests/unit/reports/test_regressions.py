@@ -38,6 +38,12 @@ def test_a_sentence_that_the_table_has_is_not_said_again() -> None:
     assert not [line for line in lines if "constant" in line]
 
 
+def test_what_two_gates_of_one_arm_share_is_said_once() -> None:
+    lines = shown(make_verdict(), make_verdict(cell=make_cell(gate="ssim")))
+    assert sum(line.startswith("  baseline") for line in lines) == 1
+    assert sum(line.startswith("  next") for line in lines) == 2
+
+
 @pytest.mark.parametrize("count", [1, 5, 39, 41, 500])
 def test_it_has_at_most_forty_lines_and_says_how_many_are_left(count: int) -> None:
     lines = shown(*(make_verdict(number=number) for number in range(count)))
