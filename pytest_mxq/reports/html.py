@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import functools
+import gzip
 import hashlib
 import importlib.resources
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -63,6 +64,7 @@ def render(page: Page, embedded: Mapping[str, str]) -> str:
         f"default-src 'none'; img-src 'self' file: data:; media-src 'self' file: data:; style-src '{_digest(styles)}'; "
         f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
     )
+    later = [view for place, view in enumerate(page.cells) if not _is_inline(view, place)]
     return (
         _environment()
         .get_template("index.html.j2")
@@ -72,9 +74,16 @@ def render(page: Page, embedded: Mapping[str, str]) -> str:
             styles=styles,
             script=script,
             data=script_json({**page.data, "embedded": embedded}),
-            max_inline=MAX_INLINE,
+            later={view.anchor: place for place, view in enumerate(later)},
+            bodies=_packed(later),
         )
     )
+
+
+def _packed(views: Sequence[CellView]) -> str:
+    """Return the details of cells for the script to unpack, gzip in base64: as HTML, thousands open too slowly."""
+    body = _environment().get_template("cell.html.j2").module.body  # type: ignore[attr-defined]
+    return base64.b64encode(gzip.compress("\0".join(map(body, views)).encode(), compresslevel=3, mtime=0)).decode()
 
 
 def visible(value: Any) -> Any:
@@ -153,7 +162,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(address=address, layers=quantized_layers)
-    environment.tests["inline"] = _is_inline
     return environment
 
 

@@ -45,29 +45,42 @@
     if (count) count.textContent = shown === data.cells.length ? "" : `${shown} of ${data.cells.length} shown`;
   }
 
-  // Details of cells that did not fail stay text until they are first opened: thousands of them open in a second.
-  function fill(cell) {
-    const later = cell.querySelector(":scope > script");
-    if (later) later.replaceWith(...new DOMParser().parseFromString(later.textContent, "text/html").body.childNodes);
-    if (cell.dataset.ready) return;
-    cell.dataset.ready = "yes";
-    for (const compare of all(".compare", cell)) prepare(compare);
-    for (const dot of all(".strip .dot[data-index]", cell)) dot.addEventListener("click", () => pick(cell, dot.dataset.index, true));
-    for (const button of all(".pick", cell)) button.addEventListener("click", () => pick(cell, button.dataset.index, true));
-    for (const box of all(".accept input", cell)) box.addEventListener("change", showAccepted);
+  // Details of cells that did not fail are packed until one of them is opened: thousands of them open in a second.
+  let unpacking = null, bodies = null;
+  function unpack() {
+    const packed = Uint8Array.from(atob(document.getElementById("bodies").textContent), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).text().then((text) => { bodies = text.split("\0"); });
   }
-  function open(anchor, { scroll = true } = {}) {
+  function fill(cell, then = () => {}) {
+    if (cell.dataset.later && !bodies) {
+      unpacking = unpacking || unpack();
+      unpacking.then(() => fill(cell, then));
+      return;
+    }
+    if (!cell.dataset.ready) {
+      cell.dataset.ready = "yes";
+      if (cell.dataset.later) cell.append(...new DOMParser().parseFromString(bodies[cell.dataset.later], "text/html").body.childNodes);
+      for (const compare of all(".compare", cell)) prepare(compare);
+      for (const dot of all(".strip .dot[data-index]", cell)) dot.addEventListener("click", () => pick(cell, dot.dataset.index, true));
+      for (const button of all(".pick", cell)) button.addEventListener("click", () => pick(cell, button.dataset.index, true));
+      for (const box of all(".accept input", cell)) box.addEventListener("change", showAccepted);
+    }
+    then();
+  }
+  function open(anchor, { scroll = true, then = () => {} } = {}) {
     const cell = document.getElementById(anchor);
-    if (!cells.has(anchor) || !cell) return null;
+    if (!cells.has(anchor) || !cell) return;
     cell.hidden = false;
     cell.open = true;
-    fill(cell);
-    active = cell.querySelector(".compare") || active;
+    fill(cell, () => {
+      active = cell.querySelector(".compare") || active;
+      then(cell);
+    });
     if (scroll) {
       cell.scrollIntoView({ block: "start" });
       cell.querySelector("summary").focus({ preventScroll: true });
     }
-    return cell;
   }
 
   function prepare(compare) {
@@ -305,11 +318,13 @@
   function follow() {
     readHash();
     applyFilters();
-    const cell = state.cell && open(state.cell);
-    const compare = cell && cell.querySelector(".compare");
-    if (!compare) return;
-    if (state.image) pick(cell, state.image);
-    if (MODES.includes(state.mode)) setMode(compare, state.mode);
+    const { cell, image, mode } = state;
+    if (cell) open(cell, { then: (opened) => {
+      const compare = opened.querySelector(".compare");
+      if (!compare) return;
+      if (image) pick(opened, image);
+      if (MODES.includes(mode)) setMode(compare, mode);
+    } });
   }
   for (const cell of all("details.cell")) cell.addEventListener("toggle", () => { if (cell.open) fill(cell); });
   for (const cell of all("details.cell[open]")) open(cell.id, { scroll: false });

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import os
 import re
@@ -72,6 +74,13 @@ def page_of(*verdicts: Verdict) -> Page:
 
 def text_of(whole: Report) -> str:
     return render(build_page(whole, {}), {})
+
+
+def bodies_of(text: str) -> list[str]:
+    """The details that the page holds packed."""
+    found = re.search(r'<script type="application/gzip" id="bodies">(.*?)</script>', text, re.DOTALL)
+    assert found
+    return gzip.decompress(base64.b64decode(found.group(1))).decode().split("\0")
 
 
 def data_of(text: str) -> dict[str, object]:
@@ -166,20 +175,22 @@ def test_parts_without_data_are_not_there(verdict: Verdict) -> None:
 
 def test_only_failures_show_without_the_script_and_only_so_many() -> None:
     reds = [replace(RED, cell=replace(RED.cell, case=f"case {index}")) for index in range(25)]
-    assert text_of(report(*reds, GREEN)).count('<script type="text/html">') == 6
+    text = text_of(report(*reds, GREEN))
+    assert (text.count("data-later="), len(bodies_of(text))) == (6, 6)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii_id)
 def test_no_text_of_a_record_becomes_markup(text: str) -> None:
     page = text_of(hostile(text))
-    elements = Elements(page)
+    elements = Elements("".join([page, *bodies_of(page)]))
     scripts = elements.all("script")
-    assert [script.get("type") for script in scripts] == ["text/html", "application/json", None]
+    assert [script.get("type") for script in scripts] == ["application/gzip", "application/json", None]
     assert not [name for _, attributes in elements.found for name in attributes if name.startswith("on")]
     assert {attributes.get("src") for attributes in elements.all("img")} == {None}
     links = [attributes["href"] or "" for attributes in elements.all("a")]
     assert all(link.startswith("#") or ":" not in link for link in links)
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", page)
+    for part in (page, *bodies_of(page)):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", part)
     assert "49" not in elements.text.replace("494", "")
     assert [entry["model"] for entry in data_of(page)["cells"]] == [text, text]  # type: ignore[attr-defined]
     assert visible(text) in elements.text
