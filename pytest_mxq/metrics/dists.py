@@ -12,7 +12,7 @@ from pytest_mxq.metrics.vgg16_weights import read_dists_weights, read_vgg16_weig
 
 _STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 _CHANNELS = [3, 64, 128, 256, 512, 512]  # of the image itself and of each stage's end
-_STABLE = 1e-6  # c1 and c2 of equations 5 and 6
+_STABLE = 1e-6  # the constants c1 and c2 of l and s
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as VGG16 was trained
 
 
@@ -33,7 +33,7 @@ class Dists:
     def distances(self, reference: Tensor, other: Tensor) -> list[float]:
         """Measure the DISTS distance of each pair, 0 for equal images up to rounding.
 
-        ``1 - sum_ij (alpha_ij l(x_ij, y_ij) + beta_ij s(x_ij, y_ij))`` (equation 7) over the channels of the image and
+        ``1 - sum_ij (alpha_ij l(x_ij, y_ij) + beta_ij s(x_ij, y_ij))`` over the channels of the image and
         of five stages of VGG16, l of means and s of variances and covariance. The authors' code without ``resize``: the
         paper shrinks images to 256 pixels first, and nothing is resized here.
 
@@ -73,7 +73,7 @@ class Dists:
 
 
 def _pool(values: Tensor) -> Tensor:
-    """Return the L2 pooling of equation 2: the root of the blurred squares, Hann window of 3, every second pixel."""
+    """Return the L2 pooling of the paper: the root of the blurred squares, Hann window of 3, every second pixel."""
     window = torch.tensor([0.25, 0.5, 0.25])
     kernel = torch.outer(window, window).expand(values.shape[1], 1, 3, 3)
     squares = conv2d(values.square(), kernel, stride=2, padding=1, groups=values.shape[1])
@@ -81,13 +81,13 @@ def _pool(values: Tensor) -> Tensor:
 
 
 def _structure_of_means(x: Tensor, y: Tensor) -> Tensor:
-    """Return l (equation 5) of each channel."""
+    """Return l, the similarity of the means, of each channel."""
     a, b = (values.mean((2, 3), keepdim=True) for values in (x, y))
     return (2 * a * b + _STABLE) / (a.square() + b.square() + _STABLE)
 
 
 def _structure(x: Tensor, y: Tensor) -> Tensor:
-    """Return s (equation 6) of each channel."""
+    """Return s, the similarity of structure, of each channel."""
     a, b = (values - values.mean((2, 3), keepdim=True) for values in (x, y))
     variances = a.square().mean((2, 3), keepdim=True) + b.square().mean((2, 3), keepdim=True)
     return (2 * (a * b).mean((2, 3), keepdim=True) + _STABLE) / (variances + _STABLE)

@@ -7,7 +7,7 @@ from checked_images import reference_and_others
 from pytest_mxq.metrics.images import ImageError
 from pytest_mxq.metrics.msssim import msssim
 
-# piq 0.8.0, multi_scale_ssim(data_range=1.0) of float64 images; equations 1 to 7 of the paper in NumPy agree to 2e-8.
+# piq 0.8.0, multi_scale_ssim(data_range=1.0) of float64 images; the formulas of the paper in NumPy agree to 2e-8.
 PUBLISHED = [0.890571032787177, 0.982291130850018, 0.9621228772264122]
 
 
