@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pytest_mxq.fixtures import MxqPipeline
     from pytest_mxq.formats import Format
     from pytest_mxq.gates.base import AccuracyGate, Gate, Scale
+    from pytest_mxq.gates.external import score_by_command
     from pytest_mxq.gates.memory import MemoryGate
     from pytest_mxq.gates.speedup import SpeedGate
     from pytest_mxq.models import MemoryNeed, Recipe, SelectionRule, SkipPattern
@@ -31,6 +32,7 @@ __all__ = [
     "SkipPattern",
     "SpeedGate",
     "__version__",
+    "score_by_command",
 ]
 
 
@@ -45,6 +47,7 @@ def __getattr__(name: str) -> Any:
     from pytest_mxq.fixtures import MxqPipeline
     from pytest_mxq.formats import Format
     from pytest_mxq.gates.base import AccuracyGate, Gate, Scale
+    from pytest_mxq.gates.external import score_by_command
     from pytest_mxq.gates.memory import MemoryGate
     from pytest_mxq.gates.speedup import SpeedGate
     from pytest_mxq.models import MemoryNeed, Recipe, SelectionRule, SkipPattern
@@ -61,4 +64,4 @@ def __getattr__(name: str) -> Any:
         SelectionRule,
         SkipPattern,
     )
-    return {entry.__name__: entry for entry in (*public, SpeedGate)}[name]
+    return {entry.__name__: entry for entry in (*public, SpeedGate, score_by_command)}[name]

@@ -23,7 +23,7 @@ _OTHER_NAMES = {"mslk-cuda": ("mslk-cuda-nightly", "mslk")}
 _LEAST_DRIVER = {12: 525, 13: 580}  # by major version of CUDA
 _BLACKWELL = (10, 0)  # and 12.0; CUDA compiles for them since 12.8 (its release notes, "Added compiler support")
 _BLACKWELL_CUDA = (12, 8)
-_FOR_IMAGES = ("lpips", "scikit-image", "torchvision")  # speed and memory gates run without
+_FOR_IMAGES = ("lpips", "pytorch-msssim", "scikit-image", "torchvision")  # speed and memory gates run without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

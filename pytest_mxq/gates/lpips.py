@@ -13,9 +13,9 @@ DRIFT_LIMIT = 0.02
 
 
 def _score(reference: Any, other: Any) -> Sequence[float]:
-    from pytest_mxq.metrics.lpips import shared_lpips
+    from pytest_mxq.metrics.lpips import ALEX, shared_lpips
 
-    return shared_lpips().distances(reference.images, other.images)
+    return shared_lpips(ALEX).distances(reference.images, other.images)
 
 
 def _default_worst(mean: float) -> float:

@@ -1,14 +1,14 @@
-"""LPIPS (Zhang et al. 2018), net alex, at full resolution, in batches.
+"""LPIPS (Zhang et al. 2018), net alex or vgg, at full resolution, in batches.
 
-The ``lpips`` package gives the architecture and the calibrated heads; the AlexNet weights come with pytest-mxq, so that
-nothing is downloaded and the numbers belong to one known file.
+The ``lpips`` package gives the architecture and the calibrated heads; the AlexNet weights come with pytest-mxq, VGG16's
+with the extra "vgg", so that nothing is downloaded and the numbers belong to known weights.
 """
 
 import functools
 import importlib.metadata
 import importlib.resources
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,20 +20,15 @@ from torch import Tensor
 
 from pytest_mxq.metrics.images import ImageError, check_pair
 from pytest_mxq.metrics.lpips_weights import WEIGHTS_PATH, WEIGHTS_SHA256, LpipsWeightsError, read_weights
+from pytest_mxq.metrics.vgg16_weights import VGG16_SHA256, read_vgg16_weights
 
 __all__ = ["WEIGHTS_PATH", "WEIGHTS_SHA256", "Lpips", "LpipsIdentity", "LpipsWeightsError", "read_lpips_weights"]
 
-MIN_SIDE = 31
-"""Smallest side in pixels that still leaves AlexNet's last pooling a window."""
+# Features of one batch: an image of 1024x1024 at a time by AlexNet, or 64 of 128x128.
+_CHUNK_BYTES = 41 * 1024 * 1024
 
-# torchvision numbers AlexNet's layers in one row, lpips cuts the row into five slices.
-_SLICES = {"0": "slice1", "3": "slice2", "6": "slice3", "8": "slice4", "10": "slice5"}
-
-# One image of 1024x1024 at a time (43 MB of features), or 64 of 128x128.
-_CHUNK_PIXELS = 1024 * 1024
-
-# A pixel costs 41 bytes of features: the 24 images of 1024x1024 behind a published claim take 1 GB.
-_KEPT_PIXELS = 24 * 1024 * 1024
+# Features of the last reference: by AlexNet the 24 images of 1024x1024 behind a published claim, 1 GB.
+_KEPT_BYTES = 24 * _CHUNK_BYTES
 
 Features: TypeAlias = list[Tensor]
 
@@ -45,6 +40,25 @@ class LpipsIdentity:
     net: str
     version: str
     weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LpipsNet:
+    """A network whose features LPIPS compares.
+
+    Attributes:
+        name: Its name in the ``lpips`` package.
+        min_side: Smallest side in pixels that still leaves its last pooling a window.
+        pixel_bytes: Bytes of features for each pixel of an image.
+        weights_sha256: Digest of its weights.
+        read: Returns its weights, named ``features.<layer>.<weight|bias>`` as torchvision does.
+    """
+
+    name: str
+    min_side: int
+    pixel_bytes: int
+    weights_sha256: str
+    read: Callable[[], dict[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +76,18 @@ def read_lpips_weights(path: Path) -> dict[str, Tensor]:
     return safetensors.torch.load(read_weights(path))  # type: ignore[no-any-return]  # untyped package
 
 
-def _architecture() -> Any:
+ALEX = LpipsNet(
+    name="alex",
+    min_side=31,
+    pixel_bytes=41,
+    weights_sha256=WEIGHTS_SHA256,
+    read=lambda: read_lpips_weights(WEIGHTS_PATH),
+)
+
+VGG = LpipsNet(name="vgg", min_side=16, pixel_bytes=488, weights_sha256=VGG16_SHA256, read=read_vgg16_weights)
+
+
+def _architecture(net: str) -> Any:
     """Build LPIPS without values, on the meta device.
 
     Built on the CPU it would fill all 61 M parameters of AlexNet with random numbers only to drop them: 0.3 s, 230 MB,
@@ -73,16 +98,15 @@ def _architecture() -> Any:
         warnings.filterwarnings("ignore", message="The parameter 'pretrained' is deprecated", category=UserWarning)
         warnings.filterwarnings("ignore", message="Arguments other than a weight enum", category=UserWarning)
         with torch.device("meta"):
-            return lpips.LPIPS(net="alex", pnet_rand=True, pretrained=False, verbose=False)
+            return lpips.LPIPS(net=net, pnet_rand=True, pretrained=False, verbose=False)
 
 
-def _network() -> Any:
-    network = _architecture()
-    weights = {name.split(".", 1)[1]: tensor for name, tensor in read_lpips_weights(WEIGHTS_PATH).items()}
-    network.net.load_state_dict(
-        {f"{_SLICES[name.split('.')[0]]}.{name}": weights[name] for name in weights}, assign=True
-    )
-    with importlib.resources.as_file(importlib.resources.files("lpips") / "weights/v0.1/alex.pth") as path:
+def _network(net: LpipsNet) -> Any:
+    network, weights = _architecture(net.name), net.read()
+    # torchvision numbers the layers in one row ("features.3.bias"), lpips cuts the row into slices ("slice2.3.bias").
+    places = {name: f"features.{name.partition('.')[2]}" for name in network.net.state_dict()}
+    network.net.load_state_dict({name: weights[place] for name, place in places.items()}, assign=True)
+    with importlib.resources.as_file(importlib.resources.files("lpips") / f"weights/v0.1/{net.name}.pth") as path:
         heads = torch.load(path, map_location="cpu", weights_only=True)
     network.lins.load_state_dict({name.removeprefix("lin"): heads[name] for name in heads}, assign=True)
     return network.to(memory_format=torch.channels_last)
@@ -96,21 +120,24 @@ class Lpips:
 
     Raises:
         LpipsWeightsError: The packaged AlexNet weights are missing or altered.
+        VggWeightsError: The VGG16 weights are not installed, or are others than the published ones.
     """
 
-    def __init__(self) -> None:
-        self._network = _network()
+    def __init__(self, net: LpipsNet = ALEX) -> None:
+        self._net = net
+        self._network = _network(net)
         self._kept: _Kept | None = None
 
     def describe(self) -> LpipsIdentity:
         """Return the net, the version of the ``lpips`` package and the SHA-256 of the weights in use."""
-        return LpipsIdentity(net="alex", version=importlib.metadata.version("lpips"), weights_sha256=WEIGHTS_SHA256)
+        version = importlib.metadata.version("lpips")
+        return LpipsIdentity(net=self._net.name, version=version, weights_sha256=self._net.weights_sha256)
 
     def distances(self, reference: Tensor, other: Tensor) -> list[float]:
         """Measure the LPIPS distance of each pair, 0.0 for equal images.
 
         Args:
-            reference: Images, uint8 (N, 3, H, W), sides of at least 31 pixels.
+            reference: Images, uint8 (N, 3, H, W), sides of at least the net's ``min_side``.
             other: Images of the same shape, uint8.
 
         Returns:
@@ -121,11 +148,11 @@ class Lpips:
         """
         check_pair(reference, other)
         height, width = reference.shape[-2:]
-        if min(height, width) < MIN_SIDE:
+        if min(height, width) < self._net.min_side:
             raise ImageError(
-                f"images are {width}x{height}; LPIPS needs {MIN_SIDE} pixels a side. Generate larger ones."
+                f"images are {width}x{height}; LPIPS needs {self._net.min_side} pixels a side. Generate larger ones."
             )
-        chunk = max(1, _CHUNK_PIXELS // (height * width))
+        chunk = max(1, _CHUNK_BYTES // (self._net.pixel_bytes * height * width))
         with torch.no_grad():
             pairs = zip(self._reference_features(reference, chunk), torch.split(other, chunk), strict=True)
             return [value for one, images in pairs for value in self._compare(one, self._features(images))]
@@ -137,7 +164,7 @@ class Lpips:
         surroundings of that pixel differ. The mean is close to the LPIPS distance, and not equal to it.
 
         Args:
-            reference: One image, uint8 (1, 3, H, W), sides of at least 31 pixels.
+            reference: One image, uint8 (1, 3, H, W), sides of at least the net's ``min_side``.
             other: An image of the same shape, uint8.
 
         Returns:
@@ -156,7 +183,7 @@ class Lpips:
             return self._kept.features
         self._kept = None  # freed before the next set is computed, never two at a time
         features = (self._features(images) for images in torch.split(reference, chunk))
-        if reference[:, 0].numel() > _KEPT_PIXELS:
+        if reference[:, 0].numel() * self._net.pixel_bytes > _KEPT_BYTES:
             return features
         # A clone: the caller may generate the next images into the same memory.
         self._kept = _Kept(images=reference.clone(), features=list(features))
@@ -181,6 +208,6 @@ class Lpips:
 
 
 @functools.cache
-def shared_lpips() -> Lpips:
-    """Return the one `Lpips` of this process: its network and the features of the last reference are kept."""
-    return Lpips()
+def shared_lpips(net: LpipsNet) -> Lpips:
+    """Return the one `Lpips` of this process and net: its network and the last reference's features are kept."""
+    return Lpips(net)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pytest_mxq.metrics.images import to_image
-from pytest_mxq.metrics.lpips import MIN_SIDE, shared_lpips
+from pytest_mxq.metrics.lpips import ALEX, shared_lpips
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,9 +23,9 @@ def map_image(reference: Image, other: Image) -> tuple[Image, float] | None:
 
     None where LPIPS has no value: two sizes, or a side below 31 pixels.
     """
-    if reference.size != other.size or min(reference.size) < MIN_SIDE:
+    if reference.size != other.size or min(reference.size) < ALEX.min_side:
         return None
-    values = shared_lpips().spatial(_pixels(reference), _pixels(other)).nan_to_num_(nan=0.0, posinf=0.0)
+    values = shared_lpips(ALEX).spatial(_pixels(reference), _pixels(other)).nan_to_num_(nan=0.0, posinf=0.0)
     peak = float(values.max())
     return to_image(coloured(values / peak if peak else values)), peak
 

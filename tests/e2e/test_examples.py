@@ -89,3 +89,38 @@ def test_a_gate_of_ones_own_is_refreshed_and_judged_strictly_like_the_built_in_o
     assert len(record["scores"]["values"]) == 4
     assert (project / "mxq-report" / record["comparisons"][0]).is_file()
     assert "  mxfp8 (emulated)  mae   REGRESSION" in done.stdout
+
+
+SCORING_MACHINE = """
+from dataclasses import replace
+
+from pytest_mxq import testing
+
+
+class ScoringBackend(testing.FakeBackend):
+    def score(self, gate, reference, other):
+        return gate.score(reference, other)
+
+
+def pytest_mxq_machine():
+    return replace(testing.fake_machine(), backend=lambda _progress: ScoringBackend())
+"""
+
+
+def test_a_score_without_a_reference_is_gated_by_its_drop_from_bf16(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(EXAMPLES / "no_reference_score", project, ignore=shutil.ignore_patterns("__pycache__"))
+    conftest = project / "conftest.py"
+    assert len(conftest.read_text().splitlines()) <= 60
+    conftest.write_text(conftest.read_text() + SCORING_MACHINE)
+    (project / "behaviour.json").write_text(json.dumps({"shift": {"mxfp8": 5, "nvfp4": 60}}))
+    done = run(project, "--mxq-formats=mxfp8,nvfp4", "--mxq-emulate", "--mxq-reference=live")
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    found = verdicts(project)
+    assert {name: record["outcome"] for name, record in found.items()} == {
+        "test_score_drop mxfp8 score_drop": "pass",
+        "test_score_drop nvfp4 score_drop": "regression",
+    }
+    # Red counts 299 thousandths of the grey value that the stand-in scores.
+    record = found["test_score_drop nvfp4 score_drop"]
+    assert record["scores"]["values"] == pytest.approx([60 * 0.299 / 255] * 4, abs=0.003)

@@ -21,6 +21,7 @@ PUBLIC = {
     "SkipPattern",
     "SpeedGate",
     "__version__",
+    "score_by_command",
 }
 
 

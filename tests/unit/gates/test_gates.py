@@ -15,7 +15,18 @@ from pytest_mxq.gates.base import COMPILED_CALLS, GENERATED_OUTPUTS, AccuracyGat
 from pytest_mxq.gates.bounds import Bound, MarkerArguments
 from pytest_mxq.testing import check_gate
 
-LIMITS = {"lpips": 0.1, "ssim": 0.9, "psnr": 30.0, "flicker": 0.1, "audio": 6.0, "speedup": 1.2, "memory": 0.7}
+LIMITS = {
+    "lpips": 0.1,
+    "ssim": 0.9,
+    "psnr": 30.0,
+    "msssim": 0.9,
+    "lpips_vgg": 0.1,
+    "dists": 0.1,
+    "flicker": 0.1,
+    "audio": 6.0,
+    "speedup": 1.2,
+    "memory": 0.7,
+}
 
 
 def own(name: str, **changes: Any) -> AccuracyGate:
@@ -83,7 +94,7 @@ def test_a_name_that_is_not_allowed_is_shown_with_the_rule(name: str) -> None:
     assert repr(name) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["dists", "vmaf_score", "lpips2"])
+@pytest.mark.parametrize("name", ["niqe", "vmaf_score", "lpips2"])
 def test_an_allowed_name_makes_the_marker(name: str) -> None:
     gate = own(name)
     assert gate.marker == f"mxq_{name}"

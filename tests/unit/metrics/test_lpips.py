@@ -64,7 +64,7 @@ def test_a_batch_gives_the_numbers_of_the_package_pair_by_pair(metric: Lpips, pa
 def test_chunks_give_the_same_numbers_in_the_same_order(
     metric: Lpips, pair_by_pair: PairByPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lpips_metric, "_CHUNK_PIXELS", 2 * 64 * 48)
+    monkeypatch.setattr(lpips_metric, "_CHUNK_BYTES", 41 * 2 * 64 * 48)
     reference, other = images(seed=2), images(seed=3)
     assert metric.distances(reference, other) == pytest.approx(pair_by_pair(reference, other), abs=1e-5)
 
@@ -118,7 +118,7 @@ def test_only_the_last_reference_is_kept(metric: Lpips, monkeypatch: pytest.Monk
 def test_a_reference_too_large_to_keep_is_computed_again(
     metric: Lpips, pair_by_pair: PairByPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lpips_metric, "_KEPT_PIXELS", 5 * 64 * 48 - 1)
+    monkeypatch.setattr(lpips_metric, "_KEPT_BYTES", 41 * 5 * 64 * 48 - 1)
     passes = count_forward_passes(metric, monkeypatch)
     reference, other = images(seed=40), images(seed=41)
     expected = pytest.approx(pair_by_pair(reference, other), abs=1e-5)
