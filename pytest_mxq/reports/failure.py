@@ -76,9 +76,9 @@ def _scores(verdict: Verdict, scores: Scores) -> Iterator[str]:
 
 
 def _reference(reference: ReferenceNote, said: str, root: Path) -> Iterator[str]:
-    where = f" {shown_path(root / reference.manifest)}" if reference.manifest else ""
+    where = f": {shown_path(root / reference.manifest)}" if reference.manifest else ""
     why = "" if reference.reason in said else f" ({reference.reason})"
-    yield f"  baseline  {reference.mode}:{where}{why}"
+    yield f"  baseline  {reference.mode}{where}{why}"
     if reference.noise_repeat is not None:
         compiled = reference.noise_compiled
         tail = "" if compiled is None else f", eager against compiled {compiled:.4f}"
