@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,9 @@ _OPTIONS = (
     ("doctor", "flag", "say what this machine can gate, and exit with 0 if all formats (of --mxq-formats) natively"),
 )
 _EXIT_CODE = "mxq-exit-code"
+_WITHOUT_RUN = (
+    "help", "version", "collectonly", "markers", "showfixtures", "show_fixtures_per_test", "cacheshow"
+)  # fmt: skip
 _MARKER = (
     "mxq(model, case=, batch_size=, prompts=, seed=, execution=, revision=, min_share=, selection=): the model that "
     "the test's workload runs on, and the settings of its case"
@@ -88,6 +92,22 @@ def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager
         manager.register(exit_code, _EXIT_CODE)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Let a run that gates mark its report as begun before a conftest.py is imported, which may take long."""
+    option = early_config.known_args_namespace
+    if "PYTEST_XDIST_WORKER" in os.environ or any(getattr(option, name, None) for name in _WITHOUT_RUN):
+        return
+    try:
+        is_active = _is_asked_for(early_config, option)
+    except (TypeError, ValueError):  # of an ini file's value: said when the options are read
+        return
+    if is_active:
+        from pytest_mxq.session.starting import mark_as_starting
+
+        mark_as_starting(early_config)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers and warning filters, and register the active plugin object if it was asked for."""
@@ -95,7 +115,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
     config.addinivalue_line("markers", _MARKER)
     try:
-        is_active = _is_asked_for(config) and not config.option.help
+        is_active = _is_asked_for(config, config.option) and not config.option.help
     except TypeError as error:  # pytest's, of a value that has another type in a TOML file
         raise pytest.UsageError(str(error)) from None
     for line in _gate_markers(config, is_active=is_active):
@@ -160,8 +180,7 @@ class _ExitCode:
         return code if self.controller is None else self.controller.exit_code(code)
 
 
-def _is_asked_for(config: pytest.Config) -> bool:
-    option = config.option
+def _is_asked_for(config: pytest.Config, option: Any) -> bool:
     if option.mxq_doctor:
         return False
     if option.mxq_formats is not None or option.mxq_refresh or option.mxq_strict:
@@ -173,7 +192,8 @@ def _is_asked_for(config: pytest.Config) -> bool:
 
 def _activate(config: pytest.Config) -> None:
     from pytest_mxq.session.gate_plugin import start_session
-    from pytest_mxq.session.report_plugin import ReportPlugin, SkipsSaidOnce
+    from pytest_mxq.session.report_plugin import ReportPlugin
+    from pytest_mxq.session.terminal_plugin import SaidOnce, TerminalPlugin
 
     session = start_session(config)
     config.pluginmanager.register(session, "mxq-session")
@@ -182,5 +202,6 @@ def _activate(config: pytest.Config) -> None:
         config.pluginmanager.register(controller, "mxq-controller")
         exit_code: Any = config.pluginmanager.get_plugin(_EXIT_CODE)
         exit_code.controller, exit_code.parts = controller, (session, controller)
-        if session.settings.strict:
-            config.pluginmanager.register(SkipsSaidOnce(), "mxq-skips")
+        said_once = SaidOnce()
+        config.pluginmanager.register(said_once, "mxq-said-once")
+        config.pluginmanager.register(TerminalPlugin(controller, said_once), "mxq-terminal")

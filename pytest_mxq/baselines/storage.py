@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, a lock among refreshes, and reads that no stored file can abuse."""
+"""Files that are whole or absent: atomic writes, a lock among writers, and reads that no stored file can abuse."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 MAX_MANIFEST_BYTES = 2 * 2**20  # up to 60 times as much as Python objects; a manifest of 200 prompts has 0.2 MiB
 MAX_IMAGE_BYTES = 256 * 2**20
 
-_LONGEST_WAIT = 60.0  # seconds for another refresh, which holds the lock only while it writes
-_LOCK = ".refresh.lock"
+_LONGEST_WAIT = 60.0  # seconds for another writer, which holds the lock only while it writes
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}(\.[a-z0-9]+)?")  # names beginning with a dot are never a case's or an image's
 
 # What a file system answers that cannot sync a folder (fsync(2): EINVAL; others in use: ENOTSUP, ENOSYS, EBADF).
@@ -101,19 +100,19 @@ def remove_temporary_files(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[bool]:
-    """Wait for other refreshes in `folder`, then keep them out.
+def locked(path: Path) -> Iterator[bool]:
+    """Wait for others who lock the file `path`, then keep them out; the file is there only meanwhile.
 
     Yields:
-        Whether the folder is locked: False where the file system has no locks, or after a minute of waiting.
+        Whether it is locked: False where the file system has no locks, or after a minute of waiting.
     """
-    lock = _file_lock(folder / _LOCK)
+    lock = _file_lock(path)
     is_locked = _acquire(lock)
     try:
         yield is_locked
     finally:
         if is_locked:
-            # Removed while held, so that a refresh leaves no file behind; a waiting one opens the file again.
+            # Removed while held, so that no file is left behind; who waits opens the file again.
             with suppress(OSError):
                 Path(lock.lock_file).unlink()
             lock.release()

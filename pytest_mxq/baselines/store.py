@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BaselineStore", "check_case_name"]
 
+_LOCK = ".refresh.lock"
+
 
 class BaselineStore:
     """The baselines of one kind of device.
@@ -195,7 +197,7 @@ class BaselineStore:
         with ExitStack() as locks:
             for parent in sorted(parents):
                 make_folder(parent)
-            found = [locks.enter_context(locked(parent)) for parent in sorted(parents)]
+            found = [locks.enter_context(locked(parent / _LOCK)) for parent in sorted(parents)]
             is_locked = all(found)
             if is_locked:
                 remove_temporary_files(path.parent)

@@ -11,6 +11,7 @@ from pytest_mxq.errors import MxqError
 from pytest_mxq.evaluation.changed_outputs import check_same_changes, judge_originals
 from pytest_mxq.evaluation.comparisons import (
     MAX_COMPARISONS,
+    MAX_SHOWN,
     Comparisons,
     ComparisonWriter,
     Spot,
@@ -75,7 +76,8 @@ class AccuracyStrategy(Generic[O]):
         if not outcome.is_failure:
             found = judge_originals(self.backend, plan, gate, reference.observed, quantized, facts)
             facts["cautions"] = (*facts["cautions"], *found)
-        spots = worst_spots(gate, scores, MAX_COMPARISONS if outcome.is_failure else 1)
+        sheets, count = (MAX_COMPARISONS, MAX_SHOWN) if outcome.is_failure else (1, 1)
+        spots = worst_spots(gate, scores, sheets=sheets, count=count)
         return replace(
             draft,
             outcome=outcome,

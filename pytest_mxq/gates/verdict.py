@@ -65,12 +65,15 @@ class JudgedOutput:
         prompt: its prompt.
         seed: of its noise.
         frame: index of the frame that the files show; None of an image, of audio, and where no file shows it.
-        reference: path of what the gate saw of BF16, a lossless PNG; None where no file shows it, as those below.
+        reference: path of what the gate saw of BF16, a lossless PNG or, beyond the worst outputs, a JPEG; None where
+            no file shows it, as those below.
         quantized: path of what it saw of the quantized arm.
         lpips_map: path of the LPIPS map of both: black where they agree, white at ``lpips_peak``.
         lpips_peak: largest value of that map.
         reference_video: path of a copy of BF16's video that browsers play, lossy; None where it is not kept.
         quantized_video: path of one of the quantized arm's.
+        reference_audio: path of BF16's audio, WAV with 16 bits; None beyond the worst outputs, and without audio.
+        quantized_audio: path of the quantized arm's.
     """
 
     prompt: str
@@ -82,6 +85,8 @@ class JudgedOutput:
     lpips_peak: float | None = None
     reference_video: str | None = None
     quantized_video: str | None = None
+    reference_audio: str | None = None
+    quantized_audio: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from pytest_mxq.gates.base import AccuracyGate, Gate
 from pytest_mxq.gates.memory import MemoryGate
 from pytest_mxq.gates.speedup import SpeedGate
 from pytest_mxq.models import ModelRegistry, Recipe, built_in_models
+from pytest_mxq.planning.folders import REPORT, named_folder
 from pytest_mxq.planning.settings import Reference, Settings, split_names
 from pytest_mxq.registry import Registry, check_name
 
@@ -128,16 +129,12 @@ def read_settings(config: pytest.Config) -> Settings:
         return split_names(value if isinstance(value, str) else " ".join(value or ()))
 
     def directory(name: str, default: str | None) -> Path | None:
-        given = config.getoption(f"mxq_{name}")
-        folder = stated(name) or default
-        if given:
-            return Path(config.invocation_params.dir, given)
-        return Path(config.inipath.parent if config.inipath else config.rootpath, folder) if folder else None
+        return named_folder(config, config.getoption(f"mxq_{name}"), stated(name) or default)
 
     strict, emulate = bool(option("strict")), bool(option("emulate"))
     is_refused = strict and emulate and not is_emulation_typed(config)
     alpha = option("alpha")
-    report = directory("report", "mxq-report") or Path()
+    report = directory("report", REPORT) or Path()
     return Settings(
         formats=names("formats"),
         models=names("models"),

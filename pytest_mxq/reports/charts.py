@@ -5,8 +5,9 @@ Percentages let a chart take any width while its dots stay round and its letters
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import isfinite, isnan
 from statistics import median
 from typing import TYPE_CHECKING
@@ -33,11 +34,21 @@ class Dot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A value that holds for the whole chart, from the top; ``label`` stands in the legend."""
+    """A value that holds for the whole chart, or from one place to another; a ``label`` stands in the legend.
+
+    Attributes:
+        y: its place from the top; of an upright line its start.
+        left: where it begins, from the left.
+        right: where it ends.
+        end: where an upright line ends, from the top; None of a level one.
+    """
 
     y: float
     kind: str
-    label: str
+    label: str = ""
+    left: float = 0.0
+    right: float = 100.0
+    end: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,14 +247,30 @@ def history_chart(points: Sequence[tuple[float, float | None, bool, str]], scale
         Dot(x=across(index, len(points)), y=axis.top(value), kind="good" if passed else "bad", label=label)
         for index, (value, _, passed, label) in enumerate(points)
     ]
-    latest = bounds[-1:]
     return Chart(
         summary=f"{len(points)} runs, the latest last: {scale.show(points[-1][0])}",
         dots=tuple(dots),
-        lines=tuple(Line(y=axis.top(bound), kind="bound", label=f"bound {scale.show(bound)}") for bound in latest),
+        lines=tuple(_bound_steps([bound for _, bound, _, _ in points], axis, scale)),
         low=scale.show(axis.low),
         high=scale.show(axis.high),
     )
+
+
+def _bound_steps(bounds: Sequence[float | None], axis: Axis, scale: Scale) -> Iterator[Line]:
+    """Yield the bound of each run as a line with steps; the latest one and the one before it are named."""
+    steps = [(bound, len(list(run))) for bound, run in groupby(bounds)]
+    stated = [bound for bound, _ in steps if bound is not None]
+    was = f" (before: {scale.show(stated[-2])})" if len(stated) > 1 else ""
+    start, before = 0, None
+    for place, (bound, count) in enumerate(steps, 1):
+        left, right = (round(100 * index / len(bounds), 2) for index in (start, start + count))
+        start += count
+        if bound is not None and before is not None:
+            yield Line(y=axis.top(before), end=axis.top(bound), kind="bound", left=left, right=left)
+        if bound is not None:
+            label = f"bound {scale.show(bound)}{was}" if place == len(steps) else ""
+            yield Line(y=axis.top(bound), kind="bound", label=label, left=left, right=right)
+        before = bound
 
 
 def curve(values: Sequence[float], *, from_zero: bool) -> str:

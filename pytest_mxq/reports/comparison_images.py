@@ -6,7 +6,7 @@ import string
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_mxq.errors import MxqError
 
@@ -20,6 +20,9 @@ GAIN = 4
 
 MIN_TILE = 256
 """Narrower images are enlarged to at least this many pixels, so that the labels fit over them."""
+
+MAX_JPEG = 1024
+"""Pixels of the longer side of a compressed copy."""
 
 _PAPER, _INK, _MUTED = "#ffffff", "#1f2328", "#59636e"
 
@@ -155,10 +158,21 @@ def _write(canvas: "ImageDraw", layout: _Layout, at: tuple[int, int], lines: lis
 
 def save_png(sheet: "Image", path: Path) -> None:
     """Write an image as PNG; missing folders are made, and the file appears whole or not at all."""
+    _save(sheet, path, format="PNG")
+
+
+def save_jpeg(image: "Image", path: Path) -> None:
+    """Write an image of at most 1024 pixels a side as JPEG, colours at full resolution: for the eye alone."""
+    copy = image.convert("RGB")
+    copy.thumbnail((MAX_JPEG, MAX_JPEG))
+    _save(copy, path, format="JPEG", quality=90, subsampling=0)
+
+
+def _save(image: "Image", path: Path, **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        sheet.save(unfinished, format="PNG")
+        image.save(unfinished, **options)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Why a gate failed, as its test says it: subject, observed and bound, reference, evidence, next command."""
+"""Why a gate failed, as its test and the terminal say it: subject, numbers, reference, evidence, next command."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mxq.gates.outcome import Outcome
-from pytest_mxq.reports.paths import shown_path
+from pytest_mxq.reports.paths import PAGE, anchor_of, shown_path
 
 if TYPE_CHECKING:
     from pytest_mxq.gates.scores import Scores
     from pytest_mxq.gates.speedup import SpeedFacts
     from pytest_mxq.gates.verdict import ReferenceNote, Verdict
+
+
+WORSE = frozenset({Outcome.REGRESSION, Outcome.DEGENERATE, Outcome.NOT_QUANTIZED, Outcome.DEQUANTIZED})
+"""Outcomes that say that something got worse; other failures say that it could not be judged."""
 
 
 def word_of(outcome: Outcome) -> str:
@@ -29,14 +33,19 @@ def failure_text(verdict: Verdict, *, root: Path, report: Path) -> str:
         root: the project's root, to which a manifest's path is relative.
         report: the report's folder, to which comparison images' paths are relative.
     """
+    first = f"{word_of(verdict.outcome).upper()}  {subject(verdict)}   {verdict.sentence}"
+    cautions = [f"  caution   {caution}" for caution in verdict.cautions]
+    return "\n".join([first, *fact_lines(verdict, root), *cautions, *way_lines(verdict, report)])
+
+
+def subject(verdict: Verdict) -> str:
+    """Return model, format and gate of a verdict, and whether the format was emulated."""
     cell = verdict.cell
-    emulated = " (emulated)" if verdict.emulated else ""
-    word = word_of(verdict.outcome).upper()
-    first = f"{word}  {cell.model} {cell.format}{emulated} {cell.gate}   {verdict.sentence}"
-    return "\n".join([first, *_details(verdict, root, report)])
+    return f"{cell.model} {cell.format}{' (emulated)' if verdict.emulated else ''} {cell.gate}"
 
 
-def _details(verdict: Verdict, root: Path, report: Path) -> Iterator[str]:
+def fact_lines(verdict: Verdict, root: Path) -> Iterator[str]:
+    """Yield the numbers behind a verdict, its reference and its evidence."""
     if verdict.scores is not None:
         yield from _scores(verdict, verdict.scores)
     if verdict.speed is not None:
@@ -45,10 +54,14 @@ def _details(verdict: Verdict, root: Path, report: Path) -> Iterator[str]:
         yield from _reference(verdict.reference, verdict.sentence, root)
     if verdict.evidence is not None:
         yield f"  evidence  {verdict.evidence.sentence}"
-    for caution in verdict.cautions:
-        yield f"  caution   {caution}"
-    for path in verdict.comparisons:
+
+
+def way_lines(verdict: Verdict, report: Path) -> Iterator[str]:
+    """Yield where a verdict's outputs can be seen, and the next command."""
+    for path in verdict.comparisons[:1]:  # the worst; the page has the others
         yield f"  look at   {shown_path(report / path)}"
+    if verdict.cell.model:
+        yield f"  report    {shown_path(report / PAGE)}#{anchor_of(verdict.cell)}"
     if verdict.next_command:
         yield f"  next      {verdict.next_command}"
 

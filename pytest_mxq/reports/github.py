@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
+from pytest_mxq.baselines.storage import write_atomically
 from pytest_mxq.reports.failure import word_of
 from pytest_mxq.reports.markdown import summary_markdown
 
@@ -41,19 +43,38 @@ def error_commands(verdicts: Iterable[Verdict], root: Path, environment: Mapping
         yield f"::error file={_property(file.as_posix())},title={_property(title)}::{_data(verdict.sentence)}"
 
 
-def append_summary(report: Report, environment: Mapping[str, str]) -> None:
-    """Append a run's summary to the page of its job, where GitHub names one and it has space for it.
+class StepSummary:
+    """Writes a run's part of the page of its GitHub job, from its start on: a cancelled job is killed without a word.
 
-    Raises:
-        OSError: it could not be written.
+    What others wrote before and behind it stays, and it is left out where the page has no space for it.
+
+    Args:
+        path: the file that GitHub names.
     """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        name = uuid4().hex[:8]
+        self._start, self._end = f"\n<!-- pytest-mxq run {name} -->\n".encode(), f"<!-- end of {name} -->\n".encode()
+
+    def __call__(self, _folder: Path, report: Report) -> None:
+        """Write it in place of what was written of the run by now.
+
+        Raises:
+            OSError: it could not be written; the file is as it was.
+        """
+        old = self._path.read_bytes() if self._path.exists() else b""
+        before, _, rest = old.partition(self._start)
+        after = rest.partition(self._end)[2]
+        data = b"".join([before, self._start, summary_markdown(report).encode(), self._end, after])
+        if len(data) <= MAX_SUMMARY_BYTES:
+            write_atomically(self._path, data)
+
+
+def step_summaries(environment: Mapping[str, str]) -> list[StepSummary]:
+    """Return what writes the page of the job; nothing outside of GitHub Actions."""
     name = environment.get("GITHUB_STEP_SUMMARY")
-    if not name:
-        return
-    path, data = Path(name), f"\n{summary_markdown(report)}".encode()
-    if (path.stat().st_size if path.exists() else 0) + len(data) <= MAX_SUMMARY_BYTES:
-        with path.open("ab") as file:
-            file.write(data)
+    return [StepSummary(Path(name))] if name else []
 
 
 def _data(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from pytest_mxq.baselines.storage import locked
 from pytest_mxq.errors import ReportInvalidError
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.reports.records import converted, jsonable
@@ -24,8 +25,6 @@ SHOWN_RUNS = 50
 
 _READ_RUNS = 200
 """Lines that are read from the end: a run of a few cells must not hide the history of the others."""
-
-_LOCK_SECONDS = 30.0
 
 _NOT_JUDGED = {Outcome.SKIPPED, Outcome.NOT_RUN, Outcome.REFRESHED}
 
@@ -78,15 +77,16 @@ def append_run(path: Path, run: Run) -> None:
     """Add a run's line; a line that another writer left unfinished stays apart from it.
 
     Raises:
-        OSError: it cannot be written, or another process holds the file for half a minute.
+        OSError: it cannot be written, or it cannot be locked within a minute.
     """
-    from filelock import FileLock
-
     text = json.dumps(jsonable(msgspec.to_builtins(run), str), allow_nan=False, separators=(",", ":"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS), path.open("ab+") as file:
-        start = "\n" if file.tell() and not _ends_a_line(file.name) else ""
-        file.write(f"{start}{text}\n".encode())
+    with locked(path.with_name(f"{path.name}.lock")) as is_locked:
+        if not is_locked:
+            raise OSError(f"{path.name}: another run holds it, or its file system has no locks")
+        with path.open("ab+") as file:
+            start = "\n" if file.tell() and not _ends_a_line(file.name) else ""
+            file.write(f"{start}{text}\n".encode())
 
 
 def read_history(path: Path) -> dict[Key, list[Point]]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import functools
+import gzip
 import hashlib
 import importlib.resources
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from urllib.parse import quote
 from pytest_mxq.baselines.storage import write_atomically
 from pytest_mxq.reports.page_cells import CellView, quantized_layers
 from pytest_mxq.reports.page_model import Page, build_page
+from pytest_mxq.reports.paths import PAGE
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,9 +29,7 @@ if TYPE_CHECKING:
     from pytest_mxq.reports.history import Key, Point
     from pytest_mxq.reports.records import Report
 
-NAME = "index.html"
-
-_TYPES = {".png": "image/png", ".webm": "video/webm"}
+_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webm": "video/webm", ".wav": "audio/wav"}
 
 MAX_INLINE = 20
 """Failed cells whose details show without the script; those of the others are made when they are opened."""
@@ -54,7 +54,7 @@ def write_page(folder: Path, report: Report, history: Mapping[Key, list[Point]],
     page = build_page(report, history)
     text = render(page, _embedded(folder, page) if embed else {})
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / NAME, text.encode())
+    write_atomically(folder / PAGE, text.encode())
 
 
 def render(page: Page, embedded: Mapping[str, str]) -> str:
@@ -64,6 +64,7 @@ def render(page: Page, embedded: Mapping[str, str]) -> str:
         f"default-src 'none'; img-src 'self' file: data:; media-src 'self' file: data:; style-src '{_digest(styles)}'; "
         f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
     )
+    later = [view for place, view in enumerate(page.cells) if not _is_inline(view, place)]
     return (
         _environment()
         .get_template("index.html.j2")
@@ -73,9 +74,16 @@ def render(page: Page, embedded: Mapping[str, str]) -> str:
             styles=styles,
             script=script,
             data=script_json({**page.data, "embedded": embedded}),
-            max_inline=MAX_INLINE,
+            later={view.anchor: place for place, view in enumerate(later)},
+            bodies=_packed(later),
         )
     )
+
+
+def _packed(views: Sequence[CellView]) -> str:
+    """Return the details of cells for the script to unpack, gzip in base64: as HTML, thousands open too slowly."""
+    body = _environment().get_template("cell.html.j2").module.body  # type: ignore[attr-defined]
+    return base64.b64encode(gzip.compress("\0".join(map(body, views)).encode(), compresslevel=3, mtime=0)).decode()
 
 
 def visible(value: Any) -> Any:
@@ -107,22 +115,30 @@ def script_json(value: Any) -> str:
 
 
 def _embedded(folder: Path, page: Page) -> dict[str, str]:
-    """Return the images of a page as data addresses by their relative ones; what is not in the folder is left out."""
+    """Return the files of a page as data addresses by their relative ones; what is not in the folder is left out."""
     outputs = [row.output for view in page.cells for row in view.shown]
     paths = {path for output in outputs for path in _files(output) if path is not None}
-    return {
-        address(
-            path
-        ): f"data:{_TYPES[Path(path).suffix]};base64,{base64.b64encode((folder / path).read_bytes()).decode()}"
-        for path in sorted(paths)
-        if Path(path).suffix in _TYPES
-        and (folder / path).is_file()
-        and (folder / path).resolve().is_relative_to(folder.resolve())
-    }
+    return {address(path): _data_address(folder / path) for path in sorted(paths) if _is_ours(folder, path)}
+
+
+def _data_address(path: Path) -> str:
+    return f"data:{_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _is_ours(folder: Path, path: str) -> bool:
+    whole = folder / path
+    return whole.suffix in _TYPES and whole.is_file() and whole.resolve().is_relative_to(folder.resolve())
 
 
 def _files(output: JudgedOutput) -> tuple[str | None, ...]:
-    return (output.reference, output.quantized, output.lpips_map, output.reference_video, output.quantized_video)
+    images = (output.reference, output.quantized, output.lpips_map)
+    return (
+        *images,
+        output.reference_video,
+        output.quantized_video,
+        output.reference_audio,
+        output.quantized_audio,
+    )
 
 
 def _asset(name: str) -> str:
@@ -146,7 +162,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(address=address, layers=quantized_layers)
-    environment.tests["inline"] = _is_inline
     return environment
 
 

@@ -18,6 +18,7 @@ from pytest_mxq.reports.records import (
     Status,
     cell_record,
     encode_report,
+    jsonable,
     to_record,
 )
 
@@ -48,14 +49,20 @@ def write_json(folder: Path, report: Report) -> None:
 class Journal:
     """Writes the report below a directory, from the start of a run to its end.
 
+    Args:
+        folder: the directory.
+        writers: write its files but ``report.jsonl``.
+        portable: takes paths and secrets out of the texts of ``report.jsonl``.
+
     Attributes:
         fault: why the report could not be written, or None; a full disk must not end the run.
     """
 
-    def __init__(self, folder: Path, writers: Sequence[ReportWriter]) -> None:
+    def __init__(self, folder: Path, writers: Sequence[ReportWriter], portable: Callable[[str], str] = str) -> None:
         self.folder = folder
         self.fault: str | None = None
         self._writers = writers
+        self._portable = portable
         self._planned: set[str] = set()
         self._next_updates = dict.fromkeys(writers, 0.0)
 
@@ -112,7 +119,8 @@ class Journal:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "report.jsonl").open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+                plain = (jsonable(line, self._portable) for line in lines)
+                file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in plain)
         except OSError as error:
             self.fault = f"the report could not be written: {error}"
 

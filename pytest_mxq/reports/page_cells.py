@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -82,6 +81,11 @@ class OutputRow:
     output: JudgedOutput
     curve: str | None = None
 
+    @property
+    def is_copy(self) -> bool:
+        """Tell whether its images are compressed: their difference is not that of the outputs alone."""
+        return (self.output.quantized or "").endswith(".jpg")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
@@ -142,16 +146,10 @@ class CellView:
         """Return the outputs that files show, the worst first."""
         return tuple(row for row in self.outputs if row.output.quantized is not None)
 
-
-def anchor_of(cell: Cell) -> str:
-    """Return the name of a cell in a link to the page.
-
-    >>> from pytest_mxq.gates.verdict import Cell
-    >>> anchor_of(Cell(nodeid="t", model="owner/flux 1", case="test_x", format="nvfp4", gate="lpips"))
-    'owner-flux-1-test_x-nvfp4-lpips'
-    """
-    text = "-".join(part for part in (cell.model, cell.case, cell.format, cell.gate) if part)
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:200] or "cell"
+    @property
+    def picks(self) -> tuple[OutputRow, ...]:
+        """Return those of them that have a button above the images: the worst ones, which are lossless."""
+        return tuple(row for row in self.shown if not row.is_copy)
 
 
 def view_cell(verdict: Verdict, points: Sequence[Point], here: Mapping[str, str], anchor: str) -> CellView:

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Verdict
 from pytest_mxq.reports.history import Key, Point, points_of
-from pytest_mxq.reports.page_cells import CellView, Look, anchor_of, view_cell
+from pytest_mxq.reports.page_cells import CellView, Look, view_cell
+from pytest_mxq.reports.paths import anchor_of
 
 if TYPE_CHECKING:
     from pytest_mxq.reports.records import Report
 
 _SOFTWARE = ("torch", "torchao", "diffusers", "transformers", "triton", "driver_major", "python")
+
+MAX_MISSING = 20
+"""Cases with missing gates that the page names; the matrix has all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,7 @@ class Page:
         heads: the formats of the matrix, each with its gates.
         cells: every cell, failures first.
         red: those that fail.
+        missing: the cases with planned gates of which the report has no verdict, each with those gates' names.
         facts: what ran where, as (name, value).
         filters: what the cells can be filtered by, as (name, values); a name with one value is left out.
     """
@@ -69,6 +74,7 @@ class Page:
     rows: tuple[Row, ...]
     cells: tuple[CellView, ...]
     red: tuple[CellView, ...]
+    missing: tuple[tuple[str, str], ...]
     not_run: tuple[NotRun, ...]
     facts: tuple[tuple[str, str], ...]
     filters: tuple[tuple[str, tuple[str, ...]], ...]
@@ -115,6 +121,7 @@ def build_page(report: Report, history: Mapping[Key, list[Point]]) -> Page:
         rows=tuple(_rows(views, heads)),
         cells=cells,
         red=red,
+        missing=tuple(_missing(report)),
         not_run=tuple(_not_run(cells)),
         facts=tuple(_facts(report)),
         filters=tuple(_filters(cells)),
@@ -132,11 +139,21 @@ def _views(report: Report, history: Mapping[Key, list[Point]]) -> Iterator[CellV
 
 
 def _unjudged(report: Report) -> Iterator[Verdict]:
-    """Yield a verdict for each planned cell of a run that has none yet."""
+    """Yield a verdict for each planned cell of which the report has none."""
     judged = {verdict.cell.nodeid for verdict in report.verdicts}
     for cell in report.planned:
         if cell.nodeid not in judged:
             yield Verdict(cell=cell, outcome=Outcome.NOT_RUN, sentence="planned, and not judged by then")
+
+
+def _missing(report: Report) -> Iterator[tuple[str, str]]:
+    parts: dict[str, list[str]] = {}
+    for cell in (verdict.cell for verdict in _unjudged(report)):
+        parts.setdefault(f"{cell.model} {cell.case}".strip(), []).append(f"{cell.format} {cell.gate}")
+    for name, gates in list(parts.items())[:MAX_MISSING]:
+        yield name, ", ".join(gates)
+    if len(parts) > MAX_MISSING:
+        yield "and more", f"{len(parts) - MAX_MISSING} cases"
 
 
 def _headline(cells: Sequence[CellView], problems: Sequence[str]) -> tuple[str, str]:

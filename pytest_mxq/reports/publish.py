@@ -6,7 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_mxq.reports.history import Key, Point, append_run, read_history, run_of
-from pytest_mxq.reports.html import NAME, write_page
+from pytest_mxq.reports.html import write_page
+from pytest_mxq.reports.json_report import write_json
+from pytest_mxq.reports.markdown import write_markdown
+from pytest_mxq.reports.paths import PAGE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +25,14 @@ def write_unfinished_page(folder: Path, report: Report) -> None:
             write_page(folder, report, {}, embed=False)
         except Exception:  # noqa: BLE001  `publish` says it at the end
             with suppress(OSError):
-                (folder / NAME).unlink(missing_ok=True)
+                (folder / PAGE).unlink(missing_ok=True)
+
+
+WRITERS = (write_json, write_markdown, write_unfinished_page)
+"""Write the files of the report's folder, from the start of a run on."""
+
+FILES = ("report.json", "report.jsonl", "summary.md", PAGE)
+"""What says how a run went."""
 
 
 def publish(report: Report, settings: Settings) -> list[str]:
@@ -47,6 +57,6 @@ def _history(report: Report, settings: Settings, cautions: list[str]) -> dict[Ke
         if run is not None:
             append_run(path, run)
         return read_history(path)
-    except (OSError, NotImplementedError, RuntimeError) as error:  # the last two: a file system without locks
+    except OSError as error:
         cautions.append(f"the history could not be written: {error}")
         return {}

@@ -163,23 +163,6 @@ def decode_report(data: bytes, *, where: str) -> Report:
     return report
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of ``report.json``, from the types."""
-    schema = msgspec.json.schema(Report)
-    _sort_choices(schema)
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    widened: dict[str, Any] = _with_texts_for_numbers(schema)
-    return widened
-
-
-def _sort_choices(node: Any) -> None:
-    """Sort the members of each ``anyOf`` in place: releases of msgspec order them differently."""
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        _sort_choices(child)
-    if isinstance(node, dict) and "anyOf" in node:
-        node["anyOf"].sort(key=json.dumps)
-
-
 def converted(value: Any, kind: type[Any], where: str) -> Any:
     """Return plain values as a value of a type.
 
@@ -201,13 +184,3 @@ def jsonable(value: Any, portable: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return portable(value)
     return str(value) if isinstance(value, float) and not isfinite(value) else value
-
-
-def _with_texts_for_numbers(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_with_texts_for_numbers(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if schema.get("type") == "number":
-        return {"anyOf": [schema, {"enum": ["inf", "-inf", "nan"]}]}
-    return {key: _with_texts_for_numbers(item) for key, item in schema.items()}

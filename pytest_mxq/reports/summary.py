@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_mxq.gates.outcome import Outcome
-from pytest_mxq.reports.failure import strip
+from pytest_mxq.reports.failure import WORSE, strip
 from pytest_mxq.reports.paths import shown_path
+from pytest_mxq.reports.regressions import regression_lines
 from pytest_mxq.reports.table import Layout, Line, Markup, table_lines
 
 if TYPE_CHECKING:
@@ -27,11 +28,15 @@ def summary_lines(
     yield from table_lines(judged, layout)
     yield from _refreshes(verdicts, layout)
     if not layout.has_skips:
-        yield from _skips(verdicts)
-    yield from _speeds(judged)
+        yield from _skips(verdicts, is_strict=settings.strict)
+    yield from _speeds(verdict for verdict in judged if verdict.outcome not in WORSE)
     yield from _cautions(verdicts)
     yield from ((f"note: {notice}", {"yellow": True}) for notice in notices)
     yield from ((problem, {"red": True}) for problem in problems)
+    regressions = list(regression_lines(verdicts, settings.root, layout))
+    if regressions:
+        yield "regressions", None
+        yield from regressions
     if verdicts:
         counts = Counter(verdict.outcome.value for verdict in verdicts)
         tally = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
@@ -46,10 +51,11 @@ def _refreshes(verdicts: Iterable[Verdict], layout: Layout) -> Iterator[Line]:
                 yield f"look at {shown_path(layout.report / path)}", {"green": True}
 
 
-def _skips(verdicts: Iterable[Verdict]) -> Iterator[Line]:
+def _skips(verdicts: Iterable[Verdict], *, is_strict: bool) -> Iterator[Line]:
     reasons = Counter(verdict.sentence for verdict in verdicts if verdict.outcome is Outcome.SKIPPED)
+    said, markup = ("skipped under --mxq-strict", {"red": True}) if is_strict else ("skipped", {"yellow": True})
     for reason, count in reasons.items():
-        yield f"{count} skipped: {reason}", {"yellow": True}
+        yield f"{count} {said}: {reason}", markup
 
 
 def _speeds(verdicts: Iterable[Verdict]) -> Iterator[Line]:

@@ -10,7 +10,7 @@ from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_mxq.gates.outcome import Outcome
-from pytest_mxq.reports.failure import word_of
+from pytest_mxq.reports.failure import WORSE, word_of
 from pytest_mxq.reports.paths import shown_path
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _COLOURS: Mapping[Outcome, Markup] = {
     Outcome.SKIPPED: {"yellow": True},
 }
 _HEADINGS = ("format", "gate", "verdict", "observed", "worst", "bound")
-_MAX_REASON_LINES = 3
+_MAX_REASON_LINES = 6
 MAX_DETAILS = 40
 """Lines of reasons in a table; `report.json` has all of them."""
 
@@ -41,13 +41,11 @@ class Layout:
 
     Attributes:
         width: columns that a row may take; numbers are never cut, so a row of long names may take more.
-        has_failures: whether pytest shows each failure above (it does not under ``--tb=no``).
         has_skips: whether pytest lists the skips and their reasons below (``-rs``).
         report: the report's folder.
     """
 
     width: int
-    has_failures: bool
     has_skips: bool
     report: Path
 
@@ -58,7 +56,6 @@ class Layout:
         is_narrow = terminal.isatty or "COLUMNS" in os.environ  # a pipe has no width; pytest takes 80
         return cls(
             width=min(100, width) if is_narrow else 100,
-            has_failures=terminal.config.option.tbstyle != "no",
             has_skips=terminal.hasopt("s") and not settings.strict,  # strict: a skip is a failure
             report=settings.report,
         )
@@ -101,18 +98,22 @@ def _groups(verdicts: Iterable[Verdict]) -> dict[str, list[Verdict]]:
 def _details(verdict: Verdict, following: Verdict | None, layout: Layout) -> Iterator[str]:
     """Yield why a verdict is not a pass, once for rows that follow each other, and what to do about it."""
     is_last = following is None or (following.outcome, following.sentence) != (verdict.outcome, verdict.sentence)
-    if not verdict.outcome.is_good and not _is_said_by_numbers(verdict) and is_last:
-        lines = _wrapped(verdict.sentence, layout.width)
-        yield from lines[:_MAX_REASON_LINES]
-        yield from ["    ..."] if len(lines) > _MAX_REASON_LINES else []
-    if verdict.outcome.is_failure and not layout.has_failures:
-        yield from (f"    look at  {shown_path(layout.report / path)}" for path in verdict.comparisons[:1])
-        yield from (f"    next     {command}" for command in [verdict.next_command] if command)
+    if not verdict.outcome.is_good and not is_said_by_numbers(verdict) and is_last:
+        yield from cut_lines(verdict.sentence, layout.width)
+    is_last_command = following is None or following.next_command != verdict.next_command
+    if verdict.outcome.is_failure and verdict.outcome not in WORSE and verdict.next_command and is_last_command:
+        yield f"    next     {verdict.next_command}"
 
 
-def _is_said_by_numbers(verdict: Verdict) -> bool:
+def is_said_by_numbers(verdict: Verdict) -> bool:
     """Tell whether the row itself says why: an observed number beside its bound."""
     return verdict.outcome is Outcome.REGRESSION and (verdict.scores is not None or verdict.speed is not None)
+
+
+def cut_lines(text: str, width: int) -> list[str]:
+    """Return a text in lines of at most ``width`` columns, indented by four, and dots where there are too many."""
+    lines = _wrapped(text, width)
+    return [*lines[:_MAX_REASON_LINES], "    ..."] if len(lines) > _MAX_REASON_LINES else lines
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -35,6 +35,7 @@ from pytest_mxq.reports.records import cell_record, from_record, to_record
 from pytest_mxq.session.expected_tests import place_of_test
 from pytest_mxq.session.item_reports import (
     fail_again,
+    hide_secrets,
     settle_skip,
     settle_xfail,
     shorten_crash,
@@ -229,7 +230,7 @@ class GatePlugin:
     def _evaluate(self, plan: RunnablePlan, item: pytest.Function) -> Verdict:
         rerun = Rerun.of(self.config)
         if isinstance(plan, GatePlan):
-            self.runtime.forget_comparisons(plan)
+            self.runtime.comparisons.forget_earlier(plan)
         try:
             verdict = self.runtime.evaluator.evaluate(plan, _workload(item), rerun)
         finally:
@@ -274,19 +275,24 @@ class GatePlugin:
         """Attach the verdict to the report, and let xfail and a skip be what they are worth."""
         report = yield
         plan = item.stash.get(PLAN, None)
-        if plan is None or report.when == "teardown" or (report.when == "setup" and report.passed):
+        if plan is None:
             return report
+        if report.when != "teardown" and not (report.when == "setup" and report.passed):
+            self._attach(item, report, call, plan)
+        hide_secrets(report, self.config, self.settings.secrets)
+        return report
+
+    def _attach(self, item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[None], plan: Plan) -> None:
         nodeid = plan.cell.nodeid
         verdict = self.verdicts.get(nodeid) or verdict_of_report(plan, report, call)
         if nodeid in self.again:
             fail_again(report)
         else:
             verdict = self.verdicts[nodeid] = self._settle(item, report, call, verdict)
-        shorten_crash(report)
+        shorten_crash(report, verdict)
         record = report.__dict__[RECORD] = to_record(verdict, self.settings.portable)
         if nodeid not in self.again:
             self._tell_other_reports(item, report, from_record(record))
-        return report
 
     def _tell_other_reports(self, item: pytest.Item, report: pytest.TestReport, verdict: Verdict) -> None:
         """Give JUnit XML its properties, GitLab its attachments, and pytest-html the images."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
 from unittest import SkipTest
 
 import pytest
 
+from pytest_mxq.environment.secrets import without_secrets
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Verdict
 from pytest_mxq.planning.plans import GatePlan, InvalidPlan, Plan, SkippedPlan
+from pytest_mxq.reports.records import jsonable
 
 
 def verdict_of_error(plan: Plan, error: BaseException, seconds: float = 0.0) -> Verdict:
@@ -50,6 +54,7 @@ def settle_xfail(item: pytest.Item, report: pytest.TestReport, error: BaseExcept
         verdict = verdict.because(Outcome.ERROR, f"{fault}: {error}")
     elif verdict.outcome is not Outcome.REGRESSION:
         fault = f"xfail covers a regression alone, and this is {verdict.outcome}"
+        verdict = verdict.because(verdict.outcome, f"{verdict.sentence}; {fault}")
     elif not markers or not reason.strip():
         fault = "xfail covers a known regression only with a reason: @pytest.mark.xfail(reason=...)"
         verdict = verdict.because(verdict.outcome, f"{verdict.sentence}; {fault}")
@@ -70,11 +75,37 @@ def settle_skip(item: pytest.Item, report: pytest.TestReport, verdict: Verdict, 
         report.longrepr = (path, (line or 0) + 1, f"Skipped: {verdict.sentence}")
 
 
-def shorten_crash(report: pytest.TestReport) -> None:
-    """Keep the first line of a failure's message: where CI is set, pytest's short summary repeats all of it."""
+def has_traceback(report: pytest.TestReport) -> bool:
+    """Tell whether a failure's text is more than the message that it was failed with."""
+    traceback = getattr(report.longrepr, "reprtraceback", None)
+    return traceback is not None and traceback.style != "value"
+
+
+def shorten_crash(report: pytest.TestReport, verdict: Verdict) -> None:
+    """Let a failure's message begin with the numbers, and keep one line of it: pytest's short summary shows it."""
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is not None:
-        crash.message = crash.message.partition("\n")[0]
+        is_ours = verdict.outcome.is_failure and not has_traceback(report)
+        crash.message = (verdict.sentence if is_ours else crash.message).partition("\n")[0]
+
+
+def hide_secrets(report: pytest.TestReport, config: pytest.Config, values: Sequence[str]) -> None:
+    """Take the secrets out of a report's text and of the output that was captured."""
+
+    def clean(text: str) -> str:
+        return without_secrets(text, values)
+
+    report.sections = [(name, clean(text)) for name, text in report.sections]
+    found = report.longrepr
+    if isinstance(found, tuple):
+        report.longrepr = (found[0], found[1], clean(found[2]))
+    elif isinstance(found, str):
+        report.longrepr = clean(found)
+    elif clean(report.longreprtext) != report.longreprtext:
+        hook: Any = config.hook
+        data = hook.pytest_report_to_serializable(config=config, report=report)
+        plain = {**data, "longrepr": jsonable(data["longrepr"], clean)}
+        report.longrepr = hook.pytest_report_from_serializable(config=config, data=plain).longrepr
 
 
 def _fail(report: pytest.TestReport, fault: str | None) -> None:

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_mxq.evaluation.staleness import preview_line
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.planning.options import is_emulation_typed, untyped_limits
 from pytest_mxq.planning.planner import RANDOM_SUFFIX
 from pytest_mxq.reports.commit import find_commit
-from pytest_mxq.reports.failure import word_of
-from pytest_mxq.reports.github import append_summary, error_commands
-from pytest_mxq.reports.json_report import Journal, make_report, write_json
-from pytest_mxq.reports.markdown import write_markdown
+from pytest_mxq.reports.github import step_summaries
+from pytest_mxq.reports.json_report import Journal, make_report
 from pytest_mxq.reports.paths import shown_path
-from pytest_mxq.reports.publish import publish, write_unfinished_page
+from pytest_mxq.reports.publish import WRITERS, publish
 from pytest_mxq.reports.records import Report, Status, cell_of, from_record, portable_report
-from pytest_mxq.reports.summary import summary_lines
-from pytest_mxq.reports.table import Layout
 from pytest_mxq.session.distribution import cells_of, refuse_shared_gpu
 from pytest_mxq.session.expected_tests import gate_tests_in_source
 from pytest_mxq.session.gate_plugin import RECORD, GatePlugin
@@ -67,7 +62,11 @@ class ReportPlugin:
         self.skipped_modules: dict[str, str] = {}
         self.uncollected: set[str] = set()
         self._commit = find_commit(self.settings.root)
-        self.journal = Journal(self.settings.report, (write_json, write_markdown, write_unfinished_page))
+        self.journal = Journal(
+            self.settings.report,
+            (*WRITERS, *step_summaries(os.environ)),
+            self.settings.portable,
+        )
         self.status: Status = "finished"
         self._restore_sigterm: Callable[[], None] = lambda: None
         self._has_workers_plan = False
@@ -91,16 +90,6 @@ class ReportPlugin:
         """Give SIGTERM back."""
         self._restore_sigterm()
 
-    def pytest_report_header(self) -> str:
-        """Say what this run gates, on what."""
-        settings, device = self.settings, self.session.runtime.device
-        what = "refresh" if settings.refresh else f"formats {', '.join(settings.formats) or 'none'}"
-        extra = [f"only {','.join(names)}" for names in (settings.models, settings.gates) if names]
-        extra += [name for name in ("emulate", "strict") if getattr(settings, name)]
-        return f"mxq: {what}; reference {settings.reference}; device {device.slug} ({device.name})" + "".join(
-            f"; {name}" for name in extra
-        )
-
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Write the planned cells of a plain run (workers send theirs at their end)."""
@@ -108,22 +97,6 @@ class ReportPlugin:
         if not session.config.option.collectonly:
             self.journal.plan(self._chosen())
             self.journal.update(partial(self._report, "running"))
-
-    def pytest_report_collectionfinish(self) -> list[str]:
-        """Say which baselines the cases have, whether they can be used here, and what is known to go wrong.
-
-        Lines of our own, not warnings: under ``filterwarnings = error`` one raised at collection is an INTERNALERROR.
-        """
-        return [*self._references(), *(f"mxq: caution: {text}" for text in self.session.cautions)]
-
-    def _references(self) -> Iterator[str]:
-        if self.settings.refresh or not self.settings.formats:
-            return
-        runtime = self.session.runtime
-        for (model, case), plan in self.session.cases.items():
-            weights = runtime.weights(plan.case)
-            line = preview_line(self.settings, plan.case, runtime.store, runtime.fingerprint, weights)
-            yield f"mxq: {model}/{case}: {line}"
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
@@ -188,18 +161,6 @@ class ReportPlugin:
             self.excused.add(nodeid)
         self._record(verdict)
 
-    def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> Any:
-        """Name the verdict in the progress line; the category stays "failed", so that ``-rf`` and the like hold."""
-        record = report.__dict__.get(RECORD)
-        if record is None or report.when == "teardown" or not report.failed:
-            return None
-        outcome = from_record(record).outcome
-        if outcome.is_good:
-            return None  # it was run again, or passed where xfail(strict=True) expects a regression
-        word = word_of(outcome).upper()
-        category, letter = ("failed", "F") if report.when == "call" else ("error", "E")
-        return category, letter, word
-
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Add the cells that did not run, decide from the verdicts how the run ends, and write the report."""
@@ -225,10 +186,6 @@ class ReportPlugin:
         self.journal.finish(report)
         if (self.settings.report / "report.json").is_file():  # a folder that takes no report takes no page
             self.session.runtime.cautions += publish(report, self.settings)
-        try:
-            append_summary(report, os.environ)
-        except OSError as error:
-            self.session.runtime.cautions.append(f"the job's summary could not be written: {error}")
 
     def exit_code(self, code: int | pytest.ExitCode) -> int | pytest.ExitCode:
         """Return how the run ends: as pytest says, but never well where a recorded verdict is a failure."""
@@ -274,7 +231,7 @@ class ReportPlugin:
             commit=self._commit,
             cells=(self._chosen(), self.verdicts.values()),
             problems=[*self.problems, *self.strict_problems],
-            cautions=[*self.session.cautions, *self._cautions()],
+            cautions=[*self.session.cautions, *self.new_cautions()],
         )
         return portable_report(whole, self.settings.portable)
 
@@ -283,7 +240,7 @@ class ReportPlugin:
         wanted = self.planned if self.settings.strict else self.session.selected
         return [cell for nodeid, cell in self.planned.items() if nodeid in wanted]
 
-    def _cautions(self) -> list[str]:
+    def new_cautions(self) -> list[str]:
         """Return the cautions that were not said at collection: of the workers, and of what could not be written."""
         fault = [] if self.journal.fault is None else [self.journal.fault]
         return [*dict.fromkeys([*self.cautions, *self.session.runtime.cautions, *fault])]
@@ -292,21 +249,6 @@ class ReportPlugin:
         self.verdicts[verdict.cell.nodeid] = verdict
         self.journal.verdict(verdict)
         self.journal.update(partial(self._report, "running"))
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Write the table of all verdicts."""
-        if terminalreporter.config.option.collectonly:
-            return
-        notes = [*self.notices, *self._cautions()]
-        problems = [*self.problems, *(f"--mxq-strict: {problem}" for problem in self.strict_problems)]
-        layout = Layout.of(terminalreporter, self.settings)
-        for line, markup in summary_lines(list(self.verdicts.values()), problems, notes, self.settings, layout):
-            if markup is None:
-                terminalreporter.write_sep("=", line)
-            else:
-                terminalreporter.write_line(line, **markup)
-        for command in error_commands(self.verdicts.values(), self.settings.root, os.environ):
-            terminalreporter.write_line(command)
 
     def _add_not_run(self, *, is_setup_only: bool) -> None:
         for cell in self._chosen():
@@ -366,34 +308,3 @@ def _mentions_us(path: Path) -> bool:
     """Tell whether a module, or one of a package, names anything of ours."""
     files = path.rglob("*.py") if path.is_dir() else [path]
     return any("mxq" in file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
-
-
-class SkipsSaidOnce:
-    """Says each skip's reason once; registered under ``--mxq-strict``, where every skip is an error of its test.
-
-    The table of verdicts counts the skips of a reason, and the tally, the exit code and ``--lf`` know each of them; of
-    pytest's sections of errors and its short summary they would take hundreds of lines.
-    """
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, None, None]:
-        """Keep all but the first skip of each reason from the sections that are written meanwhile."""
-        stats = terminalreporter.stats
-        whole = {category: stats[category] for category in ("error", "failed") if category in stats}
-        stats.update({category: _first_of_each_reason(reports) for category, reports in whole.items()})
-        try:
-            yield
-        finally:
-            stats.update(whole)
-
-
-def _first_of_each_reason(reports: Iterable[Any]) -> list[Any]:
-    shown, reasons = [], set()
-    for report in reports:
-        record = report.__dict__.get(RECORD)
-        verdict = from_record(record) if record is not None else None
-        reason = verdict.sentence if verdict is not None and verdict.outcome is Outcome.SKIPPED else None
-        if reason is None or reason not in reasons:
-            shown.append(report)
-        reasons.add(reason)
-    return shown

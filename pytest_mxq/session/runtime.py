@@ -16,7 +16,6 @@ from pytest_mxq.environment.fingerprint import take_fingerprint
 from pytest_mxq.environment.third_party_warnings import silence_third_party_warnings
 from pytest_mxq.errors import MxqError, PromptsUnavailableError
 from pytest_mxq.evaluation.accuracy import AccuracyStrategy
-from pytest_mxq.evaluation.comparisons import ComparisonFiles, Shown
 from pytest_mxq.evaluation.performance import PerformanceStrategy
 from pytest_mxq.evaluation.protocols import Backend, Benchmark, Machine, Progress
 from pytest_mxq.evaluation.reference import References
@@ -26,6 +25,7 @@ from pytest_mxq.pipelines.weights_names import known_weights
 from pytest_mxq.planning.plans import GatePlan, InvalidPlan, Plan, RefreshPlan, RunnablePlan, SkippedPlan
 from pytest_mxq.planning.requirements import Use, memory_in_use
 from pytest_mxq.planning.settings import PromptSet
+from pytest_mxq.session.comparison_files import ComparisonWriter
 from pytest_mxq.session.timing_processes import is_child, waiting_parent
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Runtime:
         fingerprint: of this process.
         store: the stored baselines of this device.
         cautions: what could not be written; no gate fails for it.
+        comparisons: writes the images of verdicts.
     """
 
     def __init__(self, machine: Machine, settings: Settings, kinds: Kinds, progress: Progress) -> None:
@@ -89,6 +90,7 @@ class Runtime:
         self._kinds = kinds
         self._progress = progress
         self.cautions: list[str] = []
+        self.comparisons = ComparisonWriter(settings.report, self.cautions)
         self._weights: dict[tuple[str, str | None, bool], str | None] = {}
         self.device = machine.device
         self.fingerprint = take_fingerprint(machine.device)
@@ -133,7 +135,7 @@ class Runtime:
             strict=self._settings.strict,
             weights=self.weights,
         )
-        return AccuracyStrategy(backend=self.backend, references=references, write_comparison=self._write_comparison)
+        return AccuracyStrategy(backend=self.backend, references=references, write_comparison=self.comparisons.write)
 
     @cached_property
     def _performance(self) -> PerformanceStrategy:
@@ -212,73 +214,6 @@ class Runtime:
             return read_drawbench()
         except MxqError as error:
             return error
-
-    def forget_comparisons(self, plan: GatePlan) -> None:
-        """Remove the comparison images of an earlier run: the report shows this one."""
-        try:
-            for pattern in (f"{_stem(plan)}-*.png", f"[0-9]*-{_stem(plan)}-*.png", f"[0-9]*-{_stem(plan)}-*.webm"):
-                for old in self._folder(plan).glob(pattern):
-                    old.unlink()
-        except OSError as error:
-            self.cautions.append(f"comparison images of an earlier run could not be removed: {error}")
-
-    def _folder(self, plan: GatePlan) -> Path:
-        return self._settings.report / model_folder_name(plan.cell.model) / case_file_name(plan.cell.case)
-
-    def _write_comparison(self, plan: GatePlan, shown: Shown) -> ComparisonFiles | None:
-        """Write a sheet for people without the page, and the single images that the page compares."""
-        from pytest_mxq.reports.comparison_images import save_png
-
-        folder, stem = self._folder(plan), _stem(plan)
-        sheet = folder / f"{stem}-{shown.output:02d}.png"
-        singles = {"reference": shown.reference, "quantized": shown.quantized}
-        if shown.lpips_map is not None:
-            singles["lpips_map"] = shown.lpips_map[0]
-        paths = {name: folder / f"{shown.output:02d}-{stem}-{name.replace('_', '-')}.png" for name in singles}
-        try:
-            _save_sheet(sheet, plan, shown)
-            for name, image in singles.items():
-                save_png(image, paths[name])
-            paths |= self._write_videos(plan, shown)
-        except OSError as error:  # a full or read-only disk says nothing of the model
-            self.cautions.append(f"the comparison image {self._in_report(sheet)} could not be written: {error}")
-            return None
-        written = {name: self._in_report(path) for name, path in paths.items()}
-        return ComparisonFiles(sheet=self._in_report(sheet), **written)
-
-    def _write_videos(self, plan: GatePlan, shown: Shown) -> dict[str, Path]:
-        """Write what the page plays; nothing where PyAV or its encoders are missing: the images remain."""
-        from pytest_mxq.reports.video_copy import write_webm
-
-        paths: dict[str, Path] = {}
-        for name, video in zip(("reference_video", "quantized_video"), shown.videos or (), strict=False):
-            path = self._folder(plan) / f"{shown.output:02d}-{_stem(plan)}-{name.replace('_', '-')}.webm"
-            try:
-                write_webm(path, video)
-            except (MxqError, OSError, ValueError) as error:  # PyAV's errors are the latter two
-                self.cautions.append(f"the video {self._in_report(path)} could not be written: {error}")
-                return {}
-            paths[name] = path
-        return paths
-
-    def _in_report(self, path: Path) -> str:
-        return path.relative_to(self._settings.report).as_posix()
-
-
-def _stem(plan: GatePlan) -> str:
-    return f"{plan.cell.format}-{plan.cell.gate}"
-
-
-def _save_sheet(path: Path, plan: GatePlan, shown: Shown) -> None:
-    from pytest_mxq.reports.comparison_images import save_png, write_comparison
-
-    if shown.reference.size != shown.quantized.size:  # nothing can be laid side by side; the odd one is shown alone
-        save_png(shown.quantized, path)
-        return
-    label = f"{plan.cell.format} (emulated)" if plan.emulated else plan.cell.format
-    write_comparison(
-        path, reference=shown.reference, quantized=shown.quantized, label=label, prompt=shown.prompt, text=shown.text
-    )
 
 
 def _lacks_video(case: Case) -> bool:

@@ -19,8 +19,8 @@ from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.scores import summarize
 from pytest_mxq.gates.verdict import JudgedOutput
 from pytest_mxq.reports.html import write_page
+from pytest_mxq.reports.media_copies import write_wav, write_webm
 from pytest_mxq.reports.records import Report
-from pytest_mxq.reports.video_copy import write_webm
 
 Show: TypeAlias = Callable[..., Window]
 MEGABYTE = 1_000_000
@@ -139,3 +139,46 @@ def test_videos_play_in_step_and_a_click_on_the_curve_seeks(show: Show, tmp_path
     assert times == pytest.approx([1.5, 1.5], abs=0.05)
     videos.first.evaluate("video => video.play()")
     page.wait_for_function("!document.querySelectorAll('video')[1].paused")
+
+
+def test_a_dot_beyond_the_worst_opens_its_pair_and_says_that_it_is_compressed(show: Show, tmp_path: Path) -> None:
+    verdict = judged([0.2, 0.5, 0.3], Bound(mean=0.13, worst=0.45))
+    outputs = []
+    for index, (output, kind) in enumerate(zip(verdict.outputs, ("jpg", "png", "jpg"), strict=True)):
+        files = {name: f"{index}-{name}.{kind}" for name in ("reference", "quantized")}
+        for name in files.values():
+            Image.new("RGB", (48 + index, 32)).save(tmp_path / name)
+        outputs.append(replace(output, **files))  # type: ignore[arg-type]
+    page = show(written(tmp_path, report(replace(verdict, outputs=tuple(outputs)))), width=400).page
+    assert page.locator(".picks .pick").count() == 0
+    page.locator('.strip .dot[data-index="0"]').click()
+    image = page.locator(".pane.quantized img")
+    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 48
+    assert page.locator(".compare .said").inner_text() == outputs[0].prompt
+    assert page.locator(".stage").evaluate("stage => stage.getBoundingClientRect().top") < 900
+    page.keyboard.press("4")
+    assert page.locator(".both").inner_text().endswith("of compressed copies")
+    page.locator('.strip .dot[data-index="1"]').click()
+    assert not page.locator(".both .copied").is_visible()
+
+
+def test_of_two_recordings_one_plays_and_goes_on_where_the_other_stood(show: Show, tmp_path: Path) -> None:
+    tone = np.sin(np.arange(32_000) / 20, dtype=np.float32)[None]
+    video = Video(frames=np.zeros((1, 8, 8, 3), np.uint8), frame_rate=8.0, audio=tone, sample_rate=8_000)
+    files: dict[str, str] = {}
+    for arm in ("reference", "quantized"):
+        files |= {arm: f"{arm}.png", f"{arm}_audio": f"{arm}.wav"}
+        Image.new("RGB", (48, 32)).save(tmp_path / f"{arm}.png")
+        write_wav(tmp_path / f"{arm}.wav", video)
+    scores = summarize([0.9], higher_is_better=False)
+    shown = JudgedOutput(prompt="a", seed=0, **files)  # type: ignore[arg-type]
+    window = show(written(tmp_path, report(replace(RED, scores=scores, outputs=(shown,)))))
+    window.press("j")
+    players = window.page.locator(".players.audio audio")
+    assert players.count() == 2
+    players.nth(0).evaluate("audio => audio.play()")
+    window.page.wait_for_function("() => document.querySelector('audio').currentTime > 0.3")
+    players.nth(1).evaluate("audio => audio.play()")
+    window.page.wait_for_function("() => document.querySelectorAll('audio')[1].currentTime > 0.3")
+    assert players.evaluate_all("all => all.map(audio => audio.paused)") == [True, False]
+    assert window.violations() == []

@@ -67,8 +67,8 @@ def test_a_wrong_bound_turns_the_main_job_red_with_images(tmp_path: Path) -> Non
         f"--mxq-report={tmp_path / 'out'}",
     )
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
-    assert "REGRESSION  demo nvfp4 (emulated) lpips   mean 0." in done.stdout
-    assert len(list((tmp_path / "out").rglob("nvfp4-lpips-*.png"))) == 3
+    assert "\ndemo nvfp4 (emulated) lpips   mean 0." in done.stdout
+    assert len(list((tmp_path / "out").rglob("nvfp4/*-sheet.png"))) == 3
 
 
 def test_the_committed_baseline_is_what_a_refresh_makes(tmp_path: Path) -> None:

@@ -94,3 +94,31 @@ def test_somebody_else_s_handler_of_sigterm_stays() -> None:
         assert signal.getsignal(signal.SIGTERM) is theirs
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_run_that_is_killed_while_its_conftest_is_imported_leaves_no_earlier_result(
+    gates: GateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    gates.emulated()
+    conftest = gates.path / "conftest.py"
+    conftest.write_text(f"import os\nos._exit(9)\n{conftest.read_text()}")
+    assert gates.run_apart("--mxq-formats=mxfp8", "--mxq-emulate").ret == 9
+    report = gates.typed_report()
+    assert (report.status, report.verdicts) == ("running", ())
+    assert "did not finish" in (gates.path / "mxq-report/index.html").read_text()
+    assert "did not finish" in (gates.path / "mxq-report/summary.md").read_text()
+    assert not (gates.path / "mxq-report/report.jsonl").exists()
+
+
+@pytest.mark.parametrize("options", [("--help",), ("--collect-only", "--mxq-formats=mxfp8"), ("-k", "nothing")])
+def test_a_run_that_gates_nothing_leaves_the_report_while_its_conftest_is_imported(
+    gates: GateDirectory, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    gates.emulated()
+    before = gates.report_file.read_bytes()
+    conftest = gates.path / "conftest.py"
+    conftest.write_text(f"import os\nos._exit(9)\n{conftest.read_text()}")
+    gates.run_apart(*options)
+    assert gates.report_file.read_bytes() == before

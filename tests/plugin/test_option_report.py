@@ -16,16 +16,20 @@ def test_a_failed_bound_shows_as_regression_with_everything_that_one_needs(gates
     result.stdout.fnmatch_lines(
         [
             "*test_gate?nvfp4-lpips? REGRESSION*",
-            "REGRESSION  demo nvfp4 (emulated) lpips   mean 0.0500 > 0.0200, worst 0.0500 > 0.0400",
-            "  worst     0.0500  'a *'",
-            "  images    3: mean 0.0500*",
-            "  baseline  stored: *test_gate.json (same hardware and software; regenerated BF16 outputs are bit-identical)",
-            "  noise     BF16 against BF16: LPIPS repeated 0.0000, eager against compiled 0.0010",
-            "  evidence  4 of 5 Linear layers quantized, 80.0% of their weights, 0.500 of the bytes*",
-            "  look at   mxq-report/demo/test_gate/nvfp4-lpips-0?.png",
-            "  next      *pytest 'test_it.py::test_gate?nvfp4-lpips?' --mxq-formats=nvfp4 * --mxq-emulate",
             "demo/test_gate: reference stored",
             "  nvfp4 (emulated)  lpips  REGRESSION  0.0500    0.0500  <= 0.0200, 0.0400",
+            "*= regressions =*",
+            "demo nvfp4 (emulated) lpips   mean 0.0500 > 0.0200, worst 0.0500 > 0.0400",
+            "  worst     0.0500  'a *'",
+            "  images    3: mean 0.0500*",
+            "  baseline  stored: *test_gate.json (same hardware and software;",
+            "            regenerated BF16 outputs are bit-identical)",
+            "  noise     BF16 against BF16: LPIPS repeated 0.0000, eager against compiled 0.0010",
+            "  evidence  4 of 5 Linear layers quantized, 80.0% of their weights, 0.500 of the bytes*",
+            "  look at   mxq-report/demo/test_gate/nvfp4/0?-sheet.png",
+            "  report    mxq-report/index.html#demo-test_gate-nvfp4-lpips",
+            "  next      *pytest 'test_it.py::test_gate?nvfp4-lpips?' --mxq-formats=nvfp4 * --mxq-emulate",
+            "REGRESSION test_it.py::test_gate?nvfp4-lpips? - mean 0.0500 > 0.0200, *",
         ]
     )
 
@@ -34,9 +38,7 @@ def test_a_bound_of_the_worst_image_alone_can_fail(gates: GateDirectory) -> None
     gates.behave(shift={"nvfp4": [1, 1, 45]})
     result = gates.emulated()
     result.assert_outcomes(failed=1, passed=3)
-    result.stdout.fnmatch_lines(
-        ["REGRESSION  demo nvfp4 (emulated) lpips   worst 0.0450 > 0.0400, mean 0.0157 <= 0.0200"]
-    )
+    result.stdout.fnmatch_lines(["demo nvfp4 (emulated) lpips   worst 0.0450 > 0.0400, mean 0.0157 <= 0.0200"])
     assert gates.report()["verdicts"][2]["scores"]["worst_index"] == 2
 
 
@@ -58,7 +60,7 @@ def test_the_next_command_collects_exactly_the_one_item(
 def test_images_are_written_before_the_assertion_and_show_three_tiles(gates: GateDirectory) -> None:
     gates.behave(shift={"nvfp4": 50})
     gates.emulated("-x")
-    path = next((gates.path / "mxq-report").rglob("nvfp4-lpips-*.png"))
+    path = next((gates.path / "mxq-report").rglob("nvfp4/*-sheet.png"))
     with Image.open(path) as image:
         assert image.width > 2 * image.height
 
@@ -153,16 +155,16 @@ def test_a_degenerate_image_is_shown_and_its_prompt_named(gates: GateDirectory) 
     record = gates.report()["verdicts"][1]
     assert record["outcome"] == "degenerate"
     assert record["sentence"].startswith("constant: std 0.001 (image 0: 'a small checkered green star")
-    assert len(list((gates.path / "mxq-report").rglob("nvfp4-lpips-*.png"))) == 1
+    assert len(list((gates.path / "mxq-report").rglob("nvfp4/*-sheet.png"))) == 1
 
 
 def test_comparisons_of_an_earlier_run_do_not_stay(gates: GateDirectory) -> None:
     gates.behave(shift={"nvfp4": 50})
     gates.emulated()
-    assert len(list((gates.path / "mxq-report").rglob("nvfp4-lpips-*.png"))) == 3
+    assert len(list((gates.path / "mxq-report").rglob("nvfp4/*-sheet.png"))) == 3
     gates.behave(shift={"nvfp4": 1})
     gates.emulated().assert_outcomes(passed=4)
-    assert len(list((gates.path / "mxq-report").rglob("nvfp4-lpips-*.png"))) == 1
+    assert len(list((gates.path / "mxq-report").rglob("nvfp4/*-sheet.png"))) == 1
 
 
 def test_a_report_that_cannot_be_written_is_a_caution_and_no_failure(gates: GateDirectory) -> None:
@@ -179,7 +181,7 @@ def test_a_comparison_image_that_cannot_be_written_is_a_caution_of_the_report(ga
     result = gates.emulated("--mxq-gates=lpips")
     result.assert_outcomes(passed=2)
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["note: the comparison image demo/test_gate/mxfp8-lpips-00.png could not be written*"])
+    result.stdout.fnmatch_lines(["note: the comparison images demo/test_gate/mxfp8/00-* could not be written*"])
     assert any("could not be written" in caution for caution in gates.report()["cautions"])
     assert [record["comparisons"] for record in gates.report()["verdicts"]] == [[], []]
 

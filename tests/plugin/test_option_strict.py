@@ -17,7 +17,7 @@ def test_a_clean_strict_run_passes(gates: GateDirectory) -> None:
 def test_a_skip_fails(gates: GateDirectory) -> None:
     result = refreshed(gates).run("--mxq-formats=mxfp8,nvfp4", "--mxq-strict")
     result.assert_outcomes(errors=4)
-    result.stdout.fnmatch_lines(["*--mxq-strict: skipped: mxfp8 needs compute capability 10.0*"])
+    result.stdout.fnmatch_lines(["2 skipped under --mxq-strict: mxfp8 needs compute capability 10.0*"])
 
 
 def test_skips_of_one_reason_are_said_once_and_counted(gates: GateDirectory) -> None:
@@ -31,11 +31,10 @@ def test_skips_of_one_reason_are_said_once_and_counted(gates: GateDirectory) -> 
     lines = result.stdout.lines
     for name in ("mxfp8", "nvfp4"):
         reason = f"{name} needs compute capability 10.0"
-        assert sum(line.startswith(f"--mxq-strict: skipped: {reason}") for line in lines) == 1
-        assert sum(line.startswith(f"2 skipped: {reason}") for line in lines) == 1
-        assert sum(line.startswith("SKIPPED ") and f"[{name}-" in line for line in lines) == 1
+        [line] = [line for line in lines if reason in line]
+        assert line.startswith("2 skipped under --mxq-strict: ")
     assert sum(line.startswith("ERROR test_it.py::test_own") for line in lines) == 2  # none of ours: each is shown
-    assert sum("ERROR at setup of " in line for line in lines) == 4
+    assert sum("ERROR at setup of " in line for line in lines) == 2
 
 
 def test_a_skip_by_a_marker_of_the_user_fails_too(gates: GateDirectory) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from gate_project import GateDirectory
+from gate_project import GATE_TEST, GateDirectory
 
 SECRET = "correct-horse-battery-staple"
 
@@ -36,10 +36,10 @@ def test_a_run_leaves_a_page_with_the_images_of_its_worst_prompts(gates: GateDir
 def test_single_images_of_an_earlier_run_do_not_stay(gates: GateDirectory) -> None:
     gates.behave(shift={"nvfp4": 50})
     gates.emulated()
-    assert len(list((gates.path / "mxq-report").rglob("*-nvfp4-lpips-quantized.png"))) == 3
+    assert len(list((gates.path / "mxq-report").rglob("nvfp4/*-quantized.png"))) == 3
     gates.behave(shift={"nvfp4": 1})
     gates.emulated()
-    assert len(list((gates.path / "mxq-report").rglob("*-nvfp4-lpips-quantized.png"))) == 1
+    assert len(list((gates.path / "mxq-report").rglob("nvfp4/*-quantized.png"))) == 1
 
 
 def test_a_page_can_hold_its_images(gates: GateDirectory) -> None:
@@ -123,3 +123,47 @@ def test_a_run_under_xdist_leaves_one_page_with_all_cells(gates: GateDirectory) 
     gates.run_apart("--mxq-formats=mxfp8,nvfp4", "--mxq-emulate", "-n2", "--dist=load")
     assert "All 4 gates passed" in page(gates)
     assert len(history(gates.path / "mxq-report" / "history.jsonl")) == 1
+
+
+def test_lpips_and_ssim_of_one_image_share_its_sheet_and_its_images(gates: GateDirectory) -> None:
+    gates.behave(shift={"nvfp4": 500})
+    gates.emulated("--mxq-formats=nvfp4")
+    first, second = gates.typed_report().verdicts
+    assert first.comparisons == second.comparisons
+    assert {output.quantized for output in first.outputs} == {output.quantized for output in second.outputs}
+    names = [path.name for path in (gates.path / "mxq-report/demo/test_gate/nvfp4").iterdir()]
+    assert sorted(names) == sorted(
+        f"{index:02d}-{part}.png" for index in range(3) for part in ("quantized", "reference", "sheet")
+    )
+
+
+def test_beyond_the_worst_three_a_failed_gate_has_compressed_images_of_each_prompt(gates: GateDirectory) -> None:
+    gates.write(GATE_TEST.replace("prompts=3", "prompts=5"))
+    gates.behave(shift={"nvfp4": [50, 60, 70, 80, 90]})
+    gates.emulated("--mxq-formats=nvfp4", "--mxq-gates=lpips")
+    [verdict] = gates.typed_report().verdicts
+    kinds = [str(output.quantized).rpartition(".")[2] for output in verdict.outputs]
+    assert kinds == ["jpg", "jpg", "png", "png", "png"]
+    assert len(verdict.comparisons) == 3
+
+
+def test_no_secret_is_shown_in_the_terminal_or_in_junit_xml(
+    gates: GateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    address = "https://user:hunter2@host/simple?token=abcdefgh"
+    noisy = f"    import sys; print({SECRET!r}, {address!r})\n    raise RuntimeError({SECRET!r} + ' ' + {address!r})\n"
+    gates.write(GATE_TEST.replace("    return mxq_pipeline", noisy + "    return mxq_pipeline"))
+    shown = gates.emulated("--junit-xml=junit.xml", "-o", "junit_logging=all").stdout.str()
+    written = (gates.path / "junit.xml").read_text()
+    assert "RuntimeError: '***" in shown or "RuntimeError: ***" in shown
+    for hidden in (SECRET, "hunter2", "abcdefgh"):
+        assert [line for line in (shown + written).splitlines() if hidden in line] == []
+
+
+def test_no_secret_is_shown_of_a_failed_gate_or_a_skip(gates: GateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    gates.behave(unavailable=f"the index {SECRET} https://me:hunter2@index")
+    for options in ((), ("--mxq-strict", "-rs")):
+        shown = gates.emulated("--junit-xml=junit.xml", *options).stdout.str() + Path("junit.xml").read_text()
+        assert (SECRET in shown, "hunter2" in shown) == (False, False)

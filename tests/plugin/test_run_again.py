@@ -69,7 +69,7 @@ def test_a_test_that_is_run_twice_is_an_error_and_its_first_verdict_stands(
     assert bodies(gates) == 1
     assert "were run again" in gates.report()["problems"][-1]
     if logs[1]:
-        result.stdout.fnmatch_lines(["*its first verdict stands*"])
+        result.stdout.fnmatch_lines(["*first verdict*stand*"])
         assert result.parseoutcomes()["error" if "error" in result.parseoutcomes() else "errors"] == 1
 
 
@@ -109,7 +109,7 @@ def test_reruns_do_not_run_a_gate_again(gates: GateDirectory, where: str) -> Non
     result.assert_outcomes(errors=1, passed=3)
     assert gates.outcomes()["nvfp4-lpips"] == "regression"
     assert sum(line.startswith("generate demo test_gate nvfp4") for line in gates.backend_log()) == 1
-    result.stdout.fnmatch_lines(["*REGRESSION  demo nvfp4 (emulated) lpips   mean 0.0500 > 0.0200*", "  next   *"])
+    result.stdout.fnmatch_lines(["demo nvfp4 (emulated) lpips   mean 0.0500 > 0.0200*", "  next   *"])
 
 
 def test_reruns_under_xdist_do_not_run_a_gate_again(gates: GateDirectory) -> None:

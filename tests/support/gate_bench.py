@@ -126,7 +126,7 @@ class Bench:
     def _write(self, _plan: GatePlan, shown: Shown) -> ComparisonFiles:
         path = self.root / f"{shown.output}.png"
         images = {"reference": shown.reference, "quantized": shown.quantized}
-        write_comparison(path, **images, label="quantized", prompt=shown.prompt, text=shown.text)
+        write_comparison(path, **images, label="quantized", prompt=shown.prompt, text=shown.text or "")
         self.compared.append(Compared(path=path, size=shown.reference.size, caption=f"{shown.prompt}   {shown.text}"))
         return ComparisonFiles(sheet=path.name)
 

@@ -6,6 +6,8 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from report_examples import SETTINGS, make_report
+
 from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.gates.bounds import Bound
 from pytest_mxq.gates.evidence import Evidence, RunEvidence
@@ -18,7 +20,7 @@ from pytest_mxq.gates.speed_statistics import SpeedMode, SpeedRule
 from pytest_mxq.gates.speedup import SPEEDUP, SpeedBound, SpeedSamples, decide_speedup
 from pytest_mxq.gates.verdict import Cell, JudgedOutput, ReferenceNote, Verdict
 from pytest_mxq.reports.history import CellRun, Key, Point, run_of
-from pytest_mxq.reports.records import DeviceFacts, FingerprintFacts, Report, RunSettings
+from pytest_mxq.reports.records import DeviceFacts, FingerprintFacts, Report
 
 HARD = {
     "device": "nvidia-b200-sm100",
@@ -135,32 +137,10 @@ def unjudged(outcome: Outcome, sentence: str, *, where: Cell | None = None) -> V
 
 
 def report(*verdicts: Verdict, **changes: object) -> Report:
-    whole = Report(
-        created="2026-11-25T03:04:05+00:00",
-        status="finished",
-        planned=tuple(verdict.cell for verdict in verdicts),
-        commit="0123456789ab",
-        settings=RunSettings(
-            formats=("mxfp8", "nvfp4"),
-            models=(),
-            gates=(),
-            reference="auto",
-            refresh=False,
-            emulate=False,
-            strict=True,
-            random_weights=False,
-            alpha=0.05,
-            baselines="baselines",
-            media=None,
-            sources={},
-        ),
-        device=DeviceFacts(name="NVIDIA B200", slug="nvidia-b200-sm100", kind="cuda"),
-        fingerprint=FingerprintFacts(hard=HARD, recorded=RECORDED),
-        verdicts=verdicts,
-        problems=(),
-        cautions=(),
-    )
-    return replace(whole, **changes)  # type: ignore[arg-type]
+    """A finished report of a nightly run."""
+    facts = FingerprintFacts(hard=HARD, recorded=RECORDED)
+    settings = replace(SETTINGS, formats=("mxfp8", "nvfp4"), emulate=False, strict=True)
+    return make_report(*verdicts, **{"settings": settings, "fingerprint": facts, **changes})
 
 
 HOSTILE = (

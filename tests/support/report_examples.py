@@ -10,6 +10,21 @@ from pytest_mxq.gates.scores import summarize
 from pytest_mxq.gates.verdict import Cell, ReferenceNote, Verdict
 from pytest_mxq.reports.records import DeviceFacts, FingerprintFacts, Report, RunSettings
 
+SETTINGS = RunSettings(
+    formats=("nvfp4",),
+    models=(),
+    gates=(),
+    reference="auto",
+    refresh=False,
+    emulate=True,
+    strict=False,
+    random_weights=False,
+    alpha=0.05,
+    baselines="baselines",
+    media=None,
+    sources={},
+)
+
 
 def make_cell(number: int = 0, **fields: str) -> Cell:
     """A cell of LPIPS; its test's name ends in the number."""
@@ -34,25 +49,11 @@ def make_verdict(outcome: Outcome = Outcome.REGRESSION, number: int = 0, **field
 
 def make_report(*verdicts: Verdict, **fields: Any) -> Report:
     """A finished report of some verdicts."""
-    settings = RunSettings(
-        formats=("nvfp4",),
-        models=(),
-        gates=(),
-        reference="auto",
-        refresh=False,
-        emulate=True,
-        strict=False,
-        random_weights=False,
-        alpha=0.05,
-        baselines="baselines",
-        media=None,
-        sources={},
-    )
     known: dict[str, Any] = {
-        "created": "2026-01-02T03:04:05+00:00",
+        "created": "2026-11-25T03:04:05+00:00",
         "status": "finished",
         "commit": "0123456789ab",
-        "settings": settings,
+        "settings": SETTINGS,
         "device": DeviceFacts(name="NVIDIA B200", slug="nvidia-b200-sm100", kind="cuda"),
         "fingerprint": FingerprintFacts(hard={"torch": "2.11"}, recorded={}),
         "planned": tuple(verdict.cell for verdict in verdicts),

@@ -45,29 +45,42 @@
     if (count) count.textContent = shown === data.cells.length ? "" : `${shown} of ${data.cells.length} shown`;
   }
 
-  // Details of cells that did not fail stay text until they are first opened: thousands of them open in a second.
-  function fill(cell) {
-    const later = cell.querySelector(":scope > script");
-    if (later) later.replaceWith(...new DOMParser().parseFromString(later.textContent, "text/html").body.childNodes);
-    if (cell.dataset.ready) return;
-    cell.dataset.ready = "yes";
-    for (const compare of all(".compare", cell)) prepare(compare);
-    for (const dot of all(".strip .dot[data-index]", cell)) dot.addEventListener("click", () => pick(cell, dot.dataset.index));
-    for (const button of all(".pick", cell)) button.addEventListener("click", () => pick(cell, button.dataset.index, true));
-    for (const box of all(".accept input", cell)) box.addEventListener("change", showAccepted);
+  // Details of cells that did not fail are packed until one of them is opened: thousands of them open in a second.
+  let unpacking = null, bodies = null;
+  function unpack() {
+    const packed = Uint8Array.from(atob(document.getElementById("bodies").textContent), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).text().then((text) => { bodies = text.split("\0"); });
   }
-  function open(anchor, { scroll = true } = {}) {
+  function fill(cell, then = () => {}) {
+    if (cell.dataset.later && !bodies) {
+      unpacking = unpacking || unpack();
+      unpacking.then(() => fill(cell, then));
+      return;
+    }
+    if (!cell.dataset.ready) {
+      cell.dataset.ready = "yes";
+      if (cell.dataset.later) cell.append(...new DOMParser().parseFromString(bodies[cell.dataset.later], "text/html").body.childNodes);
+      for (const compare of all(".compare", cell)) prepare(compare);
+      for (const dot of all(".strip .dot[data-index]", cell)) dot.addEventListener("click", () => pick(cell, dot.dataset.index, true));
+      for (const button of all(".pick", cell)) button.addEventListener("click", () => pick(cell, button.dataset.index, true));
+      for (const box of all(".accept input", cell)) box.addEventListener("change", showAccepted);
+    }
+    then();
+  }
+  function open(anchor, { scroll = true, then = () => {} } = {}) {
     const cell = document.getElementById(anchor);
-    if (!cells.has(anchor) || !cell) return null;
+    if (!cells.has(anchor) || !cell) return;
     cell.hidden = false;
     cell.open = true;
-    fill(cell);
-    active = cell.querySelector(".compare") || active;
+    fill(cell, () => {
+      active = cell.querySelector(".compare") || active;
+      then(cell);
+    });
     if (scroll) {
       cell.scrollIntoView({ block: "start" });
       cell.querySelector("summary").focus({ preventScroll: true });
     }
-    return cell;
   }
 
   function prepare(compare) {
@@ -81,7 +94,7 @@
     for (const name of ["pointerdown", "pointerup", "pointerleave"]) blink.addEventListener(name, () => show(compare, name === "pointerdown"));
     blink.addEventListener("keydown", (event) => { if (event.key === " " || event.key === "Enter") show(compare, true); });
     blink.addEventListener("keyup", () => show(compare, false));
-    for (const group of all(".players", compare)) inStep(all("video", group));
+    for (const group of all(".players", compare)) group.classList.contains("audio") ? inTurn(all("audio", group)) : inStep(all("video", group));
     for (const figure of all(".frames", compare)) figure.querySelector("svg").addEventListener("click", (event) => seek(compare, figure, event));
     for (const image of all("img", compare)) image.addEventListener("load", () => measure(compare));
     drag(compare);
@@ -99,6 +112,8 @@
       image.src = data.embedded[key] || key;
       image.alt = `${pane.querySelector(".arm").textContent}, image ${index}: ${source.textContent.slice(0, 200)}`;
     }
+    compare.querySelector(".copied").hidden = !source.dataset.copy;
+    compare.querySelector(".pane.map .arm").textContent = source.dataset.map ? "LPIPS map" : "no LPIPS map of this image";
     if (source.dataset.peak) compare.querySelector(".pane.map .arm").textContent = `LPIPS map, brightest ${source.dataset.peak}`;
     compare.querySelector(".said").textContent = source.textContent;
     for (const button of all(".picks .pick", compare)) button.setAttribute("aria-pressed", String(button.dataset.index === index));
@@ -204,6 +219,17 @@
       video.addEventListener("volumechange", () => { if (!video.muted) others.forEach((other) => { other.muted = true; }); });
     }
   }
+  // Of two recordings one is heard: it starts where the other is stopped.
+  function inTurn(players) {
+    for (const player of players) {
+      player.src = data.embedded[player.dataset.key] || player.dataset.key;
+      const others = players.filter((other) => other !== player);
+      player.addEventListener("play", () => others.filter((other) => !other.paused).forEach((other) => {
+        other.pause();
+        player.currentTime = other.currentTime;
+      }));
+    }
+  }
   function seek(compare, figure, event) {
     const video = compare.querySelector(`.players[data-index="${CSS.escape(figure.dataset.index)}"] video`);
     const box = event.currentTarget.getBoundingClientRect();
@@ -292,11 +318,13 @@
   function follow() {
     readHash();
     applyFilters();
-    const cell = state.cell && open(state.cell);
-    const compare = cell && cell.querySelector(".compare");
-    if (!compare) return;
-    if (state.image) pick(cell, state.image);
-    if (MODES.includes(state.mode)) setMode(compare, state.mode);
+    const { cell, image, mode } = state;
+    if (cell) open(cell, { then: (opened) => {
+      const compare = opened.querySelector(".compare");
+      if (!compare) return;
+      if (image) pick(opened, image);
+      if (MODES.includes(mode)) setMode(compare, mode);
+    } });
   }
   for (const cell of all("details.cell")) cell.addEventListener("toggle", () => { if (cell.open) fill(cell); });
   for (const cell of all("details.cell[open]")) open(cell.id, { scroll: false });

@@ -90,3 +90,18 @@ def test_a_history_is_red_where_a_run_failed() -> None:
     chart = history_chart([(0.1, 0.2, True, "a"), (0.3, 0.2, False, "b")], LPIPS.scale)
     assert [dot.kind for dot in chart.dots] == ["good", "bad"]
     assert [line.label for line in chart.lines] == ["bound 0.2000"]
+
+
+def test_each_run_of_a_history_stands_against_the_bound_of_its_time() -> None:
+    bounds = [0.4, 0.4, 0.2, 0.2]
+    chart = history_chart([(0.1, bound, True, "") for bound in bounds], LPIPS.scale)
+    level = [(line.left, line.right, line.y) for line in chart.lines if line.end is None]
+    assert [(left, right) for left, right, _ in level] == [(0.0, 50.0), (50.0, 100.0)]
+    [step] = [line for line in chart.lines if line.end is not None]
+    assert (step.left, step.y, step.end) == (50.0, level[0][2], level[1][2])
+    assert [line.label for line in chart.lines if line.label] == ["bound 0.2000 (before: 0.4000)"]
+
+
+def test_runs_without_a_bound_interrupt_its_line() -> None:
+    chart = history_chart([(0.1, bound, True, "") for bound in (0.4, None, 0.4, 0.4)], LPIPS.scale)
+    assert [(line.left, line.right) for line in chart.lines] == [(0.0, 25.0), (50.0, 100.0)]

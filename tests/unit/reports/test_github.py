@@ -3,7 +3,7 @@ from pathlib import Path
 from report_examples import make_cell, make_report, make_verdict
 
 from pytest_mxq.gates.outcome import Outcome
-from pytest_mxq.reports.github import MAX_SUMMARY_BYTES, append_summary, error_commands
+from pytest_mxq.reports.github import MAX_SUMMARY_BYTES, StepSummary, error_commands, step_summaries
 
 ACTIONS = {"GITHUB_ACTIONS": "true", "GITHUB_WORKSPACE": "/work"}
 
@@ -28,17 +28,29 @@ def test_nothing_is_annotated_outside_of_github_actions() -> None:
     assert list(error_commands([make_verdict()], Path("/work"), {"CI": "true"})) == []
 
 
-def test_the_summary_is_appended_to_the_page_of_the_job(tmp_path: Path) -> None:
+def test_the_summary_stands_between_what_others_wrote_and_is_replaced_as_the_run_goes_on(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("of an earlier command\n")
-    append_summary(make_report(make_verdict()), {"GITHUB_STEP_SUMMARY": str(page)})
-    assert page.read_text().startswith("of an earlier command\n\n")
-    assert "1 REGRESSION" in page.read_text()
+    [write] = step_summaries({"GITHUB_STEP_SUMMARY": str(page)})
+    write(tmp_path, make_report(planned=(make_cell(),), status="running"))
+    assert "did not finish" in page.read_text()
+    page.write_text(page.read_text() + "of another program\n")
+    write(tmp_path, make_report(make_verdict()))
+    text = page.read_text()
+    assert text.startswith("of an earlier command\n\n")
+    assert text.endswith("of another program\n")
+    assert ("1 REGRESSION" in text, "did not finish" in text) == (True, False)
+
+
+def test_two_runs_of_one_step_have_a_summary_each(tmp_path: Path) -> None:
+    for _ in range(2):
+        StepSummary(tmp_path / "page.md")(tmp_path, make_report(make_verdict()))
+    assert (tmp_path / "page.md").read_text().count("1 REGRESSION") == 2
 
 
 def test_a_full_page_is_left_as_it_is_and_no_page_is_no_error(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_bytes(b"x" * (MAX_SUMMARY_BYTES - 10))
-    append_summary(make_report(make_verdict()), {"GITHUB_STEP_SUMMARY": str(page)})
+    StepSummary(page)(tmp_path, make_report(make_verdict()))
     assert page.stat().st_size == MAX_SUMMARY_BYTES - 10
-    append_summary(make_report(make_verdict()), {})
+    assert step_summaries({}) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import os
 import re
@@ -34,7 +36,7 @@ from pytest_mxq.gates.bounds import Bound
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import JudgedOutput, Verdict
 from pytest_mxq.reports.html import render, visible, write_page
-from pytest_mxq.reports.page_model import Page, build_page
+from pytest_mxq.reports.page_model import MAX_MISSING, Page, build_page
 from pytest_mxq.reports.publish import write_unfinished_page
 from pytest_mxq.reports.records import Report, Status
 
@@ -72,6 +74,13 @@ def page_of(*verdicts: Verdict) -> Page:
 
 def text_of(whole: Report) -> str:
     return render(build_page(whole, {}), {})
+
+
+def bodies_of(text: str) -> list[str]:
+    """The details that the page holds packed."""
+    found = re.search(r'<script type="application/gzip" id="bodies">(.*?)</script>', text, re.DOTALL)
+    assert found
+    return gzip.decompress(base64.b64decode(found.group(1))).decode().split("\0")
 
 
 def data_of(text: str) -> dict[str, object]:
@@ -166,20 +175,22 @@ def test_parts_without_data_are_not_there(verdict: Verdict) -> None:
 
 def test_only_failures_show_without_the_script_and_only_so_many() -> None:
     reds = [replace(RED, cell=replace(RED.cell, case=f"case {index}")) for index in range(25)]
-    assert text_of(report(*reds, GREEN)).count('<script type="text/html">') == 6
+    text = text_of(report(*reds, GREEN))
+    assert (text.count("data-later="), len(bodies_of(text))) == (6, 6)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii_id)
 def test_no_text_of_a_record_becomes_markup(text: str) -> None:
     page = text_of(hostile(text))
-    elements = Elements(page)
+    elements = Elements("".join([page, *bodies_of(page)]))
     scripts = elements.all("script")
-    assert [script.get("type") for script in scripts] == ["text/html", "application/json", None]
+    assert [script.get("type") for script in scripts] == ["application/gzip", "application/json", None]
     assert not [name for _, attributes in elements.found for name in attributes if name.startswith("on")]
     assert {attributes.get("src") for attributes in elements.all("img")} == {None}
     links = [attributes["href"] or "" for attributes in elements.all("a")]
     assert all(link.startswith("#") or ":" not in link for link in links)
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", page)
+    for part in (page, *bodies_of(page)):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", part)
     assert "49" not in elements.text.replace("494", "")
     assert [entry["model"] for entry in data_of(page)["cells"]] == [text, text]  # type: ignore[attr-defined]
     assert visible(text) in elements.text
@@ -267,3 +278,17 @@ def test_the_page_of_a_run_is_there_before_it_ends(tmp_path: Path) -> None:
     assert "did not finish: 0 of 2 gates" in (tmp_path / "index.html").read_text(encoding="utf-8")
     write_unfinished_page(tmp_path / "other", report(GREEN))  # of the finished run another function writes it
     assert not (tmp_path / "other").exists()
+
+
+def test_what_was_planned_and_has_no_verdict_is_named_by_its_case() -> None:
+    part = [cell(gate, case="test_elsewhere") for gate in ("lpips", "ssim")]
+    page = build_page(replace(report(RED), planned=(RED.cell, *part)), {})
+    assert page.missing == (("flux.1-dev test_elsewhere", "nvfp4 lpips, nvfp4 ssim"),)
+    assert "Planned, and missing from this report" in render(page, {})
+    assert build_page(report(RED), {}).missing == ()
+
+
+def test_hundreds_of_missing_cases_are_counted() -> None:
+    part = [cell(case=f"test_{index}") for index in range(200)]
+    page = build_page(replace(report(), planned=tuple(part)), {})
+    assert page.missing[-1] == ("and more", f"{200 - MAX_MISSING} cases")

@@ -53,7 +53,7 @@ def test_a_defect_of_the_page_is_a_caution(
     assert type(error).__name__ in caution
 
 
-@pytest.mark.parametrize("error", [OSError("held"), NotImplementedError("no locks")])
+@pytest.mark.parametrize("error", [OSError("held"), PermissionError("read-only")])
 def test_a_history_that_cannot_be_written_leaves_the_page(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

@@ -1,14 +1,15 @@
-"""The copy of a video that the page plays."""
+"""The copies of videos and audio that the page plays."""
 
 from __future__ import annotations
 
+import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pytest_mxq.baselines.video import Video
-from pytest_mxq.reports.video_copy import write_webm
+from pytest_mxq.reports.media_copies import write_wav, write_webm
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 
@@ -50,3 +51,15 @@ def test_a_video_that_cannot_be_encoded_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises((OSError, ValueError)):
         write_webm(tmp_path / "a.webm", broken)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_audio_is_written_with_16_bits_within_full_scale(tmp_path: Path, channels: int) -> None:
+    whole = moving(channels=channels)
+    whole.audio[0, :3] = (2.0, -2.0, np.nan)  # type: ignore[index]
+    write_wav(tmp_path / "sub" / "a.wav", whole)
+    with wave.open(str(tmp_path / "sub" / "a.wav")) as file:
+        assert (file.getnchannels(), file.getframerate(), file.getnframes()) == (channels, 16_000, 18_000)
+        samples = np.frombuffer(file.readframes(18_000), dtype="<i2").reshape(-1, channels)
+    assert list(samples[:3, 0]) == [32767, -32768, 0]
+    assert np.abs(samples[3:] / 32767 - whole.audio.T[3:]).max() < 1e-4  # type: ignore[union-attr]

@@ -1,0 +1,50 @@
+"""The report before the session begins: an earlier run's result must not outlive a run that is killed early."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pytest_mxq.planning.folders import REPORT, named_folder
+from pytest_mxq.reports.json_report import Journal
+from pytest_mxq.reports.publish import FILES, WRITERS
+from pytest_mxq.reports.records import DeviceFacts, FingerprintFacts, Report, RunSettings
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def mark_as_starting(config: pytest.Config) -> None:
+    """Put a report that says that a run has begun in place of an earlier one; without one, nothing is written."""
+    folder = named_folder(config, config.known_args_namespace.mxq_report, config.getini("mxq_report") or REPORT)
+    if folder is not None and any((folder / name).exists() for name in FILES):
+        Journal(folder, WRITERS).start(_unknown_report())
+
+
+def _unknown_report() -> Report:
+    """Return the report of a run of which nothing is known: conftest files may add formats, models and a machine."""
+    return Report(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        status="running",
+        commit=None,
+        settings=RunSettings(
+            formats=(),
+            models=(),
+            gates=(),
+            reference="not known",
+            refresh=False,
+            emulate=False,
+            strict=False,
+            random_weights=False,
+            alpha=0.05,
+            baselines="",
+            media=None,
+            sources={},
+        ),
+        device=DeviceFacts(name="not known", slug="", kind=""),
+        fingerprint=FingerprintFacts(hard={}, recorded={}),
+        planned=(),
+        verdicts=(),
+        problems=(),
+        cautions=(),
+    )
