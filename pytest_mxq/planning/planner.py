@@ -20,7 +20,7 @@ from pytest_mxq.gates.lpips import DRIFT_LIMIT, LPIPS
 from pytest_mxq.gates.verdict import Cell
 from pytest_mxq.planning import gate_param
 from pytest_mxq.planning.case import Case, stated_prompts
-from pytest_mxq.planning.gate_param import EMPTY_PARAM, REFRESH_PARAM, GateParam
+from pytest_mxq.planning.gate_param import EMPTY_PARAM, REFRESH_PARAM, GateParam, without_params
 from pytest_mxq.planning.markers import (
     PIPELINE,
     batch_sizes_of,
@@ -180,8 +180,7 @@ def _refresh_refusal(case: Case, device: Device) -> str | None:
 
 def owner_of(item: pytest.Function, param: GateParam) -> str:
     """Return the test that owns an item's case: its nodeid without the gate and without other plugins' parameters."""
-    path, _, test = item.nodeid.partition("::")
-    return f"{path}::{test.partition('[')[0]}[{_user_id(item, param)}]{param.batch_size or ''}"
+    return f"{without_params(item.nodeid)}[{_user_id(item, param)}]{param.batch_size or ''}"
 
 
 def find_double_cases(plans: Collection[tuple[Plan, str]]) -> dict[str, str]:

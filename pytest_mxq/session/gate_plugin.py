@@ -32,6 +32,7 @@ from pytest_mxq.reports.failure import failure_text
 from pytest_mxq.reports.junit import attachments, html_extras, properties
 from pytest_mxq.reports.progress import make_progress
 from pytest_mxq.reports.records import cell_record, from_record, to_record
+from pytest_mxq.session.distribution import refuse_shared_gpu
 from pytest_mxq.session.expected_tests import place_of_test
 from pytest_mxq.session.item_reports import (
     fail_again,
@@ -130,6 +131,8 @@ class GatePlugin:
         left = [item.stash[PLAN] for item in items if PLAN in item.stash]
         self.selected = {plan.cell.nodeid for plan in left}
         self.cautions = [*kernel_cautions(left, self.runtime.device), *batch_cautions(left)]
+        if not self.config.option.collectonly:
+            refuse_shared_gpu(self.config, left, self.kinds, self.runtime.device)
 
     def _plan_dropped(self, items: list[pytest.Item]) -> None:
         """Plan the cells of gate items that another plugin dropped by now: they were asked for, and do not run."""
@@ -262,6 +265,7 @@ class GatePlugin:
             portable = self.settings.portable
             self.config.workeroutput.update(
                 mxq_planned=[cell_record(cell) for cell in self.planned.values()],
+                mxq_selected=list(self.selected),
                 mxq_cautions=[*self.cautions, *self.runtime.cautions],
                 mxq_verdicts=[to_record(verdict, portable) for verdict in self.verdicts.values()],
                 mxq_again=list(self.again),
