@@ -213,14 +213,16 @@ class PerformanceStrategy:
             reserved_gib=peak.reserved_gib,
             bf16_peak_gib=bf16.gib if bf16 else None,
             weight_ratio=evidence.weight_bytes / evidence.bf16_bytes,
-        )
+        ).against(bound)
         outcome, sentence = gate.decide(memory, bound)
+        deciding = memory.deciding
         return replace(
             draft,
             outcome=outcome,
             sentence=sentence,
-            observed=memory.ratio,
-            bound=bound.max_ratio,
+            scale=replace(gate.scale, unit=deciding.unit) if deciding else gate.scale,
+            observed=deciding.value if deciding else None,
+            bound=deciding.limit if deciding else None,
             memory=memory,
             reference=note,
         )

@@ -35,7 +35,6 @@ def _drift_limit(bound: Bound) -> float:
 LPIPS = AccuracyGate(
     name="lpips",
     summary="bound of the mean LPIPS against BF16, of the worst image; number or {format: number}",
-    limit="max",
     largest=0.80,
     scale=Scale(higher_is_better=False),
     score=_score,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import exp, hypot, log
 from statistics import NormalDist, median
 
-from pytest_mxq.errors import CaseFaultError
+from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.gates.base import COMPILED_CALLS, Gate, Needs, Scale
 from pytest_mxq.gates.bounds import MarkerArguments
 from pytest_mxq.gates.outcome import Outcome
@@ -207,10 +207,22 @@ class SpeedGate(Gate):
     """A gate that times whole calls of both arms.
 
     Attributes:
+        largest: the largest speedup that makes sense as a bound.
         decide: from what was timed, the bound and alpha to a verdict, its sentence and its numbers.
     """
 
+    largest: float
     decide: Callable[..., tuple[Outcome, str, SpeedFacts | None]] = decide_speedup
+
+    def __post_init__(self) -> None:
+        Gate.__post_init__(self)
+        if not self.scale.higher_is_better:
+            raise MxqError(f"gate {self.name!r}: of a speedup, higher is better")
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """How sure the bound must be, and how long to sample."""
+        return ("rule", "max_rounds", "max_seconds")
 
     @property
     def needs(self) -> Needs:
@@ -238,8 +250,6 @@ class SpeedGate(Gate):
 SPEEDUP = SpeedGate(
     name="speedup",
     summary="bound of the speedup over BF16; rule not-below or proven",
-    limit="min",
     largest=100.0,
     scale=Scale(higher_is_better=True, unit="x", digits=3, noun="call"),
-    arguments=("rule", "max_rounds", "max_seconds"),
 )

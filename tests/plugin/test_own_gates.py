@@ -66,13 +66,13 @@ def test_a_bound_is_read_by_format_and_its_faults_are_the_test_s(own: GateDirect
         ),
         (
             "from pytest_mxq import Gate, Scale\nclass Bare(Gate):\n    needs = None\ndef pytest_mxq_gates():\n"
-            "    return [Bare(name='bare', summary='', limit='max', largest=1.0, scale=Scale(higher_is_better=True))]\n",
+            "    return [Bare(name='bare', summary='', scale=Scale(higher_is_better=True))]\n",
             "raised TypeError*read_bound",
         ),
         (
-            "from pytest_mxq import Gate, Scale\nclass Odd(Gate):\n    needs = None\n    read_bound = None\n"
+            "from pytest_mxq import Gate, Scale\nclass Odd(Gate):\n    needs = arguments = None\n    read_bound = None\n"
             "def pytest_mxq_gates():\n"
-            "    return [Odd(name='odd', summary='', limit='max', largest=1.0, scale=Scale(higher_is_better=True))]\n",
+            "    return [Odd(name='odd', summary='', scale=Scale(higher_is_better=True))]\n",
             "must return AccuracyGate, SpeedGate or MemoryGate, got 'odd', a Odd",
         ),
         (
