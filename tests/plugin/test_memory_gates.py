@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from gate_project import GATE_TEST, SPEED_TEST, GateDirectory
+from gate_project import GATE_TEST, SPEED_TEST, GateDirectory, flat
 from speed_project import FAST, run
 
 
@@ -63,7 +63,7 @@ def test_a_faulty_bound_is_a_fault_of_its_test(b200: GateDirectory, marker: str,
     )
     result = b200.run("--mxq-formats=mxfp8")
     result.assert_outcomes(errors=1)
-    assert said in result.stdout.str()
+    assert said in flat(result)
 
 
 def test_speed_is_never_emulated(gates: GateDirectory) -> None:

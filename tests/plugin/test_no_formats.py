@@ -9,7 +9,8 @@ LINE = "mxq: 1 gate test and no formats: nothing was gated; add --mxq-formats=mx
 @pytest.mark.parametrize("options", [(), ("-q",), ("--mxq-models=demo",), ("--mxq-strict",)])
 def test_a_run_without_formats_says_that_nothing_was_gated(gates: GateDirectory, options: tuple[str, ...]) -> None:
     result = gates.run(*options)
-    assert result.stdout.lines.count(LINE) == 1
+    said = sum("no formats: " in line for line in result.stdout.lines if "skipped" in line or line == LINE)
+    assert said == 1
     assert result.ret == (pytest.ExitCode.TESTS_FAILED if "--mxq-strict" in options else 0)
 
 

@@ -1,9 +1,10 @@
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gate_project import GATE_TEST, GateDirectory
+from gate_project import GATE_TEST, GateDirectory, flat
 from manifest_examples import resealed
 
 from pytest_mxq.gates.outcome import Outcome
@@ -101,7 +102,7 @@ def test_live_generates_bf16_in_this_run_and_does_not_look_at_the_baseline(store
 def test_a_missing_baseline_fails_in_stored_and_says_how_to_make_it(gates: GateDirectory) -> None:
     result = gates.emulated("--mxq-reference=stored")
     result.assert_outcomes(failed=4)
-    result.stdout.fnmatch_lines(["*MISSING*", "  next *::test_gate * --mxq-refresh"])
+    result.stdout.fnmatch_lines(["*missing*", "    next *::test_gate * --mxq-refresh"])
     assert gates.backend_log() == []
 
 
@@ -111,7 +112,7 @@ def test_a_case_that_changed_since_its_refresh_is_stale_in_every_mode_and_the_fi
     stored.write(GATE_TEST.replace("mxq_pipeline(mxq_prompt)", "mxq_pipeline(mxq_prompt, num_inference_steps=4)"))
     result = stored.emulated()
     result.assert_outcomes(failed=4)
-    result.stdout.fnmatch_lines(["*STALE*num_inference_steps 8 -> 4*refresh*"])
+    assert fnmatch(flat(result), "* stale *num_inference_steps 8 -> 4*refresh*")
     assert set(stored.outcomes().values()) == {"stale"}
 
 
@@ -157,7 +158,7 @@ def test_a_damaged_baseline_is_an_error_by_name_and_stays_as_it_is(
     before = sorted((path, path.read_bytes()) for path in manifest(stored).parent.rglob("*.*") if path.is_file())
     result = stored.emulated()
     result.assert_outcomes(failed=4)
-    result.stdout.fnmatch_lines([f"ERROR  demo {said}"])
+    assert fnmatch(flat(result), f"* error {said}")
     assert set(stored.outcomes().values()) == {"error"}
     after = sorted((path, path.read_bytes()) for path in manifest(stored).parent.rglob("*.*") if path.is_file())
     assert before == after

@@ -1,9 +1,10 @@
 """Stored timing sessions: what a refresh adds, and which of them a gate uses."""
 
 import json
+from fnmatch import fnmatch
 
 import pytest
-from gate_project import GATE_TEST, SPEED_TEST, GateDirectory
+from gate_project import GATE_TEST, SPEED_TEST, GateDirectory, flat
 from manifest_examples import resealed
 from speed_project import FAST, MANIFEST, manifest, modes, refresh, run
 
@@ -47,7 +48,8 @@ def test_stored_holds_one_session_against_three_and_says_how_to_get_them(b200: G
     refresh(b200, 2)
     result = run(b200, "--mxq-gates=speedup", "--mxq-reference=stored")
     result.assert_outcomes(failed=2)
-    result.stdout.fnmatch_lines(["*MISSING*2 of 2 stored timing sessions*", "  next *::test_speed * --mxq-refresh"])
+    assert "2 of 2 stored timing sessions" in flat(result)
+    result.stdout.fnmatch_lines(["*missing*", "    next *::test_speed * --mxq-refresh"])
     assert not [line for line in b200.backend_log() if line.startswith(("arm", "stored"))]
     refresh(b200, 1)
     run(b200, "--mxq-gates=speedup", "--mxq-reference=stored").assert_outcomes(passed=2)
@@ -159,7 +161,7 @@ def test_a_session_of_another_call_is_not_added(b200: GateDirectory, monkeypatch
     monkeypatch.setenv("PYTEST_MXQ_TIMING_ONLY", "1")
     result = b200.run("--mxq-refresh")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*STALE*the stored baseline is of another call*"])
+    assert fnmatch(flat(result), "*stale*the stored baseline is of another call*")
     assert len(manifest(b200)["sessions"]) == 1
 
 

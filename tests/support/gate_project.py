@@ -46,6 +46,11 @@ def test_gate(mxq_pipeline, mxq_prompt):
 """
 
 
+def flat(result: pytest.RunResult) -> str:
+    """The output in one line: the terminal's reasons are wrapped."""
+    return " ".join(result.stdout.str().split())
+
+
 class GateDirectory:
     """A project of one gate test."""
 
