@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mxq.baselines.paths import case_file_name, check_case_name, check_model_name, model_folder_name
+from pytest_mxq.baselines.paths import case_file_name, check_case_name, model_folder_name
 from pytest_mxq.baselines.strict_json import shown
 from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.fixtures import NO_FORMATS
@@ -85,15 +85,15 @@ class Planner:
         try:
             check_own_markers(item)
             case = self._case(item, param)
-        except MxqError as error:
-            return InvalidPlan(cell=cell, fault=str(error))
+        except Exception as error:  # noqa: BLE001  a project's own gate or model may raise anything
+            return InvalidPlan(cell=cell, fault=_fault("case", error))
         if self.settings.models and not {case.recipe.name, case.settings.model} & set(self.settings.models):
             return None
         cell = Cell(nodeid=cell.nodeid, model=case.recipe.name, case=case.name, format=cell.format, gate=cell.gate)
         try:
             return self._plan(item, param, cell, case)
-        except MxqError as error:
-            return InvalidPlan(cell=cell, fault=str(error))
+        except Exception as error:  # noqa: BLE001  as above
+            return InvalidPlan(cell=cell, fault=_fault(f"gate {param.gate!r}", error))
 
     def _plan(self, item: pytest.Function, param: GateParam, cell: Cell, case: Case) -> Plan:
         check_test(item)
@@ -152,14 +152,16 @@ class Planner:
 
     def _recipe(self, model: str) -> Recipe:
         try:
-            recipe = self.kinds.models.find(model, beside=self.root)
+            return self.kinds.models.find(model, beside=self.root)
         except (OSError, ValueError) as error:  # of the file system: too long, or a null character
             why = getattr(error, "strerror", None) or str(error)
             raise CaseFaultError(f"model name {shown(model)} is not allowed: {why}") from None
         except MxqError as error:
             raise CaseFaultError(str(error).replace(repr(model), shown(model))) from None
-        check_model_name(recipe.name)
-        return recipe
+
+
+def _fault(what: str, error: Exception) -> str:
+    return str(error) if isinstance(error, MxqError) else f"{what}: {type(error).__name__}: {error}"
 
 
 def _drift_limit(item: pytest.Function, gate: Gate, format_name: str, *, emulated: bool) -> float:

@@ -242,6 +242,26 @@ def test_a_hook_must_return_a_list_of_its_kind(gates: GateDirectory, hook: str) 
     result.stderr.fnmatch_lines([f"*the hook pytest_mxq_{hook} must return a list of *"])
 
 
+@pytest.mark.parametrize("hook", ["formats", "models", "gates", "machine"])
+@pytest.mark.parametrize("body", ["raise SystemExit(3)", "pytest.skip('no board')", "yield 1 / 0"])
+def test_a_hook_that_raises_is_a_usage_error_that_names_it(gates: GateDirectory, hook: str, body: str) -> None:
+    conftest = f"import pytest\ndef pytest_mxq_{hook}():\n    {body}\n"
+    (gates.path / "conftest.py").write_text(conftest)
+    result = gates.emulated()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"the hook pytest_mxq_{hook} " in result.stderr.str()
+
+
+@pytest.mark.parametrize("behaviour", ["[]", '{"shift": 3}', '{"shfit": {}}'])
+def test_a_malformed_behaviour_of_the_fakes_is_a_usage_error_that_names_it(
+    gates: GateDirectory, behaviour: str
+) -> None:
+    (gates.path / "behaviour.json").write_text(behaviour)
+    result = gates.emulated()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "behaviour.json" in result.stderr.str()
+
+
 NAMES = [
     "owner/FLUX.1 dev",
     "my model",

@@ -90,6 +90,30 @@ def test_a_hook_that_is_no_gate_s_is_a_usage_error_that_names_it(gates: GateDire
 
 
 @pytest.mark.parametrize(
+    ("lambdas", "said"),
+    [
+        ("default_worst=lambda mean: 1 / 0", "gate 'mae': ZeroDivisionError: division by zero"),
+        ("default_worst=lambda mean: 'x'", "gate 'mae': TypeError"),
+    ],
+)
+def test_an_exception_of_a_gate_s_own_code_is_a_fault_of_its_tests_alone(
+    own: GateDirectory, lambdas: str, said: str
+) -> None:
+    conftest = own.path / "conftest.py"
+    conftest.write_text(conftest.read_text().replace("default_worst=lambda mean: 2 * mean", lambdas))
+    own.write(TEST.format(bounds="max=0.02") + "\ndef test_plain():\n    pass\n")
+    own.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(errors=1, passed=1)
+    (verdict,) = own.typed_report().verdicts
+    assert (verdict.outcome.value, said in verdict.sentence) == ("error", True)
+
+
+def test_a_gate_s_hook_may_be_a_generator(gates: GateDirectory) -> None:
+    add(gates, OWN.replace("return [MAE]", "yield MAE"))
+    gates.write(TEST.format(bounds="max=0.02"))
+    gates.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
     ("values", "said"), [([0.1], "returned 1 values for 3 images"), ([], "returned 0 values for 3 images")]
 )
 def test_a_score_of_another_number_of_values_is_an_error_of_that_gate(
