@@ -10,6 +10,7 @@ import msgspec
 
 from pytest_mxq.baselines.manifest import Identity, Manifest, Selection, identity_differences
 from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.baselines.strict_json import LIVE
 from pytest_mxq.baselines.work import chunk_differences
 from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import BaselineMissingError
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from pytest_mxq.gates.base import AccuracyGate
     from pytest_mxq.planning.case import Case
     from pytest_mxq.planning.plans import GatePlan
-
-LIVE = "--mxq-reference=live"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

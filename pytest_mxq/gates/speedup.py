@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import exp, hypot, log
 from statistics import NormalDist, median
 
+from pytest_mxq.baselines.strict_json import LIVE
 from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.gates.base import COMPILED_CALLS, Gate, Needs, Scale
 from pytest_mxq.gates.bounds import MarkerArguments
@@ -196,10 +197,10 @@ def _what_helps(facts: SpeedFacts, bound: SpeedBound) -> str:
     if distance <= floor and floor > widest:
         return f"at alpha {facts.alpha:g} nothing can tell so little: a larger --mxq-alpha may"
     if facts.mode == SpeedMode.STORED.value:
-        return "fresh sessions (pytest --mxq-refresh), a quieter machine or --mxq-reference=live may tell"
+        return f"fresh sessions (--mxq-refresh), a quieter machine or {LIVE} may tell"
     if hypot(process, target_half_width(facts.alpha)) <= widest or facts.process_sd_source == _DEFAULT:
         return more_rounds
-    return "more rounds cannot tell: fresh sessions (pytest --mxq-refresh) or a quieter machine may"
+    return "more rounds cannot tell: fresh sessions (--mxq-refresh) or a quieter machine may"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

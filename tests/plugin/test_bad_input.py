@@ -5,6 +5,9 @@ from fnmatch import fnmatch
 import pytest
 from gate_project import GATE_TEST, GateDirectory, flat
 
+from pytest_mxq.gates.lpips import LPIPS
+from pytest_mxq.gates.outcome import Outcome
+
 TEMPLATE = """
 import pytest
 
@@ -96,7 +99,12 @@ def test_a_workload_that_raises_shows_its_own_traceback_and_a_verdict(gates: Gat
     result = gates.run("--mxq-formats=mxfp8", "--mxq-emulate")
     result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(["*ZeroDivisionError: of mine*"])
-    assert "ZeroDivisionError: of mine" in [record["sentence"] for record in gates.report()["verdicts"]]
+    assert "another exception occurred" not in result.stdout.str()
+    verdict = next(one for one in gates.typed_report().verdicts if one.outcome is Outcome.ERROR)
+    assert verdict.sentence == "ZeroDivisionError: of mine"
+    assert verdict.seconds > 0
+    assert verdict.scale == LPIPS.scale
+    assert verdict.next_command is not None
 
 
 def test_two_tests_with_one_case_name_both_fail_and_name_each_other(gates: GateDirectory) -> None:
