@@ -9,7 +9,7 @@ from pytest_mxq.gates.base import AccuracyGate, Scale
 from pytest_mxq.gates.bounds import Bound
 
 DRIFT_LIMIT = 0.02
-"""LPIPS beyond which BF16 itself has moved too far to judge any format by."""
+"""LPIPS of reference drift beyond which no format can be judged."""
 
 
 def _score(reference: Any, other: Any) -> Sequence[float]:

@@ -165,7 +165,7 @@ def _fault(what: str, error: Exception) -> str:
 
 
 def _drift_limit(item: pytest.Function, gate: Gate, format_name: str, *, emulated: bool) -> float:
-    """Return how far BF16 may have moved by the test's LPIPS bound, or by the limit that holds without one."""
+    """Return how much reference drift the test's LPIPS bound allows, or the limit that holds without one."""
     if not gate.needs.trained_weights or LPIPS.drift_limit is None or closest(item, LPIPS.marker) is None:
         return DRIFT_LIMIT
     return LPIPS.drift_limit(LPIPS.read_bound(read_marker(item, LPIPS, format_name, emulated=emulated)))

@@ -49,10 +49,12 @@ def find_machine(config: pytest.Config) -> Machine:
         named: Any = answer("pytest_mxq_machine", config.hook.pytest_mxq_machine)
     except MxqError as error:
         raise pytest.UsageError(str(error)) from None
-    if isinstance(named, Machine):
-        return named
     if named is not None:
-        raise pytest.UsageError(f"the hook pytest_mxq_machine must return a Machine, got {named!r}")
+        # By its fields: pytester's runs in one process load the class again.
+        if not all(hasattr(named, field) for field in Machine.__dataclass_fields__):
+            raise pytest.UsageError(f"the hook pytest_mxq_machine must return a Machine, got {named!r}")
+        machine: Machine = named
+        return machine
     device = find_device()
     return Machine(
         device=device,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,6 +121,16 @@ def test_an_allowed_name_makes_the_marker(name: str) -> None:
     assert gate.marker == f"mxq_{name}"
     assert gate.marker_line == f"mxq_{name}(max=, worst=): a gate of a test"
     check_gate(gate, limit=1.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [([], "no values"), ([0.1], "1 values for 2 images"), ([0.1, "0.2"], "'0.2', no number"), ([0.1, 0.2], None)],
+)
+def test_the_check_scores_outputs_where_it_is_given_some(values: list[Any], said: str | None) -> None:
+    gate, outputs = own("mae", score=lambda _reference, _other: values), SimpleNamespace(positions=(0, 1), noun="image")
+    with nullcontext() if said is None else pytest.raises(AssertionError, match=said):
+        check_gate(gate, limit=0.5, outputs=(outputs, outputs))
 
 
 def test_the_check_finds_a_gate_whose_bound_is_not_read() -> None:

@@ -244,6 +244,9 @@ def test_a_cell_comes_back_as_it_was() -> None:
         ({"outcome": "passed"}, r"a verdict: .*\$\.outcome"),
         ({"observed": "much"}, r"a verdict: .*\$\.observed"),
         ({"cell": None}, r"a verdict: .*\$\.cell"),
+        ({"observed": "0.5"}, r"a verdict: .*\$\.observed"),
+        ({"emulated": "true"}, r"a verdict: .*\$\.emulated"),
+        ({"sentence": nan}, r"a verdict: .*\$\.sentence"),
     ],
 )
 def test_a_record_of_something_else_is_refused_by_its_field(change: dict[str, Any], said: str) -> None:
