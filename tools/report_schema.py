@@ -4,6 +4,7 @@ python tools/report_schema.py
 """
 
 import json
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON schema of ``report.json``, from the types."""
     schema = msgspec.json.schema(Report)
     _sort_choices(schema)
+    _clean_descriptions(schema)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     widened: dict[str, Any] = _with_texts_for_numbers(schema)
     return widened
@@ -29,6 +31,14 @@ def _sort_choices(node: Any) -> None:
         _sort_choices(child)
     if isinstance(node, dict) and "anyOf" in node:
         node["anyOf"].sort(key=json.dumps)
+
+
+def _clean_descriptions(node: Any) -> None:
+    """Take the indentation out of docstrings in place, as Python 3.13 does when it compiles them."""
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _clean_descriptions(child)
+    if isinstance(node, dict) and isinstance(node.get("description"), str):
+        node["description"] = cleandoc(node["description"])
 
 
 def _with_texts_for_numbers(schema: Any) -> Any:

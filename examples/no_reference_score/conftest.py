@@ -23,7 +23,6 @@ def score_drop(reference, other):
 SCORE_DROP = AccuracyGate(
     name="score_drop",
     summary="bound of the mean drop of the scorer's score (0 to 1) from BF16, of the worst image",
-    limit="max",
     largest=1.0,
     scale=Scale(higher_is_better=False),
     score=score_drop,

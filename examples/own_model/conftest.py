@@ -6,7 +6,7 @@ Linear layer of at least 1024 features but embeddings and the last layers.
 
 import os
 
-from pytest_mxq.models import Recipe, SelectionRule, SkipPattern
+from pytest_mxq import Recipe, SelectionRule, SkipPattern
 
 
 def pytest_mxq_models():

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REFRESH = "pytest --mxq-refresh"
+LIVE = "--mxq-reference=live"
+"""The option that judges without a stored baseline."""
+
 _RESTORE = "to restore it: "
 
 MAX_MESSAGE = 500  # characters: stored files are not trusted, and a message must not repeat megabytes of them

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pytest_mxq.baselines.strict_json import LIVE
 from pytest_mxq.doctor.packages import (
     CudaFault,
     Lookup,
@@ -254,7 +255,7 @@ def _video(machine: Machine, models: Sequence[Recipe]) -> Iterator[Finding]:
     names = ", ".join(recipe.name for recipe in models if recipe.generates_video)
     package = examine_video(machine.lookup)
     if names and package.fault:
-        without = f"without it no --mxq-refresh and no stored baseline of {names}; --mxq-reference=live needs none"
+        without = f"without it no --mxq-refresh and no stored baseline of {names}; {LIVE} needs none"
         yield Finding(mark=Mark.NOTE, subject=package.name, text=package.row, fix=f"{package.fix}; {without}")
     elif names:
         yield _of_package(package, Mark.FINE)

@@ -12,6 +12,7 @@ import msgspec
 from pytest_mxq.baselines.identity import check_same_calls
 from pytest_mxq.baselines.manifest import Identity, Manifest, TimingSession, identity_differences
 from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.baselines.strict_json import LIVE
 from pytest_mxq.baselines.work import ObservedRun, work_changes
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineMissingError, MxqError
@@ -158,7 +159,7 @@ class PerformanceStrategy:
             )
             samples = replace(live, sessions=found.seconds)
             draft = self._proved_run(job, draft)
-            reason = "--mxq-reference=live" if self.mode is Reference.LIVE else WHY_LIVE
+            reason = LIVE if self.mode is Reference.LIVE else WHY_LIVE
             note = ReferenceNote(mode="live", reason=reason)
         outcome, sentence, facts = gate.decide(samples, bound, alpha=self.alpha)
         return replace(
@@ -213,14 +214,16 @@ class PerformanceStrategy:
             reserved_gib=peak.reserved_gib,
             bf16_peak_gib=bf16.gib if bf16 else None,
             weight_ratio=evidence.weight_bytes / evidence.bf16_bytes,
-        )
+        ).against(bound)
         outcome, sentence = gate.decide(memory, bound)
+        deciding = memory.deciding
         return replace(
             draft,
             outcome=outcome,
             sentence=sentence,
-            observed=memory.ratio,
-            bound=bound.max_ratio,
+            scale=replace(gate.scale, unit=deciding.unit) if deciding else gate.scale,
+            observed=deciding.value if deciding else None,
+            bound=deciding.limit if deciding else None,
             memory=memory,
             reference=note,
         )
@@ -245,7 +248,7 @@ class PerformanceStrategy:
             self._offer_move(job)
             raise Stop(Outcome.MISSING, f"{reason}; refresh it")
         peak, observed = self.benchmark.measure_memory(job.plan.case, job.workload, None)
-        reason = "--mxq-reference=live" if self.mode is Reference.LIVE else reason
+        reason = LIVE if self.mode is Reference.LIVE else reason
         return Bf16Peak(gib=peak.allocated_gib, source=observed), ReferenceNote(mode="live", reason=reason)
 
     def _offer_move(self, job: Job) -> None:
@@ -340,7 +343,7 @@ def _check_work(differences: Sequence[str], reference: str) -> None:
         raise Stop(
             Outcome.ERROR,
             f"the quantized arm did other work than {reference} (BF16 -> quantized): {'; '.join(differences)}; the "
-            "test's body must do the same on every arm, and if it was changed, refresh: pytest --mxq-refresh",
+            "test's body must do the same on every arm, and if it was changed, refresh the baseline",
         )
 
 

@@ -1,4 +1,4 @@
-"""What a gate compares with: stored BF16 outputs where they agree, or BF16 of this run; stale where BF16 has moved."""
+"""What a gate compares with: stored BF16 outputs where they agree, or BF16 of this run; stale by reference drift."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 
 from pytest_mxq.baselines.manifest import Identity, Manifest, Selection, identity_differences
 from pytest_mxq.baselines.store import BaselineStore
+from pytest_mxq.baselines.strict_json import LIVE
 from pytest_mxq.baselines.work import chunk_differences
 from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import BaselineMissingError
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from pytest_mxq.gates.base import AccuracyGate
     from pytest_mxq.planning.case import Case
     from pytest_mxq.planning.plans import GatePlan
-
-LIVE = "--mxq-reference=live"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +140,7 @@ class References(Generic[O]):
             workload: the test's body.
 
         Raises:
-            Stop: the baseline belongs to another case, BF16 has moved and nothing else serves, or BF16 is degenerate.
+            Stop: the baseline belongs to another case, it has drifted and nothing else serves, or BF16 is degenerate.
         """
         case = plan.case
         if manifest is None:
@@ -224,7 +223,7 @@ class References(Generic[O]):
         return known[1]
 
     def _own_drift(self, plan: GatePlan, gate: AccuracyGate, stored: O, regenerated: O) -> str | None:
-        """Return how BF16 has moved on a gate's own scale, such as that of audio; None: it has not."""
+        """Return the reference drift on a gate's own scale, such as that of audio; None: it is allowed."""
         if gate.drift_limit is None or gate is LPIPS:
             return None
         limit = gate.drift_limit(plan.bound)

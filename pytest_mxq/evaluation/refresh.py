@@ -247,7 +247,7 @@ class RefreshStrategy(Generic[O]):
         return [*lines, text], sheets
 
     def _output_changes(self, case: Case, old: O, new: O) -> tuple[str, tuple[str, ...]]:
-        """Return how far the outputs moved, and the paths of the sheets of those that did, the farthest first."""
+        """Return how far the outputs changed, and the paths of the sheets of those that did, the farthest first."""
         if old.equals(new):
             return f"{new.noun}s: bit-identical to the old ones", ()
         values = self.backend.score(LPIPS, old, new)

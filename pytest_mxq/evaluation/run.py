@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Protocol
+from unittest import SkipTest
 
-from pytest_mxq.baselines.strict_json import REFRESH
+import pytest
+
 from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import BaselineError, BaselineMissingError, MxqError, WeightsUnavailableError
 from pytest_mxq.evaluation.protocols import Strategy, Workload
@@ -27,6 +29,28 @@ class Commands(Protocol):
     def refresh(self, cell: Cell, *, sessions: int = 1) -> str:
         """Return the command that measures the item's baseline again, with this many timing sessions."""
         ...
+
+
+class EvaluationError(Exception):
+    """End a gate with an exception that is nothing for a user to read alone, such as one of the test's body.
+
+    Args:
+        verdict: the whole record.
+        error: the exception, with its traceback.
+    """
+
+    def __init__(self, verdict: Verdict, error: BaseException) -> None:
+        super().__init__(verdict.sentence)
+        self.verdict = verdict
+        self.error = error
+
+
+def said_of(error: BaseException) -> tuple[Outcome, str]:
+    """Return the outcome of a test that an exception ended, and its sentence."""
+    text = str(getattr(error, "msg", None) or error)
+    if isinstance(error, pytest.skip.Exception | SkipTest):
+        return Outcome.SKIPPED, text
+    return Outcome.ERROR, f"{type(error).__name__}: {text}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,16 +73,20 @@ class Evaluator:
     refresh: Callable[[], Strategy[RefreshPlan]]
 
     def evaluate(self, plan: RunnablePlan, workload: Workload, commands: Commands | None = None) -> Verdict:
-        """Return the verdict of one plan; whatever goes wrong is a verdict too.
+        """Return the verdict of one plan.
 
         Args:
             plan: the plan.
             workload: the test's body.
             commands: writes the next command of a gate; None: no command is named.
+
+        Raises:
+            EvaluationError: something else went wrong than what evaluations know of; it carries the verdict.
         """
         start = perf_counter()
         named = commands if isinstance(plan, GatePlan) else None
-        draft = self._draft(plan, named)
+        draft = self.draft(plan, named)
+        broken: BaseException | None = None
         try:
             verdict = self._evaluate(plan, workload, draft)
         except Stop as stop:
@@ -73,11 +101,17 @@ class Evaluator:
             verdict = draft.because(Outcome.SKIPPED, str(error))
         except MxqError as error:
             verdict = draft.because(Outcome.ERROR, str(error))
-        if named is not None and REFRESH in verdict.sentence:
-            verdict = verdict.because(verdict.outcome, verdict.sentence.replace(REFRESH, named.refresh(plan.cell)))
-        return replace(verdict, seconds=perf_counter() - start)
+        except (KeyboardInterrupt, pytest.exit.Exception):
+            raise
+        except BaseException as error:  # noqa: BLE001  raised again, with the verdict
+            verdict, broken = draft.because(*said_of(error)), error
+        verdict = replace(verdict, seconds=perf_counter() - start)
+        if broken is not None:
+            raise EvaluationError(verdict, broken)
+        return verdict
 
-    def _draft(self, plan: RunnablePlan, commands: Commands | None) -> Verdict:
+    def draft(self, plan: RunnablePlan, commands: Commands | None) -> Verdict:
+        """Return what is known of a plan's verdict before anything runs: an error without a sentence."""
         hard = dict(self.fingerprint.hard)
         draft = Verdict(cell=plan.cell, outcome=Outcome.ERROR, sentence="", fingerprint=hard)
         if isinstance(plan, RefreshPlan):

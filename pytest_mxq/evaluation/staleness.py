@@ -12,7 +12,7 @@ import msgspec
 from pytest_mxq.baselines.git import is_gone
 from pytest_mxq.baselines.identity import identity_differences
 from pytest_mxq.baselines.manifest import LpipsInfo, Manifest
-from pytest_mxq.baselines.strict_json import invalid
+from pytest_mxq.baselines.strict_json import LIVE, invalid
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineMissingError, MxqError
 from pytest_mxq.metrics.lpips_weights import WEIGHTS_SHA256
@@ -117,7 +117,7 @@ def preview_line(
     Stored outputs are hashed for it, so that a damaged one is known before a model is loaded.
     """
     if settings.reference is Reference.LIVE:
-        return "reference live (--mxq-reference=live)"
+        return f"reference live ({LIVE})"
     otherwise = "live" if settings.reference is Reference.AUTO and not settings.strict else None
     try:
         manifest = store.load(case.recipe.name, case.name)

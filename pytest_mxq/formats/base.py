@@ -88,7 +88,7 @@ class Format:
     batch_caution: BatchCaution | None = None
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise MxqError(
                 f"format name {self.name!r} is not allowed: lower-case letters, digits, '.' and '_', a letter or digit"
                 " first (no hyphen: test ids are '<format>-<gate>')"
@@ -98,6 +98,13 @@ class Format:
         for field in ("in_multiple", "out_multiple"):
             if getattr(self, field) < 1:
                 raise MxqError(f"format {self.name!r}: {field} is {getattr(self, field)}; it must be 1 or more")
+        if not _is_capability(self.capability):
+            raise MxqError(f"format {self.name!r}: capability must be (major, minor), got {self.capability!r}")
+        if not isinstance(self.packages, tuple) or not all(map(_is_requirement, self.packages)):
+            raise MxqError(
+                f"format {self.name!r}: packages must be a tuple of requirements such as 'mslk-cuda>=1.0', got "
+                f"{self.packages!r}"
+            )
 
     def fits(self, in_features: int, out_features: int) -> bool:
         """Return whether a Linear of this shape can be quantized."""
@@ -110,6 +117,19 @@ class Format:
         if out_features % self.out_multiple:
             return f"out_features {out_features} is not a multiple of {self.out_multiple}"
         return None
+
+
+def _is_capability(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, int) for part in value)
+
+
+def _is_requirement(text: object) -> bool:
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        return isinstance(text, str) and bool(Requirement(text))
+    except InvalidRequirement:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

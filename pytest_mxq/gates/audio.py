@@ -48,7 +48,6 @@ def _preview(outputs: Any, index: int, frame: int | None) -> Any:
 AUDIO = AccuracyGate(
     name="audio",
     summary="bound of the mean log-spectral distance of the audio to BF16's, dB, of the worst video",
-    limit="max",
     largest=60.0,
     scale=Scale(higher_is_better=False, unit=" dB", digits=2, noun="video"),
     score=_score,

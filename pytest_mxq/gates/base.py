@@ -13,6 +13,9 @@ from typing import Any
 from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.gates.bounds import Bound, MarkerArguments
 
+RESERVED_NAMES = ("refresh", "nothing")
+"""What stands in a gate's place in the id of an item that judges none (`planning/gate_param`)."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _BATCH_SIZE = re.compile(r"b[0-9]+")
 
@@ -64,6 +67,11 @@ class Scale:
     digits: int = 4
     noun: str = "image"
 
+    @property
+    def limit(self) -> str:
+        """A marker's argument that states a bound in this direction: "min" or "max"."""
+        return "min" if self.higher_is_better else "max"
+
     def show(self, value: float) -> str:
         """Return a number as people read it; a small one keeps two significant digits.
 
@@ -85,18 +93,12 @@ class Gate(ABC):
     Attributes:
         name: lower-case letters, digits and underscores; no hyphen, since a test's id ends in ``<format>-<gate>``.
         summary: one line that ``pytest --markers`` prints.
-        limit: the marker's argument that holds the bound: "max" or "min".
-        largest: the largest bound that makes sense.
-        scale: how its numbers compare and read.
-        arguments: further arguments of its marker.
+        scale: how its numbers compare and read; its direction names the marker's argument that holds the bound.
     """
 
     name: str
     summary: str
-    limit: str
-    largest: float
     scale: Scale
-    arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or _BATCH_SIZE.fullmatch(self.name):
@@ -104,11 +106,23 @@ class Gate(ABC):
                 f"gate name {self.name!r} is not allowed: lower-case letters, digits and '_', a letter first, not like "
                 "'b4' (test ids are '<format>-<gate>' or '<format>-<gate>-b<batch size>')"
             )
+        if self.name in RESERVED_NAMES:
+            raise MxqError(f"gate name {self.name!r} is reserved, as are {', '.join(RESERVED_NAMES)}; choose another")
 
     @property
     def marker(self) -> str:
         """Name of the marker."""
         return f"mxq_{self.name}"
+
+    @property
+    def limit(self) -> str:
+        """The marker's argument that holds the bound."""
+        return self.scale.limit
+
+    @property
+    @abstractmethod
+    def arguments(self) -> tuple[str, ...]:
+        """The further arguments of its marker, all of which `read_bound` reads."""
 
     @property
     def marker_line(self) -> str:
@@ -140,6 +154,7 @@ class AccuracyGate(Gate):
     """A gate that scores generated outputs against BF16's.
 
     Attributes:
+        largest: the largest bound that makes sense.
         score: called with BF16's outputs and the quantized arm's (`GeneratedOutputs`); returns one number for each
             image, for each frame of the videos, or for each video, in their order.
         default_worst: bound of the worst output where the marker states none, from the mean's; None: not bounded.
@@ -148,11 +163,16 @@ class AccuracyGate(Gate):
         preview: called with outputs, an index, and a frame or None; returns the PIL image of what the gate looked at.
     """
 
+    largest: float
     score: Callable[[Any, Any], Sequence[float]]
-    arguments: tuple[str, ...] = ("worst",)
     default_worst: Callable[[float], float] | None = None
     drift_limit: Callable[[Bound], float] | None = None
     preview: Callable[[Any, int, int | None], Any] = frame_preview
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The bound of the worst output."""
+        return ("worst",)
 
     @property
     def needs(self) -> Needs:
@@ -169,12 +189,17 @@ class AccuracyGate(Gate):
         arguments.check_names((self.limit, *self.arguments))
         mean = arguments.number(self.limit, largest=self.largest)
         if "worst" not in arguments.named:
-            worst = None if self.default_worst is None else min(self.default_worst(mean), self.largest)
-            return Bound(mean=mean, worst=worst)
+            return Bound(mean=mean, worst=self._default_worst(mean))
         worst = arguments.number("worst", largest=self.largest)
-        if (worst > mean) if self.scale.higher_is_better else (worst < mean):
+        if not self.scale.holds(mean, worst):
             raise CaseFaultError(
                 f"{self.marker}: worst={worst} is stricter than {self.limit}={mean}; "
                 f"the worst {self.scale.noun} cannot be better than the mean"
             )
         return Bound(mean=mean, worst=worst)
+
+    def _default_worst(self, mean: float) -> float | None:
+        worst = None if self.default_worst is None else min(self.default_worst(mean), self.largest)
+        if worst is not None and not self.scale.holds(mean, worst):
+            raise CaseFaultError(f"{self.marker}: default_worst({mean:g}) is {worst!r}, stricter than the mean's bound")
+        return worst

@@ -17,7 +17,6 @@ def _score(reference: Any, other: Any) -> Sequence[float]:
 DISTS = AccuracyGate(
     name="dists",
     summary="bound of the mean DISTS (structure and texture) against BF16, of the worst image; needs the extra 'vgg'",
-    limit="max",
     largest=1.0,
     scale=Scale(higher_is_better=False),
     score=_score,

@@ -180,8 +180,8 @@ def judge_run(
     if run.skipped and not layers_compared:
         return Outcome.NOT_QUANTIZED, (
             f"some of {run.denoiser_calls} calls of the denoiser left out layers that are to run quantized, and no "
-            f"layer calls of BF16 are known to compare with (an older pytest-mxq stored none; refresh the baseline: "
-            f"pytest --mxq-refresh): {_first(run.skipped)}"
+            f"layer calls of BF16 are known to compare with (an older pytest-mxq stored none; refresh the "
+            f"baseline): {_first(run.skipped)}"
         )
     return _judge_foreign(run) or (None if weight_only else _judge_multiplied(run, native=native))
 

@@ -33,7 +33,6 @@ def _preview(outputs: Any, index: int, _frame: int | None) -> Any:
 FLICKER = AccuracyGate(
     name="flicker",
     summary="bound of the mean deviation of a video's frame-to-frame change, relative to BF16's, of the worst video",
-    limit="max",
     largest=1.0,
     scale=Scale(higher_is_better=False, digits=3, noun="video"),
     score=_score,

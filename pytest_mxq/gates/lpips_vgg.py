@@ -17,7 +17,6 @@ def _score(reference: Any, other: Any) -> Sequence[float]:
 LPIPS_VGG = AccuracyGate(
     name="lpips_vgg",
     summary="bound of the mean LPIPS with VGG16 against BF16, of the worst image; needs the extra 'vgg'",
-    limit="max",
     largest=1.0,
     scale=Scale(higher_is_better=False),
     score=_score,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from math import isfinite
 
 from pytest_mxq.errors import CaseFaultError, MxqError
@@ -38,6 +38,28 @@ class PeakMemory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryCheck:
+    """One bound of a memory gate: the marker's argument, what was measured, and the largest value that it allows.
+
+    Both are GiB of ``max_gib``, and shares of BF16's otherwise.
+    """
+
+    argument: str
+    value: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether the value keeps the limit."""
+        return isfinite(self.value) and self.value <= self.limit
+
+    @property
+    def unit(self) -> str:
+        """What is printed behind both numbers."""
+        return " GiB" if self.argument == "max_gib" else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryFacts:
     """The numbers of a memory verdict, of each arm alone.
 
@@ -46,17 +68,33 @@ class MemoryFacts:
         reserved_gib: most that torch held of the device meanwhile, the pools of CUDA Graphs included, GiB.
         bf16_peak_gib: BF16's peak, GiB; None where no bound compares with it.
         weight_ratio: bytes of the quantized weights as a share of theirs in BF16.
+        checks: each bound that the marker states; empty until they are compared.
     """
 
     peak_gib: float
     reserved_gib: float
     bf16_peak_gib: float | None
     weight_ratio: float
+    checks: tuple[MemoryCheck, ...] = ()
 
     @property
     def ratio(self) -> float | None:
         """Peak as a share of BF16's."""
         return None if self.bf16_peak_gib is None else self.peak_gib / self.bf16_peak_gib
+
+    @property
+    def deciding(self) -> MemoryCheck | None:
+        """The first bound that does not hold, else the first; None before they are compared."""
+        return next((check for check in self.checks if not check.holds), self.checks[0] if self.checks else None)
+
+    def against(self, bound: MemoryBound) -> MemoryFacts:
+        """Return the same numbers with each stated bound beside the value that it is compared with.
+
+        Raises:
+            MxqError: a bound compares with BF16, which was not measured.
+        """
+        values = {"max_ratio": self.ratio, "max_gib": self.peak_gib, "max_weight_ratio": self.weight_ratio}
+        return replace(self, checks=tuple(_checks(values, bound)))
 
 
 def decide_memory(memory: MemoryFacts, bound: MemoryBound) -> tuple[Outcome, str]:
@@ -72,21 +110,32 @@ def decide_memory(memory: MemoryFacts, bound: MemoryBound) -> tuple[Outcome, str
     if not (isfinite(memory.peak_gib) and memory.peak_gib > 0):
         raise MxqError(f"the quantized arm's peak memory came out as {memory.peak_gib} GiB")
     of_bf16 = "" if memory.bf16_peak_gib is None else f" ({memory.peak_gib:.2f} of {memory.bf16_peak_gib:.2f} GiB)"
-    checks = [
-        ("peak {} of BF16", memory.ratio, bound.max_ratio, of_bf16),
-        ("peak {} GiB", memory.peak_gib, bound.max_gib, ""),
-        ("quantized weights {} of BF16's", memory.weight_ratio, bound.max_weight_ratio, ""),
+    checks = memory.against(bound).checks
+    texts = [
+        f"{_SUBJECTS[check.argument].format(f'{check.value:.3f}')} {'<=' if check.holds else '>'} {check.limit:.3f}"
+        + (of_bf16 if check.argument == "max_ratio" else "")
+        for check in checks
     ]
-    texts, good = [], True
-    for text, value, limit, more in checks:
-        if limit is not None:
-            if value is None:
-                raise MxqError("BF16's peak memory was not measured")
-            within = value <= limit
-            good = good and within
-            texts.append(f"{text.format(f'{value:.3f}')} {'<=' if within else '>'} {limit:.3f}{more}")
     texts.append(f"reserved {memory.reserved_gib:.2f} GiB")
+    good = bool(checks) and all(check.holds for check in checks)
     return (Outcome.PASS if good else Outcome.REGRESSION), ", ".join(texts)
+
+
+_SUBJECTS = {
+    "max_ratio": "peak {} of BF16",
+    "max_gib": "peak {} GiB",
+    "max_weight_ratio": "quantized weights {} of BF16's",
+}
+
+
+def _checks(values: dict[str, float | None], bound: MemoryBound) -> Iterator[MemoryCheck]:
+    for argument, value in values.items():
+        limit = getattr(bound, argument)
+        if limit is None:
+            continue
+        if value is None:
+            raise MxqError("BF16's peak memory was not measured")
+        yield MemoryCheck(argument=argument, value=value, limit=limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +147,21 @@ class MemoryGate(Gate):
     """
 
     decide: Callable[[MemoryFacts, MemoryBound], tuple[Outcome, str]] = decide_memory
+
+    def __post_init__(self) -> None:
+        Gate.__post_init__(self)
+        if self.scale.higher_is_better:
+            raise MxqError(f"gate {self.name!r}: of memory, lower is better")
+
+    @property
+    def limit(self) -> str:
+        """The bound against BF16's peak."""
+        return "max_ratio"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The other bounds."""
+        return tuple(name for name in _LARGEST if name != self.limit)
 
     @property
     def needs(self) -> Needs:
@@ -123,8 +187,5 @@ class MemoryGate(Gate):
 MEMORY = MemoryGate(
     name="memory",
     summary="bounds of peak memory against BF16, in GiB, of the quantized weights against BF16's",
-    limit="max_ratio",
-    largest=_LARGEST["max_ratio"],
     scale=Scale(higher_is_better=False, digits=3, noun="call"),
-    arguments=("max_gib", "max_weight_ratio"),
 )

@@ -17,7 +17,6 @@ def _score(reference: Any, other: Any) -> Sequence[float]:
 MSSSIM = AccuracyGate(
     name="msssim",
     summary="bound of the mean multi-scale SSIM against BF16, of the worst image; sides of at least 161 pixels",
-    limit="min",
     largest=1.0,
     scale=Scale(higher_is_better=True),
     score=_score,

@@ -17,7 +17,6 @@ def _score(reference: Any, other: Any) -> Sequence[float]:
 PSNR = AccuracyGate(
     name="psnr",
     summary="bound of the mean PSNR against BF16, dB, of the worst image",
-    limit="min",
     largest=120.0,
     scale=Scale(higher_is_better=True, unit=" dB", digits=2),
     score=_score,

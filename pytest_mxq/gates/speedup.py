@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import exp, hypot, log
 from statistics import NormalDist, median
 
-from pytest_mxq.errors import CaseFaultError
+from pytest_mxq.baselines.strict_json import LIVE
+from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.gates.base import COMPILED_CALLS, Gate, Needs, Scale
 from pytest_mxq.gates.bounds import MarkerArguments
 from pytest_mxq.gates.outcome import Outcome
@@ -196,10 +197,10 @@ def _what_helps(facts: SpeedFacts, bound: SpeedBound) -> str:
     if distance <= floor and floor > widest:
         return f"at alpha {facts.alpha:g} nothing can tell so little: a larger --mxq-alpha may"
     if facts.mode == SpeedMode.STORED.value:
-        return "fresh sessions (pytest --mxq-refresh), a quieter machine or --mxq-reference=live may tell"
+        return f"fresh sessions (--mxq-refresh), a quieter machine or {LIVE} may tell"
     if hypot(process, target_half_width(facts.alpha)) <= widest or facts.process_sd_source == _DEFAULT:
         return more_rounds
-    return "more rounds cannot tell: fresh sessions (pytest --mxq-refresh) or a quieter machine may"
+    return "more rounds cannot tell: fresh sessions (--mxq-refresh) or a quieter machine may"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,10 +208,22 @@ class SpeedGate(Gate):
     """A gate that times whole calls of both arms.
 
     Attributes:
+        largest: the largest speedup that makes sense as a bound.
         decide: from what was timed, the bound and alpha to a verdict, its sentence and its numbers.
     """
 
+    largest: float
     decide: Callable[..., tuple[Outcome, str, SpeedFacts | None]] = decide_speedup
+
+    def __post_init__(self) -> None:
+        Gate.__post_init__(self)
+        if not self.scale.higher_is_better:
+            raise MxqError(f"gate {self.name!r}: of a speedup, higher is better")
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """How sure the bound must be, and how long to sample."""
+        return ("rule", "max_rounds", "max_seconds")
 
     @property
     def needs(self) -> Needs:
@@ -238,8 +251,6 @@ class SpeedGate(Gate):
 SPEEDUP = SpeedGate(
     name="speedup",
     summary="bound of the speedup over BF16; rule not-below or proven",
-    limit="min",
     largest=100.0,
     scale=Scale(higher_is_better=True, unit="x", digits=3, noun="call"),
-    arguments=("rule", "max_rounds", "max_seconds"),
 )

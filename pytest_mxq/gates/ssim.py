@@ -17,7 +17,6 @@ def _score(reference: Any, other: Any) -> Sequence[float]:
 SSIM = AccuracyGate(
     name="ssim",
     summary="bound of the mean SSIM against BF16, of the worst image",
-    limit="min",
     largest=1.0,
     scale=Scale(higher_is_better=True),
     score=_score,

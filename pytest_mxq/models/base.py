@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pytest_mxq.baselines.paths import check_model_name
 from pytest_mxq.errors import MxqError
 from pytest_mxq.models.prompts import GATE_PROMPTS
 from pytest_mxq.registry import Registry, check_name
@@ -150,6 +151,25 @@ class Recipe:
     prepare: Callable[[Any], None] | None = None
     save_tiny: Callable[[Path], None] | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise MxqError(f"model name {self.name!r} is not allowed: it must be a text")
+        check_model_name(self.name)
+        rules = self.alternatives.values() if isinstance(self.alternatives, Mapping) else [None]
+        wanted = {
+            "source": (isinstance(self.source, str) and self.source, "a Hub id or a folder"),
+            "rule": (isinstance(self.rule, SelectionRule), "a SelectionRule"),
+            "alternatives": (all(isinstance(rule, SelectionRule) for rule in rules), "SelectionRules by name"),
+            "call": (isinstance(self.call, Mapping), "arguments by name"),
+            "prompts": (_are_prompts(self.prompts), "a tuple of texts"),
+            "min_share": (isinstance(self.min_share, int | float) and 0 < self.min_share <= 1, "in (0, 1]"),
+            "memory": (self.memory is None or isinstance(self.memory, MemoryNeed), "a MemoryNeed or None"),
+        }
+        for field_name, (is_good, what) in wanted.items():
+            if not is_good:
+                value = getattr(self, field_name)
+                raise MxqError(f"model {self.name!r}: {field_name} must be {what}, got {value!r}")
+
     def selection(self, name: str) -> SelectionRule:
         """Return the rule of a name.
 
@@ -159,6 +179,10 @@ class Recipe:
         rules = {PUBLISHED: self.rule, **self.alternatives}
         check_name("selection", name, rules)
         return rules[name]
+
+
+def _are_prompts(value: object) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(isinstance(text, str) and text for text in value)
 
 
 # For a model that is not registered: the published size clause, and the layers that every published rule skips.

@@ -52,7 +52,7 @@ class Case:
 
     @cached_property
     def drift_check_chunks(self) -> tuple[int, ...]:
-        """Chunks that are regenerated in BF16 to see whether BF16 moved: two images where there are two."""
+        """Chunks that are regenerated in BF16 to check for reference drift: two images where there are two."""
         last = (len(self.prompts) - 1) // self.settings.batch_size
         return (0,) if self.settings.batch_size > 1 or last == 0 else (0, last)
 

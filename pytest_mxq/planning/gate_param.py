@@ -7,8 +7,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from pytest_mxq.errors import MxqError
+from pytest_mxq.gates.base import RESERVED_NAMES
 
-REFRESH, NO_GATE, NO_FORMATS, NOTHING = "refresh", "no-gate", "no-formats", "nothing"
+REFRESH, NOTHING = RESERVED_NAMES
+NO_GATE, NO_FORMATS = "no-gate", "no-formats"
 
 # From the right, since what stands before it is the user's own: a format and a gate hold no hyphen, and a batch size
 # stands last, where no gate can look like one.
@@ -50,20 +52,6 @@ class GateParam:
         batch = found["batch"]
         return cls(format=found["format"], gate=found["gate"], batch_size=int(batch) if batch else None)
 
-    @classmethod
-    def from_nodeid(cls, nodeid: str, *, formats: Collection[str], gates: Collection[str]) -> GateParam | None:
-        """Return the parameter of a nodeid that a worker reports; None where the item is no gate of these kinds."""
-        planned = planned_nodeid(nodeid)
-        if not planned.endswith("]"):
-            return None
-        bracket = planned.find("[", planned.find("::"))  # a folder's name may hold one
-        try:
-            param = cls.from_id(planned[bracket + 1 :].removesuffix("]"))
-        except MxqError:
-            return None
-        known = param.format in formats and param.gate in gates
-        return param if known or (param.format, param.gate) == (REFRESH_PARAM.format, REFRESH_PARAM.gate) else None
-
     def user_id(self, callspec_id: str) -> str:
         """Return what an item's parameters hold beside this one: "wide" of "wide-nvfp4-lpips-b4"."""
         if callspec_id == self.id:
@@ -80,25 +68,55 @@ EMPTY_PARAM = GateParam(format="any", gate=NOTHING)
 """Placeholder of a test that is left with no gate; it is deselected."""
 
 
+def planned_gate(nodeid: str, *, formats: Collection[str], gates: Collection[str]) -> tuple[str, GateParam] | None:
+    """Return a gate's nodeid as it was planned, and its parameter; None where a nodeid is no gate's of these kinds.
+
+    xdist's loadgroup appends "@group" after planning, and a group's name may hold what ends a nodeid. A parameter of
+    the user's own may look like a gate's, so this is a guess; what a worker planned is not.
+
+    >>> planned_gate("t.py::t[mxfp8-lpips]@gpu[0]", formats=["mxfp8"], gates=["lpips"])[0]
+    't.py::t[mxfp8-lpips]'
+    """
+    ends = [match.start() + 1 for match in re.finditer(r"\](?:@|\Z)", nodeid)]
+    for planned in (nodeid[:end] for end in reversed(ends)):
+        param = _param_of(planned.removeprefix(f"{without_params(planned)}[").removesuffix("]"))
+        if param is None:
+            continue
+        known = param.format in formats and param.gate in gates
+        if known or (param.format, param.gate) == (REFRESH_PARAM.format, REFRESH_PARAM.gate):
+            return planned, param
+    return None
+
+
+def _param_of(ids: str) -> GateParam | None:
+    try:
+        return GateParam.from_id(ids)
+    except MxqError:
+        return None
+
+
+def without_params(nodeid: str) -> str:
+    """Return a nodeid without the ids of its parameters; a folder's name may hold a bracket.
+
+    >>> without_params("tests[1]/test_x.py::TestX::test_x[a[0]-nvfp4-lpips]")
+    'tests[1]/test_x.py::TestX::test_x'
+    """
+    path, separator, test = nodeid.partition("::")
+    return f"{path}{separator}{test.partition('[')[0]}"
+
+
 def refresh_nodeid(nodeid: str, *, formats: Collection[str], gates: Collection[str]) -> str:
     """Return the nodeid of the refresh of a gate's case; any other nodeid, and any path, as it is.
 
     >>> refresh_nodeid("test_x.py::test_x[wide-nvfp4-lpips-b4]", formats=["nvfp4"], gates=["lpips"])
     'test_x.py::test_x[wide-bf16-refresh-b4]'
     """
-    test, bracket, rest = nodeid.partition("[") if "::" in nodeid else (nodeid, "", "")
+    test = without_params(nodeid)
+    ids = nodeid[len(test) :]
     names = (f"(?:{'|'.join(map(re.escape, kinds))})" for kinds in (formats, gates))
-    gate = re.compile(rf"(?:^|(?<=-)){'-'.join(names)}(?=-|\]$)")
-    found = list(gate.finditer(rest))
+    gate = re.compile(rf"(?<=[\[-]){'-'.join(names)}(?=-|\]$)")
+    found = list(gate.finditer(ids)) if "::" in nodeid else []
     if not found:
         return nodeid
     start, end = found[-1].span()
-    return f"{test}{bracket}{rest[:start]}{REFRESH_PARAM.id}{rest[end:]}"
-
-
-def planned_nodeid(nodeid: str) -> str:
-    """Return a nodeid as it was when the item was planned: without the @group that xdist's loadgroup appends."""
-    if nodeid.endswith("]"):
-        return nodeid
-    test, grouped, _ = nodeid.rpartition("]@")
-    return f"{test}]" if grouped else nodeid
+    return f"{test}{ids[:start]}{REFRESH_PARAM.id}{ids[end:]}"

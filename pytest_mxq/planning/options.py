@@ -88,22 +88,32 @@ def gate_markers(config: pytest.Config) -> list[str]:
         raise pytest.UsageError(str(error)) from None
 
 
-def _listed(hook: str, kind: type[T], built_in: Iterable[T], call: Callable[[], list[Any]]) -> Iterable[T]:
+def answer(hook: str, call: Callable[[], T]) -> T:
+    """Return what a hook's implementations return.
+
+    Raises:
+        MxqError: one of them raised; names the hook.
+    """
     try:
-        results = [tuple(built_in), *call()]
+        return call()
     except MxqError:
         raise
-    except Exception as error:
+    except (Exception, pytest.skip.Exception, pytest.fail.Exception, SystemExit) as error:
         raise MxqError(f"the hook {hook} raised {type(error).__name__}: {error}") from error
+
+
+def _listed(hook: str, kind: type[T], built_in: Iterable[T], call: Callable[[], list[Any]]) -> Iterable[T]:
+    yield from built_in
+    # A generator runs as it is listed.
+    results = answer(hook, lambda: [list(found) if isinstance(found, Iterable) else found for found in call()])
     for result in results:
-        for entry in result if isinstance(result, list | tuple) else [result]:
+        for entry in result if isinstance(result, list) else [result]:
             if isinstance(entry, Gate) and not isinstance(entry, AccuracyGate | SpeedGate | MemoryGate):
                 kinds = "AccuracyGate, SpeedGate or MemoryGate"
                 raise MxqError(f"the hook {hook} must return {kinds}, got {entry.name!r}, a {type(entry).__name__}")
             if not isinstance(entry, kind):
-                lacks = (
-                    "" if callable(getattr(entry, "read_bound", None)) or kind is not Gate else ", without read_bound"
-                )
+                is_careless = kind is Gate and entry is not result and not hasattr(entry, "read_bound")
+                lacks = ", without read_bound" if is_careless else ""
                 raise MxqError(f"the hook {hook} must return a list of {kind.__name__}, got {result!r}{lacks}")
             yield entry
 

@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mxq.baselines.paths import case_file_name, check_case_name, check_model_name, model_folder_name
+from pytest_mxq.baselines.paths import case_file_name, check_case_name, model_folder_name
 from pytest_mxq.baselines.strict_json import shown
 from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.fixtures import NO_FORMATS
@@ -20,7 +20,7 @@ from pytest_mxq.gates.lpips import DRIFT_LIMIT, LPIPS
 from pytest_mxq.gates.verdict import Cell
 from pytest_mxq.planning import gate_param
 from pytest_mxq.planning.case import Case, stated_prompts
-from pytest_mxq.planning.gate_param import EMPTY_PARAM, REFRESH_PARAM, GateParam
+from pytest_mxq.planning.gate_param import EMPTY_PARAM, REFRESH_PARAM, GateParam, without_params
 from pytest_mxq.planning.markers import (
     PIPELINE,
     batch_sizes_of,
@@ -85,15 +85,15 @@ class Planner:
         try:
             check_own_markers(item)
             case = self._case(item, param)
-        except MxqError as error:
-            return InvalidPlan(cell=cell, fault=str(error))
+        except Exception as error:  # noqa: BLE001  a project's own gate or model may raise anything
+            return InvalidPlan(cell=cell, fault=_fault("case", error))
         if self.settings.models and not {case.recipe.name, case.settings.model} & set(self.settings.models):
             return None
         cell = Cell(nodeid=cell.nodeid, model=case.recipe.name, case=case.name, format=cell.format, gate=cell.gate)
         try:
             return self._plan(item, param, cell, case)
-        except MxqError as error:
-            return InvalidPlan(cell=cell, fault=str(error))
+        except Exception as error:  # noqa: BLE001  as above
+            return InvalidPlan(cell=cell, fault=_fault(f"gate {param.gate!r}", error))
 
     def _plan(self, item: pytest.Function, param: GateParam, cell: Cell, case: Case) -> Plan:
         check_test(item)
@@ -152,18 +152,20 @@ class Planner:
 
     def _recipe(self, model: str) -> Recipe:
         try:
-            recipe = self.kinds.models.find(model, beside=self.root)
+            return self.kinds.models.find(model, beside=self.root)
         except (OSError, ValueError) as error:  # of the file system: too long, or a null character
             why = getattr(error, "strerror", None) or str(error)
             raise CaseFaultError(f"model name {shown(model)} is not allowed: {why}") from None
         except MxqError as error:
             raise CaseFaultError(str(error).replace(repr(model), shown(model))) from None
-        check_model_name(recipe.name)
-        return recipe
+
+
+def _fault(what: str, error: Exception) -> str:
+    return str(error) if isinstance(error, MxqError) else f"{what}: {type(error).__name__}: {error}"
 
 
 def _drift_limit(item: pytest.Function, gate: Gate, format_name: str, *, emulated: bool) -> float:
-    """Return how far BF16 may have moved by the test's LPIPS bound, or by the limit that holds without one."""
+    """Return how much reference drift the test's LPIPS bound allows, or the limit that holds without one."""
     if not gate.needs.trained_weights or LPIPS.drift_limit is None or closest(item, LPIPS.marker) is None:
         return DRIFT_LIMIT
     return LPIPS.drift_limit(LPIPS.read_bound(read_marker(item, LPIPS, format_name, emulated=emulated)))
@@ -180,8 +182,7 @@ def _refresh_refusal(case: Case, device: Device) -> str | None:
 
 def owner_of(item: pytest.Function, param: GateParam) -> str:
     """Return the test that owns an item's case: its nodeid without the gate and without other plugins' parameters."""
-    path, _, test = item.nodeid.partition("::")
-    return f"{path}::{test.partition('[')[0]}[{_user_id(item, param)}]{param.batch_size or ''}"
+    return f"{without_params(item.nodeid)}[{_user_id(item, param)}]{param.batch_size or ''}"
 
 
 def find_double_cases(plans: Collection[tuple[Plan, str]]) -> dict[str, str]:

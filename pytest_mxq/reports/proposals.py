@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import ceil, floor, isfinite, log10
 from typing import TYPE_CHECKING
 
 from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.planning.gate_param import refresh_nodeid, without_params
 
 if TYPE_CHECKING:
-    from pytest_mxq.gates.verdict import Cell, Verdict
+    from pytest_mxq.gates.base import Scale
+    from pytest_mxq.gates.verdict import Verdict
     from pytest_mxq.reports.history import Point
 
 MARGIN_LOWER, MARGIN_HIGHER = 0.10, 0.02
@@ -67,38 +69,36 @@ def _rounded(value: float, digits: int, turn: Callable[[float], int]) -> float:
 def accepting(verdict: Verdict) -> Accept | None:
     """Return what accepts a failed cell: its refresh, or new bounds; None where neither would be an answer."""
     if verdict.outcome in _REFRESHABLE:
-        return Accept(kind="refresh", text=refresh_nodeid(verdict.cell))
+        cell = verdict.cell
+        return Accept(kind="refresh", text=refresh_nodeid(cell.nodeid, formats=[cell.format], gates=[cell.gate]))
     if verdict.outcome is not Outcome.REGRESSION or verdict.scale is None or verdict.observed is None:
         return None
-    higher = verdict.scale.higher_is_better
-    values = {_limit(verdict): (_decisive(verdict), verdict.bound)}
-    if verdict.scores is not None and verdict.worst_bound is not None:
-        values["worst"] = (verdict.scores.worst, verdict.worst_bound)
     lines = [
-        marker_line(verdict, name, rounded_bound(value, higher_is_better=higher), was=bound, seen=value)
-        for name, (value, bound) in values.items()
-        if bound is not None and isfinite(value) and not verdict.scale.holds(value, bound)
+        _marker_line(verdict, name, scale, was=bound, seen=value)
+        for name, scale, value, bound in _compared(verdict, verdict.scale)
+        if isfinite(value) and not scale.holds(value, bound)
     ]
-    place = verdict.cell.nodeid.partition("[")[0]
+    place = without_params(verdict.cell.nodeid)
     return Accept(kind="bounds", text="\n".join([f"# {place}", *lines])) if lines else None
 
 
-def marker_line(verdict: Verdict, name: str, bound: float, *, was: float, seen: float) -> str:
+def _compared(verdict: Verdict, scale: Scale) -> Iterator[tuple[str, Scale, float, float]]:
+    """Yield each bound of a verdict: the marker's argument, how its numbers read, what must keep it, and the bound."""
+    if verdict.memory is not None:
+        for check in verdict.memory.checks:
+            yield check.argument, replace(scale, unit=check.unit), check.value, check.limit
+    elif verdict.bound is not None:
+        yield scale.limit, scale, _decisive(verdict), verdict.bound
+    if verdict.scores is not None and verdict.worst_bound is not None:
+        yield "worst", scale, verdict.scores.worst, verdict.worst_bound
+
+
+def _marker_line(verdict: Verdict, name: str, scale: Scale, *, was: float, seen: float) -> str:
     """Return ``mxq_lpips(max={"nvfp4": 0.0046})`` with what it replaces: keys to put into the test's marker."""
-    cell, show = verdict.cell, verdict.show
+    cell, show = verdict.cell, scale.show
     key = f"{cell.format}-emulated" if verdict.emulated else cell.format
+    bound = rounded_bound(seen, higher_is_better=scale.higher_is_better)
     return f'mxq_{cell.gate}({name}={{"{key}": {bound:g}}})  # was {show(was)}, seen {show(seen)}'
-
-
-def refresh_nodeid(cell: Cell) -> str:
-    """Return the nodeid that refreshes a cell's case alone.
-
-    >>> from pytest_mxq.gates.verdict import Cell
-    >>> refresh_nodeid(Cell(nodeid="t.py::x[wide-nvfp4-lpips-b4]", model="m", case="c", format="nvfp4", gate="lpips"))
-    't.py::x[wide-bf16-refresh-b4]'
-    """
-    before, _, after = cell.nodeid.rpartition(f"{cell.format}-{cell.gate}")
-    return f"{before}bf16-refresh{after}" if before else cell.nodeid
 
 
 def history_hint(points: Sequence[Point], verdict: Verdict) -> Hint | None:
@@ -112,13 +112,13 @@ def history_hint(points: Sequence[Point], verdict: Verdict) -> Hint | None:
     worst, said = (min, "at least") if scale.higher_is_better else (max, "at most")
     if reds >= RED_RUNS:
         seen = worst(values[-reds:])
-        return _hint(verdict, bound, seen, f"red for {reds} runs, {said} {scale.show(seen)}")
+        return _hint(verdict, scale, seen, f"red for {reds} runs, {said} {scale.show(seen)}")
     if red_streak(since) or len(values) < MIN_RUNS:
         return None
     seen = worst(values)
     proposed = rounded_bound(seen, higher_is_better=scale.higher_is_better)
     is_loose = proposed > bound * 1.05 if scale.higher_is_better else proposed < bound / 2
-    return _hint(verdict, bound, seen, f"{len(values)} runs {said} {scale.show(seen)}") if is_loose else None
+    return _hint(verdict, scale, seen, f"{len(values)} runs {said} {scale.show(seen)}") if is_loose else None
 
 
 def red_streak(points: Sequence[Point], of: Collection[Outcome] = FAILURES) -> int:
@@ -131,17 +131,12 @@ def red_streak(points: Sequence[Point], of: Collection[Outcome] = FAILURES) -> i
     return count
 
 
-def _hint(verdict: Verdict, bound: float, seen: float, said: str) -> Hint:
-    higher = verdict.scale is not None and verdict.scale.higher_is_better
-    proposed = rounded_bound(seen, higher_is_better=higher)
-    line = marker_line(verdict, _limit(verdict), proposed, was=bound, seen=seen)
-    return Hint(sentence=f"bound {verdict.show(bound)}, {said}", line=line)
-
-
-def _limit(verdict: Verdict) -> str:
-    if verdict.memory is not None:
-        return "max_ratio"
-    return "min" if verdict.scale is not None and verdict.scale.higher_is_better else "max"
+def _hint(verdict: Verdict, scale: Scale, seen: float, said: str) -> Hint:
+    bound = verdict.bound or 0.0
+    deciding = verdict.memory.deciding if verdict.memory is not None else None
+    name = deciding.argument if deciding is not None else scale.limit
+    line = _marker_line(verdict, name, scale, was=bound, seen=seen)
+    return Hint(sentence=f"bound {scale.show(bound)}, {said}", line=line)
 
 
 def _decisive(verdict: Verdict) -> float:

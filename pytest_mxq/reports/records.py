@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite, nan
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -170,9 +170,31 @@ def converted(value: Any, kind: type[Any], where: str) -> Any:
         ReportInvalidError: they are no such value; names ``where`` and the field.
     """
     try:
-        return msgspec.convert(value, kind, strict=False)  # not strict: "inf" and "nan" are numbers
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        pass  # perhaps of a text that stands for a number, which few records have
+    try:
+        return msgspec.convert(_with_numbers(value, msgspec.inspect.type_info(kind)), kind)
     except msgspec.ValidationError as error:
         raise ReportInvalidError(f"{where}: {error}; run the gates again") from None
+
+
+_NUMBERS = {"inf": inf, "-inf": -inf, "nan": nan}
+
+
+def _with_numbers(value: Any, kind: msgspec.inspect.Type) -> Any:
+    """Return plain values with a number in the place of each text that stands for one where a number belongs."""
+    kinds = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
+    if isinstance(value, str):
+        is_number = any(isinstance(one, msgspec.inspect.FloatType) for one in kinds)
+        return _NUMBERS.get(value, value) if is_number else value
+    for one in kinds:
+        if isinstance(one, msgspec.inspect.VarTupleType) and isinstance(value, list | tuple):
+            return [_with_numbers(item, one.item_type) for item in value]
+        if isinstance(one, msgspec.inspect.DataclassType) and isinstance(value, dict):
+            types = {field.name: field.type for field in one.fields}
+            return {key: _with_numbers(item, types[key]) if key in types else item for key, item in value.items()}
+    return value
 
 
 def jsonable(value: Any, portable: Callable[[str], str]) -> Any:

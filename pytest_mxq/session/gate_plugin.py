@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pytest_mxq.evaluation.run import EvaluationError
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.planning.gate_param import GateParam, refresh_nodeid
@@ -32,6 +33,7 @@ from pytest_mxq.reports.failure import failure_text
 from pytest_mxq.reports.junit import attachments, html_extras, properties
 from pytest_mxq.reports.progress import make_progress
 from pytest_mxq.reports.records import cell_record, from_record, to_record
+from pytest_mxq.session.distribution import refuse_shared_gpu
 from pytest_mxq.session.expected_tests import place_of_test
 from pytest_mxq.session.item_reports import (
     fail_again,
@@ -39,7 +41,6 @@ from pytest_mxq.session.item_reports import (
     settle_skip,
     settle_xfail,
     shorten_crash,
-    verdict_of_error,
     verdict_of_report,
 )
 from pytest_mxq.session.rerun import Rerun
@@ -130,6 +131,8 @@ class GatePlugin:
         left = [item.stash[PLAN] for item in items if PLAN in item.stash]
         self.selected = {plan.cell.nodeid for plan in left}
         self.cautions = [*kernel_cautions(left, self.runtime.device), *batch_cautions(left)]
+        if not self.config.option.collectonly:
+            refuse_shared_gpu(self.config, left, self.kinds, self.runtime.device)
 
     def _plan_dropped(self, items: list[pytest.Item]) -> None:
         """Plan the cells of gate items that another plugin dropped by now: they were asked for, and do not run."""
@@ -206,13 +209,14 @@ class GatePlugin:
         if not isinstance(plan, GatePlan | RefreshPlan):
             return None
         self._refuse_again(plan.cell)
+        error: BaseException | None = None
         try:
-            verdict = self.verdicts[plan.cell.nodeid] = self._evaluate(plan, pyfuncitem)
-        except (KeyboardInterrupt, pytest.exit.Exception):
-            raise
-        except BaseException as error:
-            self.verdicts[plan.cell.nodeid] = verdict_of_error(plan, error)
-            raise
+            verdict = self._evaluate(plan, pyfuncitem)
+        except EvaluationError as ended:
+            verdict, error = ended.verdict, ended.error
+        self.verdicts[plan.cell.nodeid] = verdict
+        if error is not None:
+            raise error
         try:
             if verdict.speed is not None:
                 from pytest_mxq.reports.pytest_benchmark import replay
@@ -262,6 +266,7 @@ class GatePlugin:
             portable = self.settings.portable
             self.config.workeroutput.update(
                 mxq_planned=[cell_record(cell) for cell in self.planned.values()],
+                mxq_selected=list(self.selected),
                 mxq_cautions=[*self.cautions, *self.runtime.cautions],
                 mxq_verdicts=[to_record(verdict, portable) for verdict in self.verdicts.values()],
                 mxq_again=list(self.again),
@@ -284,7 +289,7 @@ class GatePlugin:
 
     def _attach(self, item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[None], plan: Plan) -> None:
         nodeid = plan.cell.nodeid
-        verdict = self.verdicts.get(nodeid) or verdict_of_report(plan, report, call)
+        verdict = self.verdicts.get(nodeid) or verdict_of_report(self._draft(plan), plan, report, call)
         if nodeid in self.again:
             fail_again(report)
         else:
@@ -293,6 +298,13 @@ class GatePlugin:
         record = report.__dict__[RECORD] = to_record(verdict, self.settings.portable)
         if nodeid not in self.again:
             self._tell_other_reports(item, report, from_record(record))
+
+    def _draft(self, plan: Plan) -> Verdict:
+        if isinstance(plan, GatePlan | RefreshPlan):
+            commands = Rerun.of(self.config) if isinstance(plan, GatePlan) else None
+            return self.runtime.evaluator.draft(plan, commands)
+        emulated = isinstance(plan, SkippedPlan) and plan.emulated
+        return Verdict(cell=plan.cell, outcome=Outcome.ERROR, sentence="", emulated=emulated)
 
     def _tell_other_reports(self, item: pytest.Item, report: pytest.TestReport, verdict: Verdict) -> None:
         """Give JUnit XML its properties, GitLab its attachments, and pytest-html the images."""

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
-from unittest import SkipTest
 
 import pytest
 
 from pytest_mxq.environment.secrets import without_secrets
+from pytest_mxq.evaluation.run import said_of
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Verdict
-from pytest_mxq.planning.plans import GatePlan, InvalidPlan, Plan, SkippedPlan
+from pytest_mxq.planning.plans import InvalidPlan, Plan
 from pytest_mxq.reports.records import jsonable
 
 
-def verdict_of_error(plan: Plan, error: BaseException, seconds: float = 0.0) -> Verdict:
-    """Return the verdict of an item that an exception ended: skipped, faulty, or broken."""
-    is_skip = isinstance(error, pytest.skip.Exception | SkipTest)
-    is_named = not isinstance(plan, InvalidPlan) and not is_skip
-    text = str(getattr(error, "msg", None) or error)
-    sentence = f"{type(error).__name__}: {text}" if is_named else text
-    return _verdict(plan, Outcome.SKIPPED if is_skip else Outcome.ERROR, sentence, seconds)
-
-
-def verdict_of_report(plan: Plan, report: pytest.TestReport, call: pytest.CallInfo[None]) -> Verdict:
-    """Return the verdict of an item that never came to its gate."""
+def verdict_of_report(draft: Verdict, plan: Plan, report: pytest.TestReport, call: pytest.CallInfo[None]) -> Verdict:
+    """Return the verdict of an item that never came to its gate: skipped, faulty, or broken."""
+    draft = replace(draft, seconds=call.duration)
     if call.excinfo is not None:
-        return verdict_of_error(plan, call.excinfo.value, call.duration)
+        error = call.excinfo.value
+        outcome, sentence = said_of(error)
+        is_fault = isinstance(plan, InvalidPlan) and isinstance(error, pytest.fail.Exception)
+        return draft.because(outcome, str(error) if is_fault else sentence)
     if report.skipped:
-        return _verdict(plan, Outcome.SKIPPED, report.longreprtext, call.duration)
+        return draft.because(Outcome.SKIPPED, report.longreprtext)
     sentence = "the test's body was not run as a workload: another plugin or a conftest.py ran in its place"
-    return _verdict(plan, Outcome.ERROR, sentence, call.duration)
+    return draft.because(Outcome.ERROR, sentence)
 
 
 def fail_again(report: pytest.TestReport) -> None:
@@ -113,8 +109,3 @@ def _fail(report: pytest.TestReport, fault: str | None) -> None:
     report.__dict__.pop("wasxfail", None)
     if fault is not None:
         report.longrepr = "\n".join(filter(None, [report.longreprtext, fault]))
-
-
-def _verdict(plan: Plan, outcome: Outcome, sentence: str, seconds: float) -> Verdict:
-    emulated = isinstance(plan, GatePlan | SkippedPlan) and plan.emulated
-    return Verdict(cell=plan.cell, outcome=outcome, sentence=sentence, emulated=emulated, seconds=seconds)

@@ -20,7 +20,7 @@ from pytest_mxq.reports.json_report import Journal, make_report
 from pytest_mxq.reports.paths import shown_path
 from pytest_mxq.reports.publish import WRITERS, publish
 from pytest_mxq.reports.records import Report, Status, cell_of, from_record, portable_report
-from pytest_mxq.session.distribution import cells_of, refuse_shared_gpu
+from pytest_mxq.session.distribution import REFUSAL, cells_of
 from pytest_mxq.session.expected_tests import gate_tests_in_source
 from pytest_mxq.session.gate_plugin import RECORD, GatePlugin
 from pytest_mxq.session.termination import interrupt_on_sigterm
@@ -99,11 +99,8 @@ class ReportPlugin:
             self.journal.update(partial(self._report, "running"))
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
-        """Note what the workers are going to run, so that a crash leaves a trail; refuse to time on a shared GPU."""
-        workers = int(node.workerinput.get("workercount", 1))
-        if workers > 1 and self.session.runtime.device.kind == "cuda":
-            refuse_shared_gpu(ids, self.session.kinds, workers)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """Note what the workers are going to run, as far as nodeids tell, so that a crash leaves a trail."""
         cells = cells_of(ids, self.session.kinds)
         self.journal.plan(cells)
         self.session.selected.update(cell.nodeid for cell in cells)
@@ -113,13 +110,20 @@ class ReportPlugin:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take over a worker's plan and its cautions."""
+        """Take over a worker's plan and its cautions, or what it refuses to run.
+
+        Raises:
+            pytest.UsageError: workers would time each other.
+        """
         output = getattr(node, "workeroutput", None) or {}
-        cells = [cell_of(record) for record in output.get("mxq_planned", ())]
-        if cells and not self._has_workers_plan:  # a worker knows what nodeids can only suggest
+        if REFUSAL in output:
+            raise pytest.UsageError(output[REFUSAL])
+        if "mxq_planned" in output and not self._has_workers_plan:  # a worker knows what nodeids can only suggest
             self.planned.clear()
+            self.session.selected.clear()
             self._has_workers_plan = True
-        self.planned.update((cell.nodeid, cell) for cell in cells)
+        self.planned.update((cell.nodeid, cell) for cell in map(cell_of, output.get("mxq_planned", ())))
+        self.session.selected.update(output.get("mxq_selected", ()))
         self.cautions.update(dict.fromkeys(output.get("mxq_cautions", ())))
         self.again.update(dict.fromkeys(output.get("mxq_again", ())))
         self.session.collected_tests.update(dict.fromkeys(output.get("mxq_collected_tests", ())))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mxq.planning.gate_param import REFRESH_PARAM, planned_nodeid
+from pytest_mxq.planning.gate_param import REFRESH_PARAM, refresh_nodeid
 
 if TYPE_CHECKING:
     import pytest
@@ -55,14 +55,10 @@ class Rerun:
 
     def refresh(self, cell: Cell, *, sessions: int = 1) -> str:
         """Return ``pytest tests/test_x.py::test_x --mxq-refresh ...``: the refresh of this case, and of no other."""
-        path, separator, test = self.place(cell).partition("::")
-        name, bracket, ids = planned_nodeid(test).partition("[")
-        before, _, after = ids.rpartition(f"{cell.format}-{cell.gate}")
-        ids = f"{before}{REFRESH_PARAM.id}{after}"
-        # Without other parameters it is the test's only item.
-        test = name if f"{bracket}{ids}" == f"[{REFRESH_PARAM.id}]" else f"{name}{bracket}{ids}"
+        place = refresh_nodeid(self.place(cell), formats=[cell.format], gates=[cell.gate])
+        place = place.removesuffix(f"[{REFRESH_PARAM.id}]")  # without other parameters it is the test's only item
         more = [f"--mxq-refresh-sessions={sessions}"] if sessions > 1 else []
-        return shlex.join([*self.program, f"{path}{separator}{test}", *self.refresh_options, "--mxq-refresh", *more])
+        return shlex.join([*self.program, place, *self.refresh_options, "--mxq-refresh", *more])
 
     def place(self, cell: Cell) -> str:
         """Return the nodeid of a cell's item, relative to where pytest was started."""

@@ -22,6 +22,7 @@ from pytest_mxq.evaluation.reference import References
 from pytest_mxq.evaluation.refresh import RefreshStrategy
 from pytest_mxq.evaluation.run import Evaluator
 from pytest_mxq.pipelines.weights_names import known_weights
+from pytest_mxq.planning.options import answer
 from pytest_mxq.planning.plans import GatePlan, InvalidPlan, Plan, RefreshPlan, RunnablePlan, SkippedPlan
 from pytest_mxq.planning.requirements import Use, memory_in_use
 from pytest_mxq.planning.settings import PromptSet
@@ -39,10 +40,21 @@ if TYPE_CHECKING:
 
 
 def find_machine(config: pytest.Config) -> Machine:
-    """Return what the session runs on: this machine, or the one that the hook ``pytest_mxq_machine`` names."""
-    named: Machine | None = config.hook.pytest_mxq_machine()
+    """Return what the session runs on: this machine, or the one that the hook ``pytest_mxq_machine`` names.
+
+    Raises:
+        pytest.UsageError: the hook raised, or returned something else.
+    """
+    try:
+        named: Any = answer("pytest_mxq_machine", config.hook.pytest_mxq_machine)
+    except MxqError as error:
+        raise pytest.UsageError(str(error)) from None
     if named is not None:
-        return named
+        # By its fields: pytester's runs in one process load the class again.
+        if not all(hasattr(named, field) for field in Machine.__dataclass_fields__):
+            raise pytest.UsageError(f"the hook pytest_mxq_machine must return a Machine, got {named!r}")
+        machine: Machine = named
+        return machine
     device = find_device()
     return Machine(
         device=device,

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from pytest_mxq.baselines.work import WorkRecord
-from pytest_mxq.errors import MxqError
+from pytest_mxq.errors import MxqError, UnknownNameError
+from pytest_mxq.registry import check_name
 
 BEHAVIOUR = Path("behaviour.json")
 
@@ -79,6 +80,9 @@ class Behaviour:
         if not BEHAVIOUR.exists():
             return cls()
         try:
-            return msgspec.json.decode(BEHAVIOUR.read_bytes(), type=cls)
-        except msgspec.MsgspecError as error:
-            raise MxqError(f"{BEHAVIOUR}: {error}; fields: {', '.join(cls.__dataclass_fields__)}") from None
+            stated = msgspec.json.decode(BEHAVIOUR.read_bytes(), type=dict[str, object])
+            for name in stated:
+                check_name("field", name, cls.__dataclass_fields__)
+            return msgspec.convert(stated, cls)
+        except (msgspec.MsgspecError, UnknownNameError) as error:
+            raise MxqError(f"{BEHAVIOUR}: {error}") from None

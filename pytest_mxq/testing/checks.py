@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_mxq.errors import CaseFaultError
+from pytest_mxq.gates.base import AccuracyGate
 from pytest_mxq.gates.bounds import MarkerArguments
 
 if TYPE_CHECKING:
@@ -68,13 +69,16 @@ def check_model(recipe: Recipe) -> None:
         assert recipe.selection(name) is recipe.alternatives[name]
 
 
-def check_gate(gate: Gate, *, limit: float, named: dict[str, Any] | None = None) -> None:
+def check_gate(
+    gate: Gate, *, limit: float, named: dict[str, Any] | None = None, outputs: tuple[Any, Any] | None = None
+) -> None:
     """Check a gate as it is registered: that its marker's bound is read, and that it cannot be made to decide nothing.
 
     Args:
         gate: the gate.
         limit: a bound that makes sense.
         named: further arguments of its marker.
+        outputs: two sets of outputs, as its ``score`` is given them, to be scored; None: nothing is.
 
     Raises:
         AssertionError: says what is wrong.
@@ -94,3 +98,14 @@ def check_gate(gate: Gate, *, limit: float, named: dict[str, Any] | None = None)
             continue
         raise AssertionError(f"{gate.name}: the bound {bad!r} is not refused")
     assert gate.marker_line.startswith(f"{gate.marker}("), f"{gate.name}: {gate.marker_line}"
+    if outputs is not None:
+        assert isinstance(gate, AccuracyGate), f"{gate.name}: a {type(gate).__name__} scores no outputs"
+        _check_scores(gate, *outputs)
+
+
+def _check_scores(gate: AccuracyGate, reference: Any, other: Any) -> None:
+    values, count = gate.score(reference, other), len(reference.positions)
+    assert values, f"{gate.name}: score returned no values"
+    assert len(values) % count == 0, f"{gate.name}: score returned {len(values)} values for {count} {reference.noun}s"
+    wrong = [value for value in values if not isinstance(value, int | float) or isinstance(value, bool)]
+    assert not wrong, f"{gate.name}: score returned {wrong[0]!r}, no number"

@@ -34,7 +34,12 @@ LOG = Path("backend.log")
 
 
 def fake_machine(device: Device = CPU) -> Machine:
-    """Return a machine whose backend and benchmark need no torch."""
+    """Return a machine whose backend and benchmark need no torch.
+
+    Raises:
+        MxqError: ``behaviour.json`` states no behaviour.
+    """
+    Behaviour.read()
     return Machine(
         device=device,
         backend=lambda _progress: FakeBackend(),

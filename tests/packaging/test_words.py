@@ -1,6 +1,7 @@
 """Retired words stay out of the code, its messages and docstrings, and the tests; CONTRIBUTING.md has the glossary."""
 
 import re
+import subprocess
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -53,17 +54,31 @@ def find_retired(text: str) -> list[str]:
 
 
 def list_files() -> list[Path]:
-    """Return what the glossary holds for: the package, the tests but this one, the examples, the README."""
+    """Return what the glossary holds for: code and tests but this one, the checks, and all prose but past results."""
     folders = [ROOT / name for name in ("pytest_mxq", "tests", "examples")]
-    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
-    return [*(file for file in files if file != Path(__file__)), ROOT / "README.md"]
+    code = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
+    prose = [ROOT / name for name in tracked("*.md") if not name.startswith(("benchmarks/results/", "tests/"))]
+    checks = [file for file in sorted((ROOT / ".ci").iterdir()) if file.is_file()]
+    return [file for file in (*code, *prose, *checks) if file != Path(__file__)]
+
+
+def tracked(pattern: str) -> list[str]:
+    listed = subprocess.run(["git", "ls-files", pattern], cwd=ROOT, capture_output=True, text=True, check=False)
+    return listed.stdout.splitlines() or [path.name for path in ROOT.glob(pattern)]
+
+
+def text_of(file: Path) -> str:
+    """Return a file's text without the glossary, line by line as it stands there."""
+    before, glossary, rest = file.read_text().partition("<!-- glossary -->")
+    table, _, after = rest.partition("<!-- end of the glossary -->")
+    return before + "\n" * table.count("\n") + after if glossary else before
 
 
 def test_no_retired_word_stands_anywhere() -> None:
     found = []
     for file in list_files():
         name = file.relative_to(ROOT).as_posix()
-        lines = enumerate(file.read_text().splitlines(), 1)
+        lines = enumerate(text_of(file).splitlines(), 1)
         found += [f"{name}:{number}: {word}" for number, line in lines for word in find_retired(line)]
     assert found == []
 

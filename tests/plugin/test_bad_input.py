@@ -5,6 +5,9 @@ from fnmatch import fnmatch
 import pytest
 from gate_project import GATE_TEST, GateDirectory, flat
 
+from pytest_mxq.gates.lpips import LPIPS
+from pytest_mxq.gates.outcome import Outcome
+
 TEMPLATE = """
 import pytest
 
@@ -96,7 +99,12 @@ def test_a_workload_that_raises_shows_its_own_traceback_and_a_verdict(gates: Gat
     result = gates.run("--mxq-formats=mxfp8", "--mxq-emulate")
     result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(["*ZeroDivisionError: of mine*"])
-    assert "ZeroDivisionError: of mine" in [record["sentence"] for record in gates.report()["verdicts"]]
+    assert "another exception occurred" not in result.stdout.str()
+    verdict = next(one for one in gates.typed_report().verdicts if one.outcome is Outcome.ERROR)
+    assert verdict.sentence == "ZeroDivisionError: of mine"
+    assert verdict.seconds > 0
+    assert verdict.scale == LPIPS.scale
+    assert verdict.next_command is not None
 
 
 def test_two_tests_with_one_case_name_both_fail_and_name_each_other(gates: GateDirectory) -> None:
@@ -240,6 +248,26 @@ def test_a_hook_must_return_a_list_of_its_kind(gates: GateDirectory, hook: str) 
     result = gates.emulated()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*the hook pytest_mxq_{hook} must return a list of *"])
+
+
+@pytest.mark.parametrize("hook", ["formats", "models", "gates", "machine"])
+@pytest.mark.parametrize("body", ["raise SystemExit(3)", "pytest.skip('no board')", "yield 1 / 0"])
+def test_a_hook_that_raises_is_a_usage_error_that_names_it(gates: GateDirectory, hook: str, body: str) -> None:
+    conftest = f"import pytest\ndef pytest_mxq_{hook}():\n    {body}\n"
+    (gates.path / "conftest.py").write_text(conftest)
+    result = gates.emulated()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"the hook pytest_mxq_{hook} " in result.stderr.str()
+
+
+@pytest.mark.parametrize("behaviour", ["[]", '{"shift": 3}', '{"shfit": {}}'])
+def test_a_malformed_behaviour_of_the_fakes_is_a_usage_error_that_names_it(
+    gates: GateDirectory, behaviour: str
+) -> None:
+    (gates.path / "behaviour.json").write_text(behaviour)
+    result = gates.emulated()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "behaviour.json" in result.stderr.str()
 
 
 NAMES = [

@@ -15,24 +15,27 @@ def test_too_few_quantized_layers_are_named_before_anything_is_timed(b200: GateD
 
 
 @pytest.mark.parametrize(
-    ("bound", "outcome"),
+    ("bound", "outcome", "observed", "limit"),
     [
-        ("max_ratio=0.61", "pass"),
-        ("max_ratio=0.59", "regression"),
-        ("max_gib=12.0", "pass"),
-        ("max_gib=11.9", "regression"),
-        ("max_weight_ratio=0.5", "pass"),
-        ("max_weight_ratio=0.49", "regression"),
-        ("max_ratio=0.61, max_gib=11.9", "regression"),
+        ("max_ratio=0.61", "pass", 0.6, 0.61),
+        ("max_ratio=0.59", "regression", 0.6, 0.59),
+        ("max_gib=12.0", "pass", 12.0, 12.0),
+        ("max_gib=11.9", "regression", 12.0, 11.9),
+        ("max_weight_ratio=0.5", "pass", 0.5, 0.5),
+        ("max_weight_ratio=0.49", "regression", 0.5, 0.49),
+        ("max_ratio=0.61, max_gib=11.9", "regression", 12.0, 11.9),
     ],
 )
-def test_each_bound_of_memory_is_a_bound(b200: GateDirectory, bound: str, outcome: str) -> None:
+def test_each_bound_of_memory_is_a_bound_and_the_verdict_has_the_one_that_decided(
+    b200: GateDirectory, bound: str, outcome: str, observed: float, limit: float
+) -> None:
     b200.write(
         f'import pytest\n@pytest.mark.mxq("demo")\n@pytest.mark.mxq_memory({bound})\n'
         "def test_speed(mxq_pipeline, mxq_prompt):\n    return mxq_pipeline(mxq_prompt)\n"
     )
     b200.run("--mxq-formats=mxfp8")
-    assert b200.outcomes() == {"mxfp8-memory": outcome}
+    (verdict,) = b200.typed_report().verdicts
+    assert (verdict.outcome, verdict.observed, verdict.bound) == (outcome, observed, limit)
 
 
 @pytest.mark.parametrize(

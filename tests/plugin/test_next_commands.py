@@ -220,14 +220,3 @@ def test_a_renamed_test_of_speed_and_memory_moves_its_baseline(gates: GateDirect
     gates.run("--mxq-formats=mxfp8", f"--mxq-gates={gate}", "--mxq-reference=stored").assert_outcomes(failed=1)
     assert gates.outcomes() == {f"mxfp8-{gate}": "missing"}
     assert next_command(gates).startswith("git mv ")
-
-
-def test_a_refresh_that_a_sentence_advises_is_the_items(gates: GateDirectory) -> None:
-    body = "    raise MxqError('it changed; refresh: pytest --mxq-refresh')\n"
-    path = gates.path / "test_it.py"
-    gates.write(
-        "from pytest_mxq.errors import MxqError\n" + path.read_text().replace("    return", f"{body}    return")
-    )
-    gates.run(*STORED[:2], "--mxq-gates=lpips").assert_outcomes(failed=1)
-    sentence = gates.report()["verdicts"][0]["sentence"]
-    assert sentence.endswith("pytest test_it.py::test_gate -p no:cacheprovider -p no:randomly --mxq-refresh")

@@ -54,6 +54,8 @@ def pytest_mxq_formats():
         "def test_own(mxq_pipeline, mxq_prompt):\n    return mxq_pipeline(mxq_prompt)\n"
     )
     gates.run("--mxq-formats=int4", "--mxq-emulate").assert_outcomes(passed=1)
+    (verdict,) = gates.typed_report().verdicts
+    assert (verdict.cell.format, verdict.outcome, verdict.emulated) == ("int4", "pass", True)
 
 
 def test_a_format_registered_twice_is_refused(gates: GateDirectory) -> None:

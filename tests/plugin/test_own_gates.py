@@ -66,13 +66,13 @@ def test_a_bound_is_read_by_format_and_its_faults_are_the_test_s(own: GateDirect
         ),
         (
             "from pytest_mxq import Gate, Scale\nclass Bare(Gate):\n    needs = None\ndef pytest_mxq_gates():\n"
-            "    return [Bare(name='bare', summary='', limit='max', largest=1.0, scale=Scale(higher_is_better=True))]\n",
+            "    return [Bare(name='bare', summary='', scale=Scale(higher_is_better=True))]\n",
             "raised TypeError*read_bound",
         ),
         (
-            "from pytest_mxq import Gate, Scale\nclass Odd(Gate):\n    needs = None\n    read_bound = None\n"
+            "from pytest_mxq import Gate, Scale\nclass Odd(Gate):\n    needs = arguments = None\n    read_bound = None\n"
             "def pytest_mxq_gates():\n"
-            "    return [Odd(name='odd', summary='', limit='max', largest=1.0, scale=Scale(higher_is_better=True))]\n",
+            "    return [Odd(name='odd', summary='', scale=Scale(higher_is_better=True))]\n",
             "must return AccuracyGate, SpeedGate or MemoryGate, got 'odd', a Odd",
         ),
         (
@@ -87,6 +87,30 @@ def test_a_hook_that_is_no_gate_s_is_a_usage_error_that_names_it(gates: GateDire
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*{said}*"])
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+@pytest.mark.parametrize(
+    ("lambdas", "said"),
+    [
+        ("default_worst=lambda mean: 1 / 0", "gate 'mae': ZeroDivisionError: division by zero"),
+        ("default_worst=lambda mean: 'x'", "gate 'mae': TypeError"),
+    ],
+)
+def test_an_exception_of_a_gate_s_own_code_is_a_fault_of_its_tests_alone(
+    own: GateDirectory, lambdas: str, said: str
+) -> None:
+    conftest = own.path / "conftest.py"
+    conftest.write_text(conftest.read_text().replace("default_worst=lambda mean: 2 * mean", lambdas))
+    own.write(TEST.format(bounds="max=0.02") + "\ndef test_plain():\n    pass\n")
+    own.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(errors=1, passed=1)
+    (verdict,) = own.typed_report().verdicts
+    assert (verdict.outcome.value, said in verdict.sentence) == ("error", True)
+
+
+def test_a_gate_s_hook_may_be_a_generator(gates: GateDirectory) -> None:
+    add(gates, OWN.replace("return [MAE]", "yield MAE"))
+    gates.write(TEST.format(bounds="max=0.02"))
+    gates.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,16 +11,25 @@ import pytest_mxq.testing
 
 PUBLIC = {
     "AccuracyGate",
+    "BatchCaution",
+    "Bound",
     "Format",
     "Gate",
+    "MarkerArguments",
+    "MemoryBound",
+    "MemoryFacts",
     "MemoryGate",
     "MemoryNeed",
     "MxqPipeline",
+    "Outcome",
     "Recipe",
     "Scale",
     "SelectionRule",
     "SkipPattern",
+    "SpeedBound",
+    "SpeedFacts",
     "SpeedGate",
+    "SpeedSamples",
     "__version__",
     "score_by_command",
 }
@@ -32,8 +42,14 @@ def test_the_public_names_are_these_and_each_can_be_imported() -> None:
 
 
 def test_another_name_is_refused_with_the_public_ones() -> None:
-    with pytest.raises(AttributeError, match="public names: AccuracyGate, Format"):
+    with pytest.raises(AttributeError, match="public names: AccuracyGate, BatchCaution"):
         _ = pytest_mxq.Planner
+
+
+def test_the_examples_import_public_names_alone() -> None:
+    files = (Path(__file__).parents[2] / "examples").rglob("*.py")
+    imports = [line.split()[1] for file in files for line in file.read_text().splitlines() if "from pytest_mxq" in line]
+    assert set(imports) == {"pytest_mxq"}
 
 
 def test_the_public_names_and_the_fakes_need_no_torch() -> None:

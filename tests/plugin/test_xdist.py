@@ -27,26 +27,27 @@ def test_verdicts_cross_xdist_and_the_controller_alone_writes_the_report(gates: 
 GROUPED = """
 import pytest
 
-@pytest.mark.parametrize("x", ["a-mxfp8-lpips", "b@g", "c]"])
-@pytest.mark.xdist_group("one")
+@pytest.mark.parametrize("x", ["a-mxfp8-lpips", "mxfp8-speedup", "b@g", "c]"])
+@pytest.mark.xdist_group("gpu[0]")
 def test_plain(x):
     pass
 
 @pytest.mark.mxq("demo", prompts=2)
 @pytest.mark.mxq_lpips(max=0.02)
 @pytest.mark.mxq_speedup(min=1.0)
-@pytest.mark.xdist_group("one")
+@pytest.mark.xdist_group("gpu[0]")
 def test_gate(mxq_pipeline, mxq_prompt):
     return mxq_pipeline(mxq_prompt)
 """
 
 
 def test_groups_of_loadgroup_leave_no_gate_as_not_run_and_no_other_test_as_planned(gates: GateDirectory) -> None:
-    # pytest-xdist appends "@one" to the nodeids of a group (under pytest 9.2 it does not: pytest-xdist#1386).
+    # pytest-xdist appends "@gpu[0]" to the nodeids of a group (under pytest 9.2 it does not: pytest-xdist#1386).
     gates.write(GROUPED)
     result = gates.run_apart("--mxq-formats=mxfp8", "--mxq-emulate", "-n2", "--dist=loadgroup")
-    result.assert_outcomes(passed=4, skipped=1)
+    result.assert_outcomes(passed=5, skipped=1)
     assert gates.outcomes() == {"mxfp8-lpips": "pass", "mxfp8-speedup": "skipped"}
+    assert [cell.gate for cell in gates.typed_report().planned] == ["lpips", "speedup"]
 
 
 def test_groups_of_loadgroup_do_not_hide_that_a_gpu_is_shared(gates: GateDirectory) -> None:
@@ -55,6 +56,13 @@ def test_groups_of_loadgroup_do_not_hide_that_a_gpu_is_shared(gates: GateDirecto
     result = gates.run_apart("--mxq-formats=mxfp8", "-n2", "--dist=loadgroup")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "2 xdist workers share one GPU" in result.stdout.str() + result.stderr.str()
+
+
+def test_a_test_that_is_no_gate_may_have_the_id_of_one_that_is_timed(gates: GateDirectory) -> None:
+    gates.pretend("B200")
+    gates.write(GROUPED)
+    gates.run_apart("--mxq-formats=mxfp8", "--mxq-gates=lpips", "-n2").assert_outcomes(passed=5)
+    assert gates.outcomes() == {"mxfp8-lpips": "pass"}
 
 
 def test_strict_holds_under_xdist(gates: GateDirectory) -> None:

@@ -127,6 +127,7 @@ def measured(peak: float = 14.2, bound: float = 0.60, *, where: Cell | None = No
     """A verdict of memory."""
     memory = MemoryFacts(peak_gib=peak, reserved_gib=peak + 1.4, bf16_peak_gib=31.0, weight_ratio=0.281)
     limits = MemoryBound(max_ratio=bound, max_gib=None, max_weight_ratio=None)
+    memory = memory.against(limits)
     outcome, sentence = decide_memory(memory, limits)
     verdict = replace(draft(where or cell("memory")), outcome=outcome, sentence=sentence, scale=MEMORY.scale)
     return replace(verdict, observed=memory.ratio, bound=bound, memory=memory)

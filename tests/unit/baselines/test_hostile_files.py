@@ -283,7 +283,7 @@ def test_a_file_of_another_digest_is_never_held_in_memory(tmp_path: Path, monkey
     path = tmp_path / "x"
     path.write_bytes(b"data")
     monkeypatch.setattr(storage, "_read", lambda *_: pytest.fail("read"))
-    fault_of(path, "a" * 64)
+    assert "altered: its sha256 is" in fault_of(path, "a" * 64)
 
 
 def test_a_file_of_the_right_digest_is_read_whole(tmp_path: Path) -> None:

@@ -104,12 +104,16 @@ def test_an_answer_of_an_unexpected_type_is_a_missing_fact(question: str, answer
 
 @pytest.mark.parametrize("question", [name for name in GOOD if name != "Init"])
 def test_a_missing_function_is_a_missing_fact(question: str) -> None:
-    take_fingerprint(find_device(FakeNvml(**{question: ...})))
+    found = find_device(FakeNvml(**{question: ...}))
+    assert found.kind in {"cuda", "cpu"}
+    assert take_fingerprint(found).hard
 
 
 @pytest.mark.parametrize("answer", BAD.values(), ids=BAD)
 def test_nothing_but_bad_answers_is_still_a_device(answer: object) -> None:
-    take_fingerprint(find_device(FakeNvml(**(dict.fromkeys(GOOD, answer) | {"Init": None}))))
+    found = find_device(FakeNvml(**(dict.fromkeys(GOOD, answer) | {"Init": None})))
+    assert found.kind in {"cuda", "cpu"}
+    assert take_fingerprint(found).hard
 
 
 @pytest.mark.parametrize(

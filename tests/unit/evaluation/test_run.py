@@ -17,7 +17,7 @@ from pytest_mxq.errors import (
     WeightsUnavailableError,
 )
 from pytest_mxq.evaluation import run
-from pytest_mxq.evaluation.run import Evaluator
+from pytest_mxq.evaluation.run import EvaluationError, Evaluator
 from pytest_mxq.formats import built_in_formats
 from pytest_mxq.gates import built_in_gates
 from pytest_mxq.gates.base import Gate
@@ -226,8 +226,30 @@ def test_the_strategies_errors_are_verdicts_when_they_cannot_be_made_too() -> No
     assert (verdict.outcome, verdict.sentence) == (Outcome.ERROR, "no accuracy")
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt()], ids=lambda error: type(error).__name__)
-def test_what_is_no_error_for_a_user_to_read_is_raised(error: BaseException) -> None:
+@pytest.mark.parametrize(
+    ("error", "outcome", "sentence"),
+    [
+        (ValueError("a bug"), Outcome.ERROR, "ValueError: a bug"),
+        (SystemExit(3), Outcome.ERROR, "SystemExit: 3"),
+        (pytest.skip.Exception("not today"), Outcome.SKIPPED, "not today"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_any_other_exception_completes_the_verdict_and_is_carried_with_it(
+    error: BaseException, outcome: Outcome, sentence: str
+) -> None:
+    plan = gate_plan()
+    with pytest.raises(EvaluationError) as caught:
+        Bench(accuracy=StandIn(ends=ending(error))).evaluate(plan)
+    verdict = caught.value.verdict
+    assert caught.value.error is error
+    assert (verdict.outcome, verdict.sentence) == (outcome, sentence)
+    assert (verdict.scale, verdict.next_command, verdict.fingerprint) == (plan.gate.scale, NEXT, {"torch": "2.11"})
+    assert verdict.seconds > 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), pytest.exit.Exception("enough")], ids=["ctrl-c", "exit"])
+def test_what_ends_the_run_is_raised(error: BaseException) -> None:
     with pytest.raises(type(error)):
         Bench(accuracy=StandIn(ends=ending(error))).evaluate(gate_plan())
 

@@ -1,8 +1,10 @@
 """Formats and their registry, without torch."""
 
 import dataclasses
+import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,25 @@ def make(name: str = "int8", *, in_multiple: int = 16, out_multiple: int = 8) ->
         native=object,
         emulation=None,
     )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", 3),
+        ("capability", None),
+        ("capability", 10),
+        ("capability", (10,)),
+        ("packages", "mslk"),
+        ("packages", ("!!",)),
+        ("packages", (None,)),
+    ],
+)
+def test_a_format_with_a_field_of_another_kind_cannot_be_made(field: str, value: object) -> None:
+    changes: dict[str, Any] = {field: value}
+    with pytest.raises(MxqError, match=re.escape(repr(value))) as caught:
+        dataclasses.replace(make(), **changes)
+    assert field in str(caught.value)
 
 
 def built_in_registry() -> Registry[Format]:

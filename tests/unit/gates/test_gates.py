@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.gates import MARKERS, built_in_gates
 from pytest_mxq.gates.base import COMPILED_CALLS, GENERATED_OUTPUTS, AccuracyGate, Gate, MemoryUse, Needs, Scale
 from pytest_mxq.gates.bounds import Bound, MarkerArguments
+from pytest_mxq.gates.memory import MemoryGate
+from pytest_mxq.gates.speedup import SpeedGate
 from pytest_mxq.testing import check_gate
 
 LIMITS = {
@@ -33,7 +37,6 @@ def own(name: str, **changes: Any) -> AccuracyGate:
     """A gate of a project's own."""
     fields: dict[str, Any] = {
         "summary": "a gate of a test",
-        "limit": "max",
         "largest": 2.0,
         "scale": Scale(higher_is_better=False),
         "score": lambda _reference, _other: [0.0],
@@ -94,12 +97,51 @@ def test_a_name_that_is_not_allowed_is_shown_with_the_rule(name: str) -> None:
     assert repr(name) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["refresh", "nothing"])
+def test_a_name_that_stands_for_no_gate_in_test_ids_is_reserved(name: str) -> None:
+    with pytest.raises(MxqError, match=f"gate name '{name}' is reserved, as are refresh, nothing"):
+        own(name)
+
+
+@pytest.mark.parametrize("kind", [AccuracyGate, SpeedGate, MemoryGate])
+@pytest.mark.parametrize("stated", ["limit", "arguments"])
+def test_a_gate_s_direction_and_what_its_marker_takes_are_facts_of_its_scale_and_class(kind: Any, stated: str) -> None:
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{stated}'"):
+        kind(name="vtwo", summary="", scale=Scale(higher_is_better=False), **{stated: "ratio"})
+    assert own("up", scale=Scale(higher_is_better=True)).limit == "min"
+    assert own("down", scale=Scale(higher_is_better=False)).limit == "max"
+
+
+def test_a_gate_of_speed_or_memory_whose_scale_is_turned_around_cannot_be_made() -> None:
+    with pytest.raises(MxqError, match="gate 'slow': of a speedup, higher is better"):
+        SpeedGate(name="slow", summary="", largest=2.0, scale=Scale(higher_is_better=False))
+    with pytest.raises(MxqError, match="gate 'vram': of memory, lower is better"):
+        MemoryGate(name="vram", summary="", scale=Scale(higher_is_better=True))
+
+
+@pytest.mark.parametrize("worst", [0.05, float("nan"), float("-inf")])
+def test_a_default_of_the_worst_bound_that_decides_nothing_is_refused(worst: float) -> None:
+    gate = own("mae", default_worst=lambda _mean: worst)
+    with pytest.raises(CaseFaultError, match=r"mxq_mae: default_worst\(0.1\) is .*, stricter than the mean's bound"):
+        gate.read_bound(arguments(gate, max=0.1))
+
+
 @pytest.mark.parametrize("name", ["niqe", "vmaf_score", "lpips2"])
 def test_an_allowed_name_makes_the_marker(name: str) -> None:
     gate = own(name)
     assert gate.marker == f"mxq_{name}"
     assert gate.marker_line == f"mxq_{name}(max=, worst=): a gate of a test"
     check_gate(gate, limit=1.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [([], "no values"), ([0.1], "1 values for 2 images"), ([0.1, "0.2"], "'0.2', no number"), ([0.1, 0.2], None)],
+)
+def test_the_check_scores_outputs_where_it_is_given_some(values: list[Any], said: str | None) -> None:
+    gate, outputs = own("mae", score=lambda _reference, _other: values), SimpleNamespace(positions=(0, 1), noun="image")
+    with nullcontext() if said is None else pytest.raises(AssertionError, match=said):
+        check_gate(gate, limit=0.5, outputs=(outputs, outputs))
 
 
 def test_the_check_finds_a_gate_whose_bound_is_not_read() -> None:
@@ -109,9 +151,7 @@ def test_the_check_finds_a_gate_whose_bound_is_not_read() -> None:
             stated = arguments.named[self.limit]
             return Bound(mean=stated["nvfp4"] if isinstance(stated, dict) else stated, worst=None)
 
-    fields = {
-        name: getattr(own("careless"), name) for name in ("name", "summary", "limit", "largest", "scale", "score")
-    }
+    fields = {name: getattr(own("careless"), name) for name in ("name", "summary", "largest", "scale", "score")}
     with pytest.raises(AssertionError, match="careless: the bound 0 is not refused"):
         check_gate(Careless(**fields), limit=0.5)
 
@@ -123,9 +163,13 @@ def test_a_gate_that_reads_no_bound_cannot_be_made() -> None:
         def needs(self) -> Needs:
             return Needs(memory=MemoryUse.OUTPUTS, native=False, trained_weights=True, exclusive_device=False)
 
+        @property
+        def arguments(self) -> tuple[str, ...]:
+            return ()
+
     make: Any = Boundless
     with pytest.raises(TypeError, match="read_bound"):
-        make(name="boundless", summary="", limit="max", largest=1.0, scale=Scale(higher_is_better=False))
+        make(name="boundless", summary="", scale=Scale(higher_is_better=False))
 
 
 @pytest.mark.parametrize(

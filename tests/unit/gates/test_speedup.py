@@ -68,10 +68,10 @@ def test_a_marginal_pass_names_the_process_sd() -> None:
 
 
 HELP = {
-    "sessions": "more rounds cannot tell: fresh sessions (pytest --mxq-refresh) or a quieter machine may",
+    "sessions": "more rounds cannot tell: fresh sessions (--mxq-refresh) or a quieter machine may",
     "rounds": "more rounds (max_rounds=, max_seconds=) or a quieter machine may tell",
     "alpha": "at alpha 0.004 nothing can tell so little: a larger --mxq-alpha may",
-    "stored": "fresh sessions (pytest --mxq-refresh), a quieter machine or --mxq-reference=live may tell",
+    "stored": "fresh sessions (--mxq-refresh), a quieter machine or --mxq-reference=live may tell",
     "rule": 'rule="proven" wants both bounds at or above it',
 }
 

@@ -1,7 +1,9 @@
 """Recipes and their registry: names, folders behind links, Hub ids, sources, rules."""
 
 import dataclasses
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,3 +92,30 @@ def test_a_built_in_model_can_be_pointed_at_a_local_folder_and_keeps_its_recipe(
 def test_a_source_that_is_none_is_refused(name: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(MxqError, match=said):
         registry().point(name, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", ""),
+        ("name", "../x"),
+        ("name", 3),
+        ("source", None),
+        ("rule", None),
+        ("alternatives", None),
+        ("alternatives", {"wide": 3}),
+        ("call", None),
+        ("prompts", None),
+        ("prompts", "a cat"),
+        ("prompts", ()),
+        ("prompts", ("a cat", 3)),
+        ("min_share", 0),
+        ("min_share", 1.5),
+        ("memory", 3),
+    ],
+)
+def test_a_recipe_with_a_field_of_another_kind_cannot_be_made(field: str, value: object) -> None:
+    changes: dict[str, Any] = {field: value}
+    with pytest.raises(MxqError, match=re.escape(repr(value))) as caught:
+        dataclasses.replace(DEMO, **changes)
+    assert field in str(caught.value)

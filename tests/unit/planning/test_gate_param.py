@@ -10,7 +10,7 @@ import pytest
 from pytest_mxq.errors import MxqError
 from pytest_mxq.formats import built_in_formats
 from pytest_mxq.gates import built_in_gates
-from pytest_mxq.planning.gate_param import EMPTY_PARAM, REFRESH, REFRESH_PARAM, GateParam, planned_nodeid
+from pytest_mxq.planning.gate_param import EMPTY_PARAM, REFRESH, REFRESH_PARAM, GateParam, planned_gate
 
 FORMATS = tuple(number_format.name for number_format in built_in_formats())
 GATES = tuple(gate.name for gate in built_in_gates())
@@ -79,9 +79,8 @@ def test_a_worker_s_nodeid_is_read_back_behind_two_thousand_hostile_ids() -> Non
     for user in hostile_ids(2000):
         param = rng.choice(known)
         nodeid = f"tests/test_it.py::TestIt::test_it[{user}-{param.id}]"
-        for shown in (nodeid, f"{nodeid}@group", f"{nodeid}@a b-nvfp4-lpips"):
-            assert GateParam.from_nodeid(shown, formats=FORMATS, gates=GATES) == param, shown
-            assert planned_nodeid(shown) == nodeid
+        for shown in (nodeid, f"{nodeid}@group", f"{nodeid}@a b-nvfp4-lpips", f"{nodeid}@gpu[0]", f"{nodeid}@]"):
+            assert planned_gate(shown, formats=FORMATS, gates=GATES) == (nodeid, param), shown
 
 
 @pytest.mark.parametrize("text", ["", "nvfp4", "nvfp4-", "-lpips", "nvfp4-LPIPS", "NVFP4-lpips", "nvfp4-lpips-b4 "])
@@ -117,7 +116,7 @@ def test_what_is_no_batch_size_is_read_as_none(size: str) -> None:
     ],
 )
 def test_a_nodeid_of_no_gate_of_these_kinds_is_none(nodeid: str) -> None:
-    assert GateParam.from_nodeid(nodeid, formats=FORMATS, gates=GATES) is None
+    assert planned_gate(nodeid, formats=FORMATS, gates=GATES) is None
 
 
 @pytest.mark.parametrize(
@@ -127,24 +126,18 @@ def test_a_nodeid_of_no_gate_of_these_kinds_is_none(nodeid: str) -> None:
         ("a.py::test[nvfp4-lpips]@group", GateParam(format="nvfp4", gate="lpips")),
         ("tests[x]/a.py::test[nvfp4-lpips]@a]b", GateParam(format="nvfp4", gate="lpips")),
         ("a.py::test[nvfp4-lpips-b4]@gpu-b8", GateParam(format="nvfp4", gate="lpips", batch_size=4)),
+        ("a.py::test[nvfp4-lpips]@gpu[0]", GateParam(format="nvfp4", gate="lpips")),
+        ("a.py::test[nvfp4-lpips]@g]", GateParam(format="nvfp4", gate="lpips")),
+        ("a.py::test[nvfp4-lpips]@]", GateParam(format="nvfp4", gate="lpips")),
+        ("a.py::test[x]@y-nvfp4-lpips]", GateParam(format="nvfp4", gate="lpips")),
         ("a.py::test[wide-bf16-refresh]", REFRESH_PARAM),
     ],
 )
 def test_a_nodeid_is_read_with_and_without_its_group(nodeid: str, param: GateParam) -> None:
-    assert GateParam.from_nodeid(nodeid, formats=FORMATS, gates=GATES) == param
-
-
-@pytest.mark.parametrize(
-    ("nodeid", "planned"),
-    [
-        ("a.py::test[nvfp4-lpips]@group", "a.py::test[nvfp4-lpips]"),
-        ("a.py::test[nvfp4-lpips]", "a.py::test[nvfp4-lpips]"),
-        ("a.py::test[x]@y-nvfp4-lpips]", "a.py::test[x]@y-nvfp4-lpips]"),
-        ("a.py::test", "a.py::test"),
-    ],
-)
-def test_a_planned_nodeid_has_no_group(nodeid: str, planned: str) -> None:
-    assert planned_nodeid(nodeid) == planned
+    found = planned_gate(nodeid, formats=FORMATS, gates=GATES)
+    assert found is not None
+    assert found[1] == param
+    assert nodeid.startswith(found[0])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from page_examples import cell, judged, measured, timed, unjudged
 
 from pytest_mxq.gates.bounds import Bound
+from pytest_mxq.gates.memory import MemoryBound, MemoryFacts
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.reports.history import CellRun, Point
 from pytest_mxq.reports.proposals import accepting, history_hint, rounded_bound
@@ -57,6 +58,17 @@ def test_a_peak_is_accepted_by_its_ratio() -> None:
     found = accepting(measured(peak=24.8, bound=0.60))
     assert found is not None
     assert 'mxq_memory(max_ratio={"nvfp4": 0.88})' in found.text
+
+
+def test_each_bound_of_memory_that_does_not_hold_is_proposed_in_its_own_unit() -> None:
+    facts = MemoryFacts(peak_gib=12.0, reserved_gib=13.0, bf16_peak_gib=20.0, weight_ratio=0.5)
+    memory = facts.against(MemoryBound(max_ratio=0.1, max_gib=1.0, max_weight_ratio=0.6))
+    found = accepting(replace(measured(peak=24.8, bound=0.60), memory=memory))
+    assert found is not None
+    assert found.text.splitlines()[1:] == [
+        'mxq_memory(max_ratio={"nvfp4": 0.66})  # was 0.100, seen 0.600',
+        'mxq_memory(max_gib={"nvfp4": 14})  # was 1.000 GiB, seen 12.000 GiB',
+    ]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.STALE, Outcome.MISSING])

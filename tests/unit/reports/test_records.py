@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from inspect import cleandoc
 from math import inf, isnan, nan
 from pathlib import Path
 from runpy import run_path
@@ -243,6 +244,9 @@ def test_a_cell_comes_back_as_it_was() -> None:
         ({"outcome": "passed"}, r"a verdict: .*\$\.outcome"),
         ({"observed": "much"}, r"a verdict: .*\$\.observed"),
         ({"cell": None}, r"a verdict: .*\$\.cell"),
+        ({"observed": "0.5"}, r"a verdict: .*\$\.observed"),
+        ({"emulated": "true"}, r"a verdict: .*\$\.emulated"),
+        ({"sentence": nan}, r"a verdict: .*\$\.sentence"),
     ],
 )
 def test_a_record_of_something_else_is_refused_by_its_field(change: dict[str, Any], said: str) -> None:
@@ -313,6 +317,13 @@ def test_a_missing_field_of_a_verdict_is_named_with_its_place() -> None:
 
 def test_the_published_schema_is_the_one_of_the_types() -> None:
     assert SCHEMA.read_text(encoding="utf-8") == json.dumps(json_schema(), indent=2, sort_keys=True) + "\n"
+
+
+def test_the_schema_s_texts_have_no_indentation_which_python_3_13_leaves_out_of_docstrings() -> None:
+    kinds = json_schema()["$defs"].values()
+    texts = [kind["description"] for kind in kinds if "description" in kind]
+    assert texts == [cleandoc(text) for text in texts]
+    assert any("\n" in text for text in texts)
 
 
 def test_the_schema_knows_the_texts_that_stand_for_numbers() -> None:
