@@ -16,6 +16,9 @@ from pytest_mxq.gates.speed_statistics import (
     target_half_width,
 )
 
+MIN_WARM_UP = 2
+"""Calls of an arm before the first timed one, at least."""
+
 
 class RoundOrder(Enum):
     """Which arm runs first in a paired round."""

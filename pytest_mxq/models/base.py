@@ -11,6 +11,7 @@ from typing import Any
 
 from pytest_mxq.errors import MxqError
 from pytest_mxq.models.prompts import GATE_PROMPTS
+from pytest_mxq.models.published import PublishedRun
 from pytest_mxq.registry import Registry, check_name
 
 PUBLISHED = "published"  # the selection rule that a recipe's published numbers were made with
@@ -123,6 +124,7 @@ class Recipe:
             makes none and fills them afterwards); parameters in place of the text encoders hold the embeddings that
             every prompt gets. None: the model is not available with random weights.
         memory: what it occupies; None: not known, and not checked before loading.
+        published: published latencies, by which the cost of a run is estimated.
         generates_video: whether it makes video, which a baseline keeps with PyAV.
         graphs_up_to: largest batch size at which the arms of speed and memory gates run with CUDA Graphs; 0: none.
         prepare: called with each arm's own pipeline once its denoiser is quantized, such as for VAE tiling or a cache
@@ -145,6 +147,7 @@ class Recipe:
     cpu_float32_vae: bool = True
     random: Callable[[], Any] | None = None
     memory: MemoryNeed | None = None
+    published: tuple[PublishedRun, ...] = ()
     generates_video: bool = False
     graphs_up_to: int = 1
     prepare: Callable[[Any], None] | None = None

@@ -265,7 +265,7 @@ def check_directories(config: pytest.Config, settings: Settings) -> None:
     Raises:
         pytest.UsageError: says which, and how.
     """
-    if config.option.collectonly or not settings.refresh:
+    if config.option.collectonly or config.option.mxq_plan or not settings.refresh:
         return
     if os.environ.get("CI", "").lower() not in {"", "0", "false"} and not config.getoption("mxq_refresh_in_ci"):
         raise pytest.UsageError(

@@ -153,6 +153,12 @@ def memory_refusal(case: Case, device: Device, use: Use) -> str | None:
     return f"{what}, found {found:.0f} on {device.name}; {fits}"
 
 
+def memory_need(case: Case, use: Use) -> float | None:
+    """Return what a case needs of a device, GiB; None: its model does not say."""
+    memory = case.recipe.memory
+    return None if memory is None else _need(memory, use, case.settings.batch_size, random=case.random_weights)
+
+
 def memory_in_use(case: Case, device: Device, use: Use, *, free: float, others: Sequence[str]) -> str | None:
     """Return why a case that would fit on the device cannot be loaded now, with the numbers; None: it can.
 

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import torch
 
 from pytest_mxq.errors import MxqError
-from pytest_mxq.gates.sampling import RoundOrder, Sampling, abba_order, enough
+from pytest_mxq.gates.sampling import MIN_WARM_UP, RoundOrder, Sampling, abba_order, enough
 from pytest_mxq.gates.speed_statistics import MIN_SESSION_ROUNDS, minimum_rounds
 from pytest_mxq.profiling.compilation import count_compilations
 
@@ -25,8 +25,6 @@ Run: TypeAlias = Callable[[], object]
 Inspect: TypeAlias = Callable[[], str | None]
 """Asked after each round, outside the timed region: why the round must not count, or None."""
 
-MIN_WARM_UP = 2
-"""Calls before the first timed one, at least."""
 MAX_WARM_UP = 6
 """Calls after which warming up ends, settled or not."""
 SETTLED_WITHIN = 0.02

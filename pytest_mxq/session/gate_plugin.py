@@ -33,6 +33,7 @@ from pytest_mxq.reports.junit import attachments, html_extras, properties
 from pytest_mxq.reports.progress import make_progress
 from pytest_mxq.reports.records import cell_record, from_record, to_record
 from pytest_mxq.session.expected_tests import place_of_test
+from pytest_mxq.session.forecast import Forecast, LastReport
 from pytest_mxq.session.item_reports import (
     fail_again,
     settle_skip,
@@ -62,7 +63,10 @@ def start_session(config: pytest.Config) -> GatePlugin:
         formats, gates = kinds.formats.names(), kinds.gates.names()
         config.args = list(dict.fromkeys(refresh_nodeid(arg, formats=formats, gates=gates) for arg in config.args))
     runtime = Runtime(find_machine(config), settings, kinds, make_progress(config))
-    return GatePlugin(config, settings, kinds, runtime)
+    # Before this run's report takes its place; a worker shows no progress.
+    is_worker = hasattr(config, "workerinput")
+    last = LastReport() if is_worker else LastReport.read(settings.report, runtime.device.slug)
+    return GatePlugin(config, settings, kinds, runtime, Forecast(settings, runtime, last))
 
 
 class GatePlugin:
@@ -72,6 +76,7 @@ class GatePlugin:
         settings: the options.
         kinds: what is registered.
         runtime: what gates run with.
+        forecast: tells how long each of them is going to take.
         planned: every planned cell by its nodeid, also those that ``-k`` deselects.
         selected: nodeids of those that remain selected.
         cautions: what is known to go wrong with them.
@@ -81,8 +86,11 @@ class GatePlugin:
         collected_tests: nodeids, without parameters, of all tests that became items.
     """
 
-    def __init__(self, config: pytest.Config, settings: Settings, kinds: Kinds, runtime: Runtime) -> None:
+    def __init__(
+        self, config: pytest.Config, settings: Settings, kinds: Kinds, runtime: Runtime, forecast: Forecast
+    ) -> None:
         self.config = config
+        self.forecast = forecast
         self.settings = settings
         self.kinds = kinds
         self.runtime = runtime
@@ -230,6 +238,7 @@ class GatePlugin:
         rerun = Rerun.of(self.config)
         if isinstance(plan, GatePlan):
             self.runtime.forget_comparisons(plan)
+        self.runtime.progress.begin(self.forecast.seconds(plan))
         try:
             verdict = self.runtime.evaluator.evaluate(plan, _workload(item), rerun)
         finally:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mxq.evaluation.staleness import preview_line
+from pytest_mxq.evaluation.preview import Previewer
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.planning.options import is_emulation_typed, untyped_limits
@@ -120,10 +120,9 @@ class ReportPlugin:
         if self.settings.refresh or not self.settings.formats:
             return
         runtime = self.session.runtime
+        previewer = Previewer(settings=self.settings, store=runtime.store, fingerprint=runtime.fingerprint)
         for (model, case), plan in self.session.cases.items():
-            weights = runtime.weights(plan.case)
-            line = preview_line(self.settings, plan.case, runtime.store, runtime.fingerprint, weights)
-            yield f"mxq: {model}/{case}: {line}"
+            yield f"mxq: {model}/{case}: {previewer.of_outputs(plan.case, runtime.weights(plan.case)).text}"
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
