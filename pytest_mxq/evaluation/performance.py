@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import SystemRandom
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from pytest_mxq.baselines.identity import check_same_calls
-from pytest_mxq.baselines.manifest import Identity, Manifest, TimingSession, identity_differences
+from pytest_mxq.baselines.manifest import Manifest, TimingSession
 from pytest_mxq.baselines.store import BaselineStore
-from pytest_mxq.baselines.work import ObservedRun, work_changes
-from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
+from pytest_mxq.baselines.work import ObservedRun
+from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import BaselineMissingError, MxqError
 from pytest_mxq.evaluation.protocols import Benchmark, Workload
-from pytest_mxq.evaluation.staleness import KnownWeights, move_of_renamed, timing_differences
+from pytest_mxq.evaluation.sessions import (
+    Job,
+    Sessions,
+    check_same_run,
+    check_sessions,
+    check_stated,
+    machine_differences,
+    timing_fingerprint,
+)
+from pytest_mxq.evaluation.staleness import KnownWeights, move_of_renamed
 from pytest_mxq.gates.evidence import judge_evidence, judge_run
 from pytest_mxq.gates.memory import MemoryBound, MemoryFacts, MemoryGate
 from pytest_mxq.gates.outcome import Outcome, Stop
@@ -30,17 +35,6 @@ if TYPE_CHECKING:
     from pytest_mxq.planning.plans import GatePlan
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What one gate is judged on: its plan, its workload, and the stored baseline if there is one."""
-
-    plan: GatePlan
-    workload: Workload
-    draft: Verdict
-    manifest: Manifest | None
-    path: str
-
-
 WHY_LIVE = "no reference workload is stable to better than 1 %, so stored timings cannot rule out machine drift"
 """Why `auto` times a speedup beside BF16, whatever is stored (benchmarks/results/gpu-speed-2026-11-22.md, Canary)."""
 
@@ -51,23 +45,6 @@ class Bf16Peak:
 
     gib: float
     source: ObservedRun | TimingSession
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sessions:
-    """The stored sessions that are comparable with this run, the newest last.
-
-    Attributes:
-        why_not: what sets the newest of the others apart, in brackets; None where all are usable.
-    """
-
-    usable: tuple[TimingSession, ...]
-    why_not: str | None
-
-    @property
-    def seconds(self) -> tuple[tuple[float, ...], ...]:
-        """Seconds of each session's timed calls."""
-        return tuple(session.seconds for session in self.usable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,12 +164,12 @@ class PerformanceStrategy:
                 f"{found.why_not or ''}, {MIN_SESSIONS} are needed; add some",
                 sessions=MIN_SESSIONS - count,
             )
-        _check_stated(job, self.weights(job.plan.case), sessions=MIN_SESSIONS)
+        check_stated(job, self.weights(job.plan.case), sessions=MIN_SESSIONS)
         draft = self._proved(job)
         samples, observed = self.benchmark.time_quantized(
             job.plan.case, job.workload, job.plan.number_format, found.seconds
         )
-        _check_sessions(job, found.usable, observed)
+        check_sessions(job, found.usable, observed)
         draft = self._proved_run(job, draft)
         reason = f"{count} sessions, same hardware and software"
         note = ReferenceNote(mode="stored", reason=reason, manifest=job.path, created=found.usable[-1].created)
@@ -203,7 +180,7 @@ class PerformanceStrategy:
         draft = self._proved(job)
         peak, observed = self.benchmark.measure_memory(job.plan.case, job.workload, job.plan.number_format)
         if bf16 is not None:
-            _check_same_run(job, bf16.source, observed)
+            check_same_run(job, bf16.source, observed)
         draft = self._proved_run(job, draft)
         evidence = draft.evidence
         if evidence is None:
@@ -238,7 +215,7 @@ class PerformanceStrategy:
             if session.peak_gib:
                 reason = f"peak of {session.created[:10]}, same hardware and software"
                 note = ReferenceNote(mode="stored", reason=reason, manifest=job.path, created=session.created)
-                _check_stated(job, self.weights(job.plan.case), sessions=1)
+                check_stated(job, self.weights(job.plan.case), sessions=1)
                 return Bf16Peak(gib=session.peak_gib, source=session), note
         reason = f"no stored peak memory of this hardware and software{found.why_not or ''}"
         if self.mode is Reference.STORED or (self.strict and self.mode is not Reference.LIVE):
@@ -268,93 +245,9 @@ class PerformanceStrategy:
         usable: list[TimingSession] = []
         why_not: str | None = None
         for session in job.manifest.sessions:
-            differences = _machine_differences(session, here, execution)
+            differences = machine_differences(session, here, execution)
             if differences:
                 why_not = f" (the newest that is not: {'; '.join(differences)})"
             else:
                 usable.append(session)
         return Sessions(usable=tuple(usable), why_not=why_not)
-
-
-def _machine_differences(session: TimingSession, here: Fingerprint, execution: str) -> tuple[str, ...]:
-    """Why a stored session cannot be compared with whatever would be timed here."""
-    differences = hard_differences(session.fingerprint, here)
-    if session.execution != execution:
-        differences += (f"execution {session.execution} -> {execution}",)
-    if not session.calls:
-        differences += ("it does not say what it called: an older pytest-mxq stored it",)
-    return differences
-
-
-# Recorded for images, and hard for times: another limit or clock is another machine.
-_TIMING_FACTS = ("power_limit_w", "max_sm_clock_mhz", "max_memory_clock_mhz", "persistence")
-
-
-def timing_fingerprint(fingerprint: Fingerprint, inductor: str) -> Fingerprint:
-    """Return the fingerprint of a timing session: Inductor's configuration and the GPU's limits belong to it."""
-    limits = {name: fingerprint.recorded[name] for name in _TIMING_FACTS if name in fingerprint.recorded}
-    return Fingerprint(hard={**fingerprint.hard, **limits, "inductor": inductor}, recorded=fingerprint.recorded)
-
-
-def _check_same_run(job: Job, source: ObservedRun | TimingSession, observed: ObservedRun) -> None:
-    """Refuse a quantized run that did something else than the one in which BF16 was measured, now or earlier."""
-    if isinstance(source, TimingSession):
-        _check_sessions(job, [source], observed)
-        return
-    check_same_calls(source.identity, observed.identity)
-    _check_work(work_changes(source.work, observed.work), "BF16 of this run")
-
-
-def session_differences(manifest: Manifest, session: TimingSession, observed: ObservedRun) -> tuple[str, ...]:
-    """In what a timed run, such as one call of 28 steps, differs from that of a stored session; () if in nothing."""
-    return _identity_differences(manifest, session, observed.identity) or _work_differences(session, observed)
-
-
-def _identity_differences(manifest: Manifest, session: TimingSession, observed: Identity) -> tuple[str, ...]:
-    stored = msgspec.structs.replace(manifest.identity, calls=session.calls)
-    here = msgspec.structs.replace(observed, prompts=stored.prompts, execution=stored.execution)
-    return identity_differences(stored, here)
-
-
-def _work_differences(session: TimingSession, observed: ObservedRun) -> tuple[str, ...]:
-    return () if session.work is None else work_changes(session.work, observed.work)
-
-
-def _check_sessions(job: Job, sessions: Sequence[TimingSession], observed: ObservedRun) -> None:
-    """28 steps turned into 20, or two calls into one, must never look like a speedup.
-
-    Raises:
-        Stop: a stored session is of other calls, other weights or another batch, or BF16 did other work in it.
-    """
-    if job.manifest is None:
-        return
-    for session in sessions:
-        differences = _identity_differences(job.manifest, session, observed.identity)
-        if differences:
-            _refuse(differences, sessions=len(sessions))
-        _check_work(_work_differences(session, observed), f"BF16 of {session.created[:10]}")
-
-
-def _check_work(differences: Sequence[str], reference: str) -> None:
-    if differences:
-        raise Stop(
-            Outcome.ERROR,
-            f"the quantized arm did other work than {reference} (BF16 -> quantized): {'; '.join(differences)}; the "
-            "test's body must do the same on every arm, and if it was changed, refresh: pytest --mxq-refresh",
-        )
-
-
-def _check_stated(job: Job, weights: str | None, *, sessions: int) -> None:
-    """Refuse stored sessions of another case as far as that is known before a model is loaded.
-
-    Raises:
-        Stop: they are of another seed or batch size, or of other weights.
-    """
-    differences = timing_differences(job.plan.case, job.manifest, weights) if job.manifest is not None else ()
-    if differences:
-        _refuse(differences, sessions=sessions)
-
-
-def _refuse(differences: tuple[str, ...], *, sessions: int) -> NoReturn:
-    text = f"the stored sessions belong to another case: {'; '.join(differences)}; refresh them"
-    raise Stop(Outcome.STALE, text, sessions=sessions)

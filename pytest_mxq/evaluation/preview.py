@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineMissingError, MxqError
-from pytest_mxq.evaluation.performance import WHY_LIVE, timing_fingerprint
+from pytest_mxq.evaluation.performance import WHY_LIVE
+from pytest_mxq.evaluation.sessions import timing_fingerprint
 from pytest_mxq.evaluation.staleness import (
     case_differences,
     check_outputs,
