@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from pytest_mxq.planning.case import Case
 
 Workload = Callable[..., object]
+Measured: TypeAlias = tuple[PeakMemory, ObservedRun]
+BothLengths: TypeAlias = tuple[Measured | None, Measured]
+"""A short call, where there is one, and a full one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class WarmArm:
     Attributes:
         call: one whole call, and what it does.
         pipe: its pipeline.
+        denoisers: names of its denoisers.
         first_call: seconds of the case's first call of it in this process; what an earlier case compiled is compiled.
         regions: compiled regions that one forward pass of the denoiser enters.
         identity: what was observed.
@@ -56,6 +60,7 @@ class WarmArm:
 
     call: TimedCall
     pipe: Any
+    denoisers: tuple[str, ...]
     first_call: float
     regions: int
     identity: Identity
@@ -88,6 +93,7 @@ class TimedBf16:
     peak_gib: float | None
     execution: str
     observed: ObservedRun
+    short: Measured | None
 
 
 class TorchBenchmark:
@@ -114,7 +120,7 @@ class TorchBenchmark:
         self._device = device
         self._cache = cache
         self._known = known
-        self._bf16_peaks: dict[tuple[str, ...], tuple[PeakMemory, ObservedRun]] = {}
+        self._bf16_peaks: dict[tuple[str, ...], BothLengths] = {}
         self._run_evidence: dict[tuple[object, str], Evidence | None] = {}
         self._first_calls: dict[tuple[object, str], float] = {}
 
@@ -217,32 +223,66 @@ class TorchBenchmark:
                     Outcome.ENVIRONMENT,
                     f"nothing was stored: too many rounds were disturbed: {session.voided[0]}",
                 )
-            peak = self._peak(case, bf16).allocated_gib if self._device.kind == "cuda" else None
+            has_peaks = self._device.kind == "cuda"
+            peak = self._peak(case, bf16).allocated_gib if has_peaks else None
             bf16.check()
-        return TimedBf16(seconds=session.seconds, peak_gib=peak, execution=self._how(case).text, observed=bf16.observed)
+            steps = case.short_steps if has_peaks else None
+            short = None if steps is None else self._measure_again(case, workload, bf16, steps)
+        return TimedBf16(
+            seconds=session.seconds,
+            peak_gib=peak,
+            execution=self._how(case).text,
+            observed=bf16.observed,
+            short=short,
+        )
 
     def measure_memory(
-        self, case: Case, workload: Workload, number_format: Format | None
-    ) -> tuple[PeakMemory, ObservedRun]:
-        """Peak memory of one call of an arm (None: BF16), as if it were alone on the device.
+        self, case: Case, workload: Workload, number_format: Format, *, steps: int | None = None
+    ) -> Measured:
+        """Peak memory of one call of a quantized arm, as if it were alone on the device.
 
         The weights of the other arm stay where they are and are subtracted: they are held from before the call until
         after it, so that the peak of what tensors hold is the arm's own plus theirs, exactly. To move 24 GB off the
         device and back would take longer than the call.
 
+        Args:
+            case: the case.
+            workload: the test's body.
+            number_format: the arm's format.
+            steps: how many steps each call takes; None: the workload's own.
+
         Raises:
             MxqError: the device tells no peak.
         """
-        if number_format is None and case.key in self._bf16_peaks:
-            return self._bf16_peaks[case.key]
         with self._watching() as (clock, _):
-            self._backend.arms.drop("quantized" if number_format is None else "bf16")  # with its CUDA Graphs' pool
-            warm = self._warm(case, workload, number_format, clock, steady=False)
-            measured = self._peak(case, warm), warm.observed
-            warm.check()
-        if number_format is None:
-            self._bf16_peaks[case.key] = measured
+            self._backend.arms.drop("bf16")  # with its CUDA Graphs' pool
+            warm = self._warm(case, workload, number_format, clock, steady=False, steps=steps)
+            return self._measure(case, warm)
+
+    def measure_bf16(self, case: Case, workload: Workload, *, steps: int | None) -> BothLengths:
+        """Peak memory of BF16, as `measure_memory`: in a call of ``steps`` (None: in none such), and in a full one.
+
+        Measured once a case; where there are short calls, they warm the arm up.
+        """
+        key = (*case.key, str(steps))
+        if key not in self._bf16_peaks:
+            with self._watching() as (clock, _):
+                self._backend.arms.drop("quantized")
+                warm = self._warm(case, workload, None, clock, steady=False, steps=steps)
+                first = self._measure(case, warm)
+                both = (None, first) if steps is None else (first, self._measure_again(case, workload, warm, None))
+            self._bf16_peaks[key] = both
+        return self._bf16_peaks[key]
+
+    def _measure(self, case: Case, arm: WarmArm) -> Measured:
+        measured = self._peak(case, arm), arm.observed
+        arm.check()
         return measured
+
+    def _measure_again(self, case: Case, workload: Workload, arm: WarmArm, steps: int | None) -> Measured:
+        """Measure a warm arm in calls of another number of steps: what is compiled is the same."""
+        series = _series(case, arm.denoisers, steps)
+        return self._measure(case, replace(arm, call=timed_call(workload, arm.pipe, case.recipe.call, series)))
 
     def inductor_digest(self) -> str:
         """Twelve hex digits that name Inductor's configuration."""
@@ -292,13 +332,17 @@ class TorchBenchmark:
         return self._backend.arms.arm(case.source, number_format, emulated=False, rule=case.rule, how=self._how(case))
 
     def _warm(
-        self, case: Case, workload: Workload, number_format: Format | None, clock: Clock, *, steady: bool = True
+        self,
+        case: Case,
+        workload: Workload,
+        number_format: Format | None,
+        clock: Clock,
+        *,
+        steady: bool = True,
+        steps: int | None = None,
     ) -> WarmArm:
         arm = self._arm(case, number_format)
-        settings = case.settings
-        series = Series(
-            prompts=case.prompts, batch_size=settings.batch_size, seed=settings.seed, denoisers=arm.denoisers
-        )
+        series = _series(case, arm.denoisers, steps)
         self._backend.progress(f"{_label(case, number_format)}: compiling and warming up", 0, 0)
         before, start = count_compilations(), perf_counter()
         with observing(arm) as observed:
@@ -323,7 +367,14 @@ class TorchBenchmark:
                 raise  # nothing that a format could be blamed for
             raise Stop(Outcome.REGRESSION, str(error)) from None
         identity = observed_identity(case, arm.weights, call.once, execution=self._how(case).text)
-        return WarmArm(call=call, pipe=arm.pipe, first_call=first_call, regions=regions, identity=identity)
+        return WarmArm(
+            call=call,
+            pipe=arm.pipe,
+            denoisers=arm.denoisers,
+            first_call=first_call,
+            regions=regions,
+            identity=identity,
+        )
 
     def _showing(self, name: str, telemetry: Telemetry, rounds: int) -> AbstractContextManager[Inspect]:
         return showing_rounds(self._backend.progress, f"{name}: round", telemetry.inspect, rounds)
@@ -343,6 +394,18 @@ def _cache(directory: Path | None) -> Iterator[None]:
         return
     with compile_cache(directory):
         yield
+
+
+def _series(case: Case, denoisers: tuple[str, ...], steps: int | None) -> Series:
+    """Return what one call generates; ``steps``: how many it takes, None: the workload's own."""
+    argument = case.recipe.steps
+    return Series(
+        prompts=case.prompts,
+        batch_size=case.settings.batch_size,
+        seed=case.settings.seed,
+        denoisers=denoisers,
+        forced={} if steps is None or argument is None else {argument: steps},
+    )
 
 
 def _name(number_format: Format | None) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from random import SystemRandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
+
+import msgspec
 
 from pytest_mxq.baselines.manifest import Manifest, TimingSession
 from pytest_mxq.baselines.store import BaselineStore
-from pytest_mxq.baselines.work import ObservedRun
+from pytest_mxq.baselines.work import ObservedRun, is_shorter
 from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import BaselineMissingError, MxqError
-from pytest_mxq.evaluation.protocols import Benchmark, Workload
+from pytest_mxq.evaluation.protocols import Benchmark, Measured, Workload
 from pytest_mxq.evaluation.sessions import (
     Job,
     Sessions,
@@ -23,7 +25,7 @@ from pytest_mxq.evaluation.sessions import (
 )
 from pytest_mxq.evaluation.staleness import KnownWeights, move_of_renamed
 from pytest_mxq.gates.evidence import judge_evidence, judge_run
-from pytest_mxq.gates.memory import MemoryBound, MemoryFacts, MemoryGate
+from pytest_mxq.gates.memory import CallLength, MemoryBound, MemoryFacts, MemoryGate, ShortCalls
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.sampling import Sampling
 from pytest_mxq.gates.speed_statistics import MIN_SESSIONS
@@ -41,10 +43,44 @@ WHY_LIVE = "no reference workload is stable to better than 1 %, so stored timing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bf16Peak:
-    """BF16's peak memory in GiB, and where it comes from: what was observed in this run, or a stored session."""
+    """BF16's peak memory, and where it comes from.
+
+    Attributes:
+        gib: of a call as the quantized arm's is going to be, GiB.
+        source: what was observed of it in this run, or a stored session.
+        short_calls: its peaks in a short and in a full call; None where they were not compared.
+    """
 
     gib: float
     source: ObservedRun | TimingSession
+    short_calls: ShortCalls | None
+
+    @property
+    def steps(self) -> int | None:
+        """Steps of a call; None: the workload's own."""
+        return self.short_calls.steps if self.short_calls is not None and self.short_calls.agree else None
+
+    @classmethod
+    def stored(cls, session: TimingSession, full_gib: float, steps: int | None) -> Self:
+        """Return that of a session; ``steps``: of a short call, None where calls have to be full."""
+        short = session.short
+        if short is None or short.steps != steps:
+            return cls(gib=full_gib, source=session, short_calls=None)
+        compared = ShortCalls(steps=short.steps, short_gib=short.peak_gib, full_gib=full_gib)
+        if not compared.agree:
+            return cls(gib=full_gib, source=session, short_calls=compared)
+        source = msgspec.structs.replace(session, work=short.work)
+        return cls(gib=short.peak_gib, source=source, short_calls=compared)
+
+    @classmethod
+    def live(cls, short: Measured | None, full: Measured, steps: int | None) -> Self:
+        """Return what was measured in this run."""
+        peak, observed = full
+        if short is None or steps is None or not is_shorter(short[1].work, observed.work):
+            return cls(gib=peak.allocated_gib, source=observed, short_calls=None)
+        compared = ShortCalls(steps=steps, short_gib=short[0].allocated_gib, full_gib=peak.allocated_gib)
+        chosen, observed = short if compared.agree else full
+        return cls(gib=chosen.allocated_gib, source=observed, short_calls=compared)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +214,9 @@ class PerformanceStrategy:
     def _memory(self, job: Job, gate: MemoryGate, bound: MemoryBound) -> Verdict:
         bf16, note = self._bf16_peak(job, bound)
         draft = self._proved(job)
-        peak, observed = self.benchmark.measure_memory(job.plan.case, job.workload, job.plan.number_format)
+        peak, observed = self.benchmark.measure_memory(
+            job.plan.case, job.workload, job.plan.number_format, steps=bf16.steps if bf16 is not None else None
+        )
         if bf16 is not None:
             check_same_run(job, bf16.source, observed)
         draft = self._proved_run(job, draft)
@@ -190,6 +228,7 @@ class PerformanceStrategy:
             reserved_gib=peak.reserved_gib,
             bf16_peak_gib=bf16.gib if bf16 else None,
             weight_ratio=evidence.weight_bytes / evidence.bf16_bytes,
+            short_calls=bf16.short_calls if bf16 is not None else None,
         )
         outcome, sentence = gate.decide(memory, bound)
         return replace(
@@ -210,20 +249,21 @@ class PerformanceStrategy:
         """
         if bound.max_ratio is None:
             return None, None
+        steps = job.plan.case.short_steps if bound.steps is CallLength.SHORT else None
         found = self._find_sessions(job)
         for session in reversed(found.usable):
             if session.peak_gib:
                 reason = f"peak of {session.created[:10]}, same hardware and software"
                 note = ReferenceNote(mode="stored", reason=reason, manifest=job.path, created=session.created)
                 check_stated(job, self.weights(job.plan.case), sessions=1)
-                return Bf16Peak(gib=session.peak_gib, source=session), note
+                return Bf16Peak.stored(session, session.peak_gib, steps), note
         reason = f"no stored peak memory of this hardware and software{found.why_not or ''}"
         if self.mode is Reference.STORED or (self.strict and self.mode is not Reference.LIVE):
             self._offer_move(job)
             raise Stop(Outcome.MISSING, f"{reason}; refresh it")
-        peak, observed = self.benchmark.measure_memory(job.plan.case, job.workload, None)
+        short, full = self.benchmark.measure_bf16(job.plan.case, job.workload, steps=steps)
         reason = "--mxq-reference=live" if self.mode is Reference.LIVE else reason
-        return Bf16Peak(gib=peak.allocated_gib, source=observed), ReferenceNote(mode="live", reason=reason)
+        return Bf16Peak.live(short, full, steps), ReferenceNote(mode="live", reason=reason)
 
     def _offer_move(self, job: Job) -> None:
         """Raise with the command that moves it where the missing baseline is surely a renamed test's.

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Workload: TypeAlias = Callable[..., object]
 """The body of a test, called with a pipeline and a prompt."""
 
+Measured: TypeAlias = "tuple[PeakMemory, ObservedRun]"
+"""Peak memory of one call, and what it did."""
+
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Told (label, parts done, parts in all) between the parts of long work: chunks of prompts, timed rounds; 0 in all: the
 number is not known (loading, quantizing, compiling)."""
@@ -158,6 +161,11 @@ class TimedBf16(Protocol):
         ...
 
     @property
+    def short(self) -> Measured | None:
+        """Peak of a short call, and what it did; None where it was not measured."""
+        ...
+
+    @property
     def execution(self) -> str:
         """How the arm ran."""
         ...
@@ -192,9 +200,13 @@ class Benchmark(Protocol):
         ...
 
     def measure_memory(
-        self, case: Case, workload: Workload, number_format: Format | None
-    ) -> tuple[PeakMemory, ObservedRun]:
-        """Measure peak memory of one call of an arm (None: BF16) alone on the device."""
+        self, case: Case, workload: Workload, number_format: Format, *, steps: int | None = None
+    ) -> Measured:
+        """Measure peak memory of one call of a quantized arm alone on the device, in that many steps (None: all)."""
+        ...
+
+    def measure_bf16(self, case: Case, workload: Workload, *, steps: int | None) -> tuple[Measured | None, Measured]:
+        """Measure peak memory of BF16 alone on the device, in a short call (None without ``steps``) and a full one."""
         ...
 
     def time_bf16(self, case: Case, workload: Workload) -> TimedBf16:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from pytest_mxq.baselines.identity import check_same_calls
-from pytest_mxq.baselines.manifest import Identity, Manifest, TimingSession, identity_differences
-from pytest_mxq.baselines.work import ObservedRun, work_changes
+from pytest_mxq.baselines.manifest import Identity, Manifest, ShortPeak, TimingSession, identity_differences
+from pytest_mxq.baselines.work import ObservedRun, WorkRecord, is_shorter, work_changes
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
-from pytest_mxq.evaluation.protocols import Workload
+from pytest_mxq.evaluation.protocols import Measured, Workload
 from pytest_mxq.evaluation.staleness import timing_differences
+from pytest_mxq.gates.memory import SHORT_STEPS
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.verdict import Verdict
 
@@ -76,6 +77,14 @@ def check_same_run(job: Job, source: ObservedRun | TimingSession, observed: Obse
         return
     check_same_calls(source.identity, observed.identity)
     _check_work(work_changes(source.work, observed.work), "BF16 of this run")
+
+
+def short_peak(measured: Measured | None, full: WorkRecord) -> ShortPeak | None:
+    """Return what a session stores of a short call; None where its denoiser was not called less often."""
+    if measured is None or not is_shorter(measured[1].work, full):
+        return None
+    peak, observed = measured
+    return ShortPeak(steps=SHORT_STEPS, peak_gib=peak.allocated_gib, work=observed.work)
 
 
 def session_differences(manifest: Manifest, session: TimingSession, observed: ObservedRun) -> tuple[str, ...]:

@@ -124,6 +124,8 @@ class Recipe:
             makes none and fills them afterwards); parameters in place of the text encoders hold the embeddings that
             every prompt gets. None: the model is not available with random weights.
         memory: what it occupies; None: not known, and not checked before loading.
+        steps: name of the call's argument that sets how many alike steps the denoiser takes, by which memory gates
+            shorten their calls; None: it cannot be set.
         published: published latencies, by which the cost of a run is estimated.
         generates_video: whether it makes video, which a baseline keeps with PyAV.
         graphs_up_to: largest batch size at which the arms of speed and memory gates run with CUDA Graphs; 0: none.
@@ -147,6 +149,7 @@ class Recipe:
     cpu_float32_vae: bool = True
     random: Callable[[], Any] | None = None
     memory: MemoryNeed | None = None
+    steps: str | None = None
     published: tuple[PublishedRun, ...] = ()
     generates_video: bool = False
     graphs_up_to: int = 1

@@ -261,6 +261,7 @@ FLUX_1_DEV = Recipe(
     ),
     rule=_PUBLISHED_RULE,
     alternatives=MappingProxyType({"intended": _INTENDED_RULE}),
+    steps="num_inference_steps",
     random=build_flux,
     save_tiny=save_tiny_flux,
     published=PUBLISHED_RUNS,

@@ -353,6 +353,7 @@ LTX_2 = Recipe(
     call=_CALL,
     rule=_PUBLISHED_RULE,
     alternatives=MappingProxyType({"intended": _INTENDED_RULE}),
+    steps="num_inference_steps",
     random=build_ltx2,
     graphs_up_to=0,  # published without CUDA Graphs at every batch size: a step computes for long
     prepare=tile_vae,

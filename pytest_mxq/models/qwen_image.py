@@ -231,6 +231,7 @@ QWEN_IMAGE = Recipe(
     # and 92.47 GB in BF16).
     memory=MemoryNeed(weights=53.7, encoders=15.45, denoiser=38.05, call=0.2, image=4.0, selected=0.34),
     graphs_up_to=1,  # as published
+    steps="num_inference_steps",
     random=build_qwen_image,
     save_tiny=save_tiny_qwen_image,
     published=PUBLISHED_RUNS,

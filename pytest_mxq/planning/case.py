@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_mxq.errors import CaseFaultError
+from pytest_mxq.gates.memory import SHORT_STEPS
 from pytest_mxq.models import ModelSource
 from pytest_mxq.planning.settings import PromptSet
 
@@ -55,6 +56,13 @@ class Case:
         """Chunks that are regenerated in BF16 to see whether BF16 moved: two images where there are two."""
         last = (len(self.prompts) - 1) // self.settings.batch_size
         return (0,) if self.settings.batch_size > 1 or last == 0 else (0, last)
+
+    @property
+    def short_steps(self) -> int | None:
+        """Steps of a short call; None where the model's number of steps cannot be set, or is no larger."""
+        argument = self.recipe.steps
+        usual = None if argument is None else self.recipe.call.get(argument)
+        return SHORT_STEPS if isinstance(usual, int) and usual > SHORT_STEPS else None
 
     @property
     def min_share(self) -> float:

@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pytest_mxq.gates.base import AccuracyGate
+from pytest_mxq.gates.memory import CallLength
 from pytest_mxq.gates.sampling import MIN_WARM_UP
 from pytest_mxq.gates.speed_statistics import MIN_SESSION_ROUNDS, minimum_rounds
 from pytest_mxq.gates.speedup import SpeedGate
@@ -27,10 +28,10 @@ READY = 1 + MIN_WARM_UP + 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
-    """How many calls of the pipeline a plan makes in BF16 and in its format, at the least."""
+    """How many calls of the pipeline a plan makes in BF16 and in its format, at the least; a short one counts less."""
 
-    bf16: int = 0
-    quantized: int = 0
+    bf16: float = 0
+    quantized: float = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +79,15 @@ class CallCounter:
                 if is_stored
                 else Calls(bf16=READY + self._rounds, quantized=READY + self._rounds)
             )
-        is_measured = plan.bound.max_ratio is not None and not is_stored and self._first("peak", plan.case.key)
-        return Calls(bf16=READY + 1 if is_measured else 0, quantized=READY + 1)
+        return self._of_memory(plan, is_stored=is_stored)
+
+    def _of_memory(self, plan: GatePlan, *, is_stored: bool) -> Calls:
+        is_compared = plan.bound.max_ratio is not None
+        is_short = is_compared and plan.bound.steps is CallLength.SHORT and plan.case.short_steps is not None
+        calls = (READY + 1) * (_short_share(plan.case) if is_short else 1)
+        if is_stored or not is_compared or not self._first("peak", plan.case.key):
+            return Calls(quantized=calls)
+        return Calls(bf16=calls + 2 if is_short else calls, quantized=calls)  # two full ones show that short ones serve
 
     def _of_outputs(self, plan: GatePlan, *, is_stored: bool) -> Calls:
         case = plan.case
@@ -99,8 +107,13 @@ def _chunks(case: Case) -> int:
     return ceil((len(case.prompts) or COUNT) / case.settings.batch_size)  # without prompts: the named set
 
 
-def _of_refresh(case: Case) -> int:
-    timed = READY + MIN_SESSION_ROUNDS + 1 if case.is_timed else 0
+def _short_share(case: Case) -> float:
+    """Return how much of a call a short one is, 0 to 1; 0 without such."""
+    return 0 if case.short_steps is None else case.short_steps / case.recipe.call[str(case.recipe.steps)]
+
+
+def _of_refresh(case: Case) -> float:
+    timed = READY + MIN_SESSION_ROUNDS + 1 + 2 * _short_share(case) if case.is_timed else 0
     return timed if case.random_weights else timed + _chunks(case) + 2 * len(case.drift_check_chunks)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace as replace_struct
+
 from pytest_mxq.baselines.manifest import Identity, Selection
 from pytest_mxq.baselines.work import ObservedRun, WorkRecord, work_changes
 from pytest_mxq.environment.device import Device
@@ -23,7 +25,7 @@ from pytest_mxq.gates.speedup import SpeedSamples
 from pytest_mxq.gates.verdict import OutputFault
 
 if TYPE_CHECKING:
-    from pytest_mxq.evaluation.protocols import Workload
+    from pytest_mxq.evaluation.protocols import Measured, Workload
     from pytest_mxq.gates.sampling import Sampling
     from pytest_mxq.planning.arms import ArmSpec
     from pytest_mxq.planning.case import Case
@@ -229,6 +231,7 @@ class FakeTimedBf16:
     peak_gib: float | None
     execution: str
     observed: ObservedRun
+    short: Measured | None
 
 
 class FakeBenchmark:
@@ -291,16 +294,29 @@ class FakeBenchmark:
             peak_gib=20.0,
             execution=self.behaviour.execution,
             observed=self._observed(case, workload, "bf16"),
+            short=self._measured(case, workload, "bf16", steps=case.short_steps) if case.short_steps else None,
         )
 
     def measure_memory(
-        self, case: Case, workload: Workload, number_format: Format | None
-    ) -> tuple[PeakMemory, ObservedRun]:
+        self, case: Case, workload: Workload, number_format: Format, *, steps: int | None = None
+    ) -> Measured:
         """Return the peak that the behaviour states."""
-        name, usual = ("bf16", 20.0) if number_format is None else (number_format.name, 12.0)
-        self.backend.log(f"memory {name}")
-        peak = self.behaviour.peak.get(name, usual)
-        return PeakMemory(allocated_gib=peak, reserved_gib=peak + 1), self._observed(case, workload, name)
+        self.backend.log(f"memory {number_format.name}{'' if steps is None else f' in {steps} steps'}")
+        return self._measured(case, workload, number_format.name, steps=steps)
+
+    def measure_bf16(self, case: Case, workload: Workload, *, steps: int | None) -> tuple[Measured | None, Measured]:
+        """Return the peaks that the behaviour states."""
+        self.backend.log("memory bf16")
+        short = None if steps is None else self._measured(case, workload, "bf16", steps=steps)
+        return short, self._measured(case, workload, "bf16", steps=None)
+
+    def _measured(self, case: Case, workload: Workload, name: str, *, steps: int | None) -> Measured:
+        peak = self.behaviour.peak_of(name, is_short=steps is not None)
+        observed = self._observed(case, workload, name)
+        taken = 8 if steps is None or self.behaviour.fixed_steps else steps
+        return PeakMemory(allocated_gib=peak, reserved_gib=peak + 1), replace_struct(
+            observed, work=self.behaviour.work_of(name, steps=taken)
+        )
 
     def execution(self, _case: Case) -> str:
         """Return how the timed arms run."""

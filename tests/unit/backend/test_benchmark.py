@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from gate_bench import generate, one_thread
-from timed_demo import BF16_BLOCK, MXFP8, QUANTIZED_BLOCK, FakeTime, charge_blocks, demo_case, make_benchmark
+from timed_demo import (
+    BF16_BLOCK,
+    MXFP8,
+    ONE_STEP,
+    QUANTIZED_BLOCK,
+    FakeTime,
+    charge_blocks,
+    demo_case,
+    make_benchmark,
+)
 
 from pytest_mxq.backend.benchmark import TorchBenchmark
 from pytest_mxq.backend.generation import TorchBackend
@@ -21,6 +31,8 @@ from pytest_mxq.profiling.memory import Peak
 
 if TYPE_CHECKING:
     import torch
+
+    from pytest_mxq.models import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +80,16 @@ def test_one_session_of_the_quantized_arm_is_held_against_stored_ones(shared: To
     assert estimate(samples, alpha=0.05).speedup == pytest.approx(BF16_BLOCK / QUANTIZED_BLOCK, rel=0.01)
 
 
+THREE_STEPS = replace(ONE_STEP, call={**ONE_STEP.call, "num_inference_steps": 3})
+
+
 def measurer(
-    shared: TorchBackend, time: FakeTime, monkeypatch: pytest.MonkeyPatch, *, resident: float
+    shared: TorchBackend,
+    time: FakeTime,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    resident: float,
+    recipe: Recipe = ONE_STEP,
 ) -> tuple[TorchBenchmark, Case]:
     """A benchmark on an account that a test writes: both arms are resident, each call adds two GiB."""
 
@@ -78,15 +98,31 @@ def measurer(
         return Peak(allocated_gib=resident + 2.0, reserved_gib=resident + 3.0, resident_gib=resident)
 
     monkeypatch.setattr("pytest_mxq.backend.benchmark.measure_peak", fake_peak)
-    case = demo_case()
+    case = demo_case(recipe)
     return make_benchmark(shared, time), case
+
+
+def test_short_calls_take_fewer_steps_than_the_test_asks_for_and_a_full_one_takes_its_own(
+    shared: TorchBackend, time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark, case = measurer(shared, time, monkeypatch, resident=0.05, recipe=THREE_STEPS)
+
+    def four_steps(pipe: Any, prompt: Any) -> object:
+        return pipe(prompt, num_inference_steps=4)
+
+    short, full = benchmark.measure_bf16(case, four_steps, steps=2)
+    assert short is not None
+    quantized = benchmark.measure_memory(case, four_steps, MXFP8, steps=2)
+    ran = [observed.work.denoiser_calls["transformer"] for _, observed in (short, full, quantized)]
+    asked = [observed.identity.calls[0]["num_inference_steps"] for _, observed in (short, full, quantized)]
+    assert (ran, asked) == ([2, 4, 2], [4, 4, 4])
 
 
 def test_each_arm_is_measured_without_the_weights_of_the_other(
     shared: TorchBackend, time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     benchmark, case = measurer(shared, time, monkeypatch, resident=0.05)
-    bf16, _ = benchmark.measure_memory(case, generate, None)
+    _, (bf16, _) = benchmark.measure_bf16(case, generate, steps=None)
     assert bf16.allocated_gib == pytest.approx(2.05)  # nothing beside it
     assert bf16.reserved_gib == pytest.approx(3.05)
     peak, _ = benchmark.measure_memory(case, generate, MXFP8)
@@ -103,5 +139,5 @@ def test_what_else_is_resident_is_found_out(
 ) -> None:
     benchmark, case = measurer(shared, time, monkeypatch, resident=30.0)
     with pytest.raises(Stop, match=r"30\.0 GiB are resident where the arms hold 0\.0") as caught:
-        benchmark.measure_memory(case, generate, None)
+        benchmark.measure_bf16(case, generate, steps=None)
     assert caught.value.outcome is Outcome.ENVIRONMENT
