@@ -18,17 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
+from pytest_mxq.gates.sampling import Sampling, enough, round_orders
 from pytest_mxq.gates.speed_statistics import (
     DEFAULT_PROCESS_SD,
     MAX_ROUNDS,
     MIN_SESSION_ROUNDS,
-    RoundOrder,
-    Sampling,
     SpeedDecision,
     SpeedRule,
-    abba_order,
     decide_speed,
-    enough,
     estimate_paired,
     estimate_stored,
     minimum_rounds,
@@ -128,8 +125,8 @@ def session(rng: np.random.Generator, noise: Noise, process_sd: float) -> list[f
 def live_samples(rng: np.random.Generator, cell: Cell) -> tuple[list[float], Samples]:
     """Return twenty paired rounds in ABBA order of one process, both arms equally fast."""
     noise = LIVE_NOISES[cell.noise](rng, 2 * MAX_ROUNDS).reshape(MAX_ROUNDS, 2)
-    order = abba_order(MAX_ROUNDS, seed=int(rng.integers(2**31)))
-    swapped = np.array([first is RoundOrder.QUANTIZED_FIRST for first in order])
+    orders = round_orders(2, MAX_ROUNDS, seed=int(rng.integers(2**31)))
+    swapped = np.array([order == (1, 0) for order in orders])
     noise[swapped] = noise[swapped, ::-1]
     seconds = BF16_SECONDS * np.exp(noise)
     bf16 = seconds[:, 0] * math.exp(rng.normal(0.0, cell.bf16_process_sd))

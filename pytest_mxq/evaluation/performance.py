@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from random import SystemRandom
 from typing import TYPE_CHECKING, Self
 
@@ -34,6 +35,7 @@ from pytest_mxq.gates.verdict import ReferenceNote, Verdict
 from pytest_mxq.planning.settings import Reference
 
 if TYPE_CHECKING:
+    from pytest_mxq.formats import Format
     from pytest_mxq.planning.plans import GatePlan
 
 
@@ -102,6 +104,7 @@ class PerformanceStrategy:
     strict: bool
     alpha: float
     weights: KnownWeights
+    _sessions: dict[tuple[str, ...], dict[str, SpeedSamples]] = field(default_factory=dict)
 
     def evaluate(self, plan: GatePlan, workload: Workload, draft: Verdict) -> Verdict:
         """Return the verdict of a speed or memory gate.
@@ -139,7 +142,7 @@ class PerformanceStrategy:
         Raises:
             Stop: it is not.
         """
-        evidence = self.benchmark.evidence(job.plan.case, job.plan.number_format)
+        evidence = self.benchmark.evidence(job.plan.case, job.plan.number_format, job.plan.together)
         stored = job.manifest.selections.get(job.plan.number_format.name) if job.manifest is not None else None
         wrong = judge_evidence(evidence, min_share=job.plan.case.min_share, stored=stored)
         if wrong is not None:
@@ -164,12 +167,7 @@ class PerformanceStrategy:
             samples, note, draft = self._time_stored(job, found)
         else:
             draft = self._proved(job)
-            seed = SystemRandom().randrange(2**31)
-            sampling = Sampling(alpha=self.alpha, max_rounds=bound.max_rounds, max_seconds=bound.max_seconds)
-            live, _ = self.benchmark.time_live(
-                job.plan.case, job.workload, job.plan.number_format, sampling=sampling, seed=seed
-            )
-            samples = replace(live, sessions=found.seconds)
+            samples = replace(self._time_live(job, bound), sessions=found.seconds)
             draft = self._proved_run(job, draft)
             reason = "--mxq-reference=live" if self.mode is Reference.LIVE else WHY_LIVE
             note = ReferenceNote(mode="live", reason=reason)
@@ -183,6 +181,37 @@ class PerformanceStrategy:
             speed=facts,
             reference=note,
         )
+
+    def _time_live(self, job: Job, bound: SpeedBound) -> SpeedSamples:
+        """Return what was timed beside BF16: in the case's session with its other formats, or alone.
+
+        The session is the first of its formats'. Where it cannot be had, each is timed alone and says itself what is
+        wrong with it, so that no format answers for another.
+        """
+        plan = job.plan
+        key = (*plan.case.key, plan.gate.name)
+        if plan.together and key not in self._sessions:
+            self._sessions[key] = self._time_together(job, bound)
+        timed = self._sessions.get(key, {})
+        return timed[plan.cell.format] if plan.cell.format in timed else self._time(job, bound, [plan.number_format])[0]
+
+    def _time_together(self, job: Job, bound: SpeedBound) -> dict[str, SpeedSamples]:
+        formats = job.plan.together
+        try:
+            timed = self._time(job, bound, formats)
+        except Exception:  # noqa: BLE001  of whichever arm; alone, the one that it belongs to raises it again
+            return {}
+        named = {kind.name: samples for kind, samples in zip(formats, timed, strict=True)}
+        return {} if timed[0].environment else named
+
+    def _time(self, job: Job, bound: SpeedBound, formats: Sequence[Format]) -> list[SpeedSamples]:
+        arms = 1 + len(formats)
+        sampling = Sampling(
+            alpha=self.alpha, max_rounds=bound.max_rounds, max_seconds=bound.max_seconds * arms / 2
+        )  # the marker's limit is of two arms
+        seed = SystemRandom().randrange(2**31)
+        timed = self.benchmark.time_live(job.plan.case, job.workload, formats, sampling=sampling, seed=seed)
+        return [timed[kind.name] for kind in formats]
 
     def _time_stored(self, job: Job, found: Sessions) -> tuple[SpeedSamples, ReferenceNote, Verdict]:
         """One session of the quantized arm against stored ones of BF16.

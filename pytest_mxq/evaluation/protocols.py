@@ -179,8 +179,11 @@ class TimedBf16(Protocol):
 class Benchmark(Protocol):
     """Measures time and memory of whole calls."""
 
-    def evidence(self, case: Case, number_format: Format) -> Evidence:
-        """Build the quantized arm that is timed, and return the proof that it is quantized."""
+    def evidence(self, case: Case, number_format: Format, beside: Sequence[Format] = ()) -> Evidence:
+        """Build the quantized arm that is timed, and return the proof that it is quantized.
+
+        The arms of the formats ``beside`` may stay beside it.
+        """
         ...
 
     def run_evidence(self, case: Case, number_format: Format) -> Evidence:
@@ -188,9 +191,9 @@ class Benchmark(Protocol):
         ...
 
     def time_live(
-        self, case: Case, workload: Workload, number_format: Format, *, sampling: Sampling, seed: int
-    ) -> tuple[SpeedSamples, ObservedRun]:
-        """Time both arms in turn; return the samples and what was observed."""
+        self, case: Case, workload: Workload, formats: Sequence[Format], *, sampling: Sampling, seed: int
+    ) -> Mapping[str, SpeedSamples]:
+        """Time BF16 and the arm of each format in turn; return the samples by format."""
         ...
 
     def time_quantized(

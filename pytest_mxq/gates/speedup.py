@@ -65,6 +65,7 @@ class SpeedSamples:
             included unless an earlier case compiled the same code.
         throttle_share: share of the rounds in which the GPU was slowed down, where the driver tells.
         power_cap_share: share of the rounds at the software power cap; normal under load.
+        beside: other formats whose arms ran in the same rounds.
     """
 
     mode: SpeedMode
@@ -78,6 +79,7 @@ class SpeedSamples:
     first_call: tuple[float, ...] = ()
     throttle_share: float | None = None
     power_cap_share: float | None = None
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +178,8 @@ def _sentence(facts: SpeedFacts, bound: SpeedBound, outcome: Outcome) -> str:
         f"BF16 {facts.bf16_seconds:.3f} s -> {facts.quantized_seconds:.3f} s",
         f"n={facts.n}",
     ]
+    if facts.samples.beside:
+        parts.append(f"in the same rounds as {', '.join(facts.samples.beside)}")
     if facts.process_sd_source != _DEFAULT or outcome in {Outcome.MARGINAL, Outcome.INCONCLUSIVE}:
         parts.append(f"process sd {100 * facts.process_sd:.1f} % ({facts.process_sd_source})")
     if outcome is Outcome.INCONCLUSIVE:

@@ -87,9 +87,12 @@ class MemoryNeed:
         generation = self.weights - self.encoders + self._of_copy(_EMULATED if emulated else _NATIVE)
         return max(self.weights, generation + self._of_call(batch_size))
 
-    def both_arms(self, batch_size: int, *, random: bool) -> float:
-        """Return the peak of a speed or memory gate: the base and one quantized arm beside it, encoders included."""
-        return self.one_arm(batch_size, random=random) + self._of_copy(_NATIVE)
+    def both_arms(self, batch_size: int, *, random: bool, formats: int = 1) -> float:
+        """Return the peak of a speed or memory gate: the base and one quantized arm beside it, encoders included.
+
+        Where one session times several formats, one arm of each.
+        """
+        return self.one_arm(batch_size, random=random) + formats * self._of_copy(_NATIVE)
 
     def one_arm(self, batch_size: int, *, random: bool) -> float:
         """Return the peak of BF16 alone, encoders included: a refresh."""

@@ -74,12 +74,15 @@ class CallCounter:
         if isinstance(plan.gate, AccuracyGate):
             return self._of_outputs(plan, is_stored=is_stored)
         if isinstance(plan.gate, SpeedGate):
-            return (
-                Calls(quantized=READY + MIN_SESSION_ROUNDS)
-                if is_stored
-                else Calls(bf16=READY + self._rounds, quantized=READY + self._rounds)
-            )
+            return self._of_speed(plan, is_stored=is_stored)
         return self._of_memory(plan, is_stored=is_stored)
+
+    def _of_speed(self, plan: GatePlan, *, is_stored: bool) -> Calls:
+        if is_stored:
+            return Calls(quantized=READY + MIN_SESSION_ROUNDS)
+        calls = READY + self._rounds
+        has_session = plan.together and not self._first("session", plan.case.key, plan.gate.name)
+        return Calls(bf16=0 if has_session else calls, quantized=calls)
 
     def _of_memory(self, plan: GatePlan, *, is_stored: bool) -> Calls:
         is_compared = plan.bound.max_ratio is not None

@@ -74,10 +74,9 @@ class Forecast:
             return PlanRow(cell=plan.cell, note=plan.reason, outcome=outcome, runs=False)
         preview = self._preview(plan)
         seconds, source = self._estimate(plan, preview)
-        use = Use.of(plan.gate, emulated=plan.emulated) if isinstance(plan, GatePlan) else Use.BF16
         return PlanRow(
             cell=plan.cell,
-            memory_gib=memory_need(plan.case, use) if self._runtime.device.kind == "cuda" else None,
+            memory_gib=_memory(plan) if self._runtime.device.kind == "cuda" else None,
             seconds=seconds,
             source=source,
             reference="" if preview is None else preview.reference,
@@ -118,3 +117,10 @@ class Forecast:
             return self._runtime.store.load(case.recipe.name, case.name)
         except MxqError:
             return None
+
+
+def _memory(plan: RunnablePlan) -> float | None:
+    if not isinstance(plan, GatePlan):
+        return memory_need(plan.case, Use.BF16)
+    use = Use.of(plan.gate, emulated=plan.emulated)
+    return memory_need(plan.case, use, formats=max(1, len(plan.together)))

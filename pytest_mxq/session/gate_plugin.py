@@ -25,9 +25,10 @@ from pytest_mxq.planning.plans import (
     SkippedPlan,
     batch_cautions,
     kernel_cautions,
+    timed_together,
 )
 from pytest_mxq.planning.plugin_params import note_plugin_ids
-from pytest_mxq.planning.settings import Settings
+from pytest_mxq.planning.settings import Reference, Settings
 from pytest_mxq.reports.failure import failure_text
 from pytest_mxq.reports.junit import attachments, html_extras, properties
 from pytest_mxq.reports.progress import make_progress
@@ -133,10 +134,19 @@ class GatePlugin:
         self._fault_double_cases(items)
         ranks = _ranks(items)
         yield
+        self._time_together(items)
         _order(items, ranks)
         left = [item.stash[PLAN] for item in items if PLAN in item.stash]
         self.selected = {plan.cell.nodeid for plan in left}
         self.cautions = [*kernel_cautions(left, self.runtime.device), *batch_cautions(left)]
+
+    def _time_together(self, items: list[pytest.Item]) -> None:
+        """Let one session time the formats of a case, where speedups are timed beside BF16."""
+        planned = [item for item in items if PLAN in item.stash]
+        if self.settings.reference is not Reference.STORED:
+            plans = timed_together([item.stash[PLAN] for item in planned], self.runtime.device)
+            for item, plan in zip(planned, plans, strict=True):
+                item.stash[PLAN] = plan
 
     def _plan_dropped(self, items: list[pytest.Item]) -> None:
         """Plan the cells of gate items that another plugin dropped by now: they were asked for, and do not run."""

@@ -33,6 +33,7 @@ class Behaviour:
         seconds: by format and "bf16", seconds a call.
         scatter: relative scatter of these.
         peak: by format and "bf16", peak memory, GiB.
+        alone: formats that cannot be timed in one session with others.
         short_peak: the same in calls of few steps, where it is another one.
         fixed_steps: whether the workload takes its own number of steps whatever it is asked for.
         environment: why the machine is not fit to be timed on, or None.
@@ -55,6 +56,7 @@ class Behaviour:
     seconds: dict[str, float] = field(default_factory=dict)
     scatter: float = 0.001
     peak: dict[str, float] = field(default_factory=dict)
+    alone: tuple[str, ...] = ()
     short_peak: dict[str, float] = field(default_factory=dict)
     fixed_steps: bool = False
     environment: str | None = None

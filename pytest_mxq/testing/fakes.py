@@ -13,7 +13,7 @@ from msgspec.structs import replace as replace_struct
 from pytest_mxq.baselines.manifest import Identity, Selection
 from pytest_mxq.baselines.work import ObservedRun, WorkRecord, work_changes
 from pytest_mxq.environment.device import Device
-from pytest_mxq.errors import CaseFaultError, WeightsUnavailableError
+from pytest_mxq.errors import CaseFaultError, MxqError, WeightsUnavailableError
 from pytest_mxq.evaluation.protocols import Machine
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.base import AccuracyGate
@@ -241,7 +241,7 @@ class FakeBenchmark:
         self.backend = backend
         self.behaviour = backend.behaviour
 
-    def evidence(self, case: Case, number_format: Format) -> Evidence:
+    def evidence(self, case: Case, number_format: Format, _beside: Sequence[Format] = ()) -> Evidence:
         """Return the evidence that the behaviour states."""
         from pytest_mxq.planning.arms import ArmSpec
 
@@ -253,23 +253,35 @@ class FakeBenchmark:
         return self.backend._run_evidence()  # noqa: SLF001  they are one fake machine
 
     def time_live(
-        self, case: Case, workload: Workload, number_format: Format, *, sampling: Sampling, seed: int
-    ) -> tuple[SpeedSamples, ObservedRun]:
-        """Return eight rounds of both arms."""
-        self.backend.log(f"live {number_format.name}")
+        self, case: Case, workload: Workload, formats: Sequence[Format], *, sampling: Sampling, seed: int
+    ) -> dict[str, SpeedSamples]:
+        """Return eight rounds of BF16 and of the arm of each format.
+
+        Raises:
+            MxqError: the behaviour states that a format cannot be timed beside another.
+        """
+        names = [kind.name for kind in formats]
+        self.backend.log(f"live {' '.join(names)}")
         self.backend.log(f"limits {sampling.max_rounds} {sampling.max_seconds}")
-        samples = SpeedSamples(
+        if len(names) > 1 and set(names) & set(self.behaviour.alone):
+            raise MxqError("these arms do not go together")
+        for name in names:
+            self._observed(case, workload, name)
+        return {name: self._samples(name, names, seed) for name in names}
+
+    def _samples(self, name: str, names: Sequence[str], seed: int) -> SpeedSamples:
+        return SpeedSamples(
             mode=SpeedMode.LIVE,
             bf16=self._times("bf16"),
-            quantized=self._times(number_format.name),
+            quantized=self._times(name),
             environment=self.behaviour.environment,
             start_seed=seed,
             execution=self.behaviour.execution,
             first_call=(20.0, 11.0),
             throttle_share=0.0,
             power_cap_share=0.5,
+            beside=tuple(other for other in names if other != name),
         )
-        return samples, self._observed(case, workload, number_format.name)
 
     def time_quantized(
         self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]

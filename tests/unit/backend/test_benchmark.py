@@ -50,9 +50,31 @@ def test_first_calls_are_the_process_s_and_not_those_of_a_later_gate(shared: Tor
     benchmark = make_benchmark(shared, time)
     case = demo_case()
     first, again = (
-        benchmark.time_live(case, generate, MXFP8, sampling=Sampling(alpha=0.05), seed=0)[0] for _ in range(2)
+        benchmark.time_live(case, generate, [MXFP8], sampling=Sampling(alpha=0.05), seed=0)["mxfp8"] for _ in range(2)
     )
     assert again.first_call == first.first_call
+
+
+def test_the_formats_of_one_session_share_the_rounds_of_bf16(shared: TorchBackend, time: FakeTime) -> None:
+    another = replace(MXFP8, name="another")
+    formats = [MXFP8, another]
+    benchmark, case = make_benchmark(shared, time), demo_case()
+    before = shared.arms.builds.copy()
+    timed = benchmark.time_live(case, generate, formats, sampling=Sampling(alpha=0.05), seed=0)
+    one, other = timed["mxfp8"], timed["another"]
+    assert one.bf16 == other.bf16
+    assert len(one.bf16) == len(one.quantized) == len(other.quantized) >= 6
+    for samples in (one, other):
+        assert estimate(samples, alpha=0.05).speedup == pytest.approx(BF16_BLOCK / QUANTIZED_BLOCK, rel=0.01)
+    for number_format in formats:
+        benchmark.evidence(case, number_format, formats)
+        assert benchmark.run_evidence(case, number_format).run is not None
+    assert shared.arms.builds - before == {("demo", "bf16"): 1, ("demo", "bf16-compiled"): 1} | {
+        ("demo", kind.name): 1 for kind in formats
+    }
+    benchmark.evidence(case, MXFP8)
+    benchmark.evidence(case, another, formats)
+    assert shared.arms.builds["demo", "another"] == before["demo", "another"] + 2  # freed by the arm that came alone
 
 
 def test_memory_cannot_be_measured_on_a_cpu_and_says_so(shared: TorchBackend, time: FakeTime) -> None:
