@@ -35,7 +35,7 @@ from pytest_mxq.gates.speed_statistics import MIN_SESSION_ROUNDS, SpeedMode
 from pytest_mxq.gates.speedup import SpeedSamples
 from pytest_mxq.pipelines.cache import Arm, How
 from pytest_mxq.pipelines.compile import compile_cache, compiling_fast, inductor_settings, same_inductor_settings
-from pytest_mxq.pipelines.generate import timed_call
+from pytest_mxq.pipelines.generate import TimedCall, timed_call
 from pytest_mxq.profiling.compilation import SilentEagerError, check_compiled, count_compilations
 from pytest_mxq.profiling.memory import measure_peak, weight_bytes
 from pytest_mxq.profiling.telemetry import Telemetry, open_telemetry
@@ -352,12 +352,15 @@ class TorchBenchmark:
                 "would be compared with one that does; TORCH_LOGS=cudagraphs says why"
             )
         check_settled(warmed, number_format)
+        seen = call if steps is not None else self._short_call(case, workload, arm) or call
         try:
-            regions = check_compiled(getattr(arm.pipe, case.recipe.denoiser), call.run)
+            regions = check_compiled(getattr(arm.pipe, case.recipe.denoiser), seen.run)
         except SilentEagerError as error:
             if number_format is None:
                 raise  # nothing that a format could be blamed for
             raise Stop(Outcome.REGRESSION, str(error)) from None
+        if seen is not call:
+            seen.check()
         identity = observed_identity(case, arm.weights, call.once, execution=self._how(case).text)
         return WarmArm(
             call=call,
@@ -367,6 +370,13 @@ class TorchBenchmark:
             regions=regions,
             identity=identity,
         )
+
+    def _short_call(self, case: Case, workload: Workload, arm: Arm) -> TimedCall | None:
+        """Return a short call of an arm, to look at its first forward pass; None where calls cannot be short."""
+        if case.short_steps is None:
+            return None
+        series = series_of(case, arm.denoisers, case.short_steps)
+        return timed_call(workload, arm.pipe, case.recipe.call, series)
 
     def _showing(self, name: str, telemetry: Telemetry, rounds: int) -> AbstractContextManager[Inspect]:
         return showing_rounds(self._backend.progress, f"{name}: round", telemetry.inspect, rounds)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pytest_mxq.planning.case import Case
     from pytest_mxq.planning.plans import RunnablePlan
 
-READY = 1 + MIN_WARM_UP + 1
-"""Calls until an arm can be timed: the observed one, the warm-up, and the one that counts compiled regions."""
+_WARM = 1 + MIN_WARM_UP
+"""Calls until an arm is warm: the observed one and the warm-up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,15 +79,15 @@ class CallCounter:
 
     def _of_speed(self, plan: GatePlan, *, is_stored: bool) -> Calls:
         if is_stored:
-            return Calls(quantized=READY + MIN_SESSION_ROUNDS)
-        calls = READY + self._rounds
+            return Calls(quantized=_ready(plan.case) + MIN_SESSION_ROUNDS)
+        calls = _ready(plan.case) + self._rounds
         has_session = plan.together and not self._first("session", plan.case.key, plan.gate.name)
         return Calls(bf16=0 if has_session else calls, quantized=calls)
 
     def _of_memory(self, plan: GatePlan, *, is_stored: bool) -> Calls:
         is_compared = plan.bound.max_ratio is not None
         is_short = is_compared and plan.bound.steps is CallLength.SHORT and plan.case.short_steps is not None
-        calls = (READY + 1) * (_short_share(plan.case) if is_short else 1)
+        calls = (_WARM + 2) * _short_share(plan.case) if is_short else _ready(plan.case) + 1
         if is_stored or not is_compared or not self._first("peak", plan.case.key):
             return Calls(quantized=calls)
         return Calls(bf16=calls + 2 if is_short else calls, quantized=calls)  # two full ones show that short ones serve
@@ -115,8 +115,13 @@ def _short_share(case: Case) -> float:
     return 0 if case.short_steps is None else case.short_steps / case.recipe.call[str(case.recipe.steps)]
 
 
+def _ready(case: Case) -> float:
+    """Return the calls until an arm can be timed: after the warm-up one counts compiled regions, a short one twice."""
+    return _WARM + (2 * _short_share(case) or 1)
+
+
 def _of_refresh(case: Case) -> float:
-    timed = READY + MIN_SESSION_ROUNDS + 1 + 2 * _short_share(case) if case.is_timed else 0
+    timed = _ready(case) + MIN_SESSION_ROUNDS + 1 + 2 * _short_share(case) if case.is_timed else 0
     return timed if case.random_weights else timed + _chunks(case) + 2 * len(case.drift_check_chunks)
 
 

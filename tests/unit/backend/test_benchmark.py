@@ -140,6 +140,12 @@ def test_short_calls_take_fewer_steps_than_the_test_asks_for_and_a_full_one_take
     assert (ran, asked) == ([2, 4, 2], [4, 4, 4])
 
 
+def test_compiled_regions_are_counted_in_a_short_call(shared: TorchBackend, time: FakeTime) -> None:
+    timed = make_benchmark(shared, time).time_bf16(demo_case(THREE_STEPS), generate)
+    full_calls = 1 + 2 + len(timed.seconds)
+    assert time.count == 3 * full_calls + 2 * 2
+
+
 def test_each_arm_is_measured_without_the_weights_of_the_other(
     shared: TorchBackend, time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
