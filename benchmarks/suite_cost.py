@@ -1,7 +1,9 @@
 """GPU seconds of the full published suite, by the plugin's own scheduler on a fake clock with the published latencies.
 
-`python benchmarks/suite_cost.py --date 2026-11-25 --before c3f23b5`: two minutes on two cores, no GPU; writes Markdown and
-JSON. The gates of the three models run on a pretended B200: mxfp8 and nvfp4, batch sizes 1, 4 and 8, speed, memory and
+`python benchmarks/suite_cost.py --date 2026-11-25 --before c3f23b5`: two minutes on two cores, no GPU; writes Markdown
+and JSON.
+
+The gates of the three models run on a pretended B200: mxfp8 and nvfp4, batch sizes 1, 4 and 8, speed, memory and
 images. A call of an arm costs its published latency (a short one in proportion to its steps) and scatters by 0.3 %.
 Loading, quantizing, compiling and scoring cost nothing here, and an eager call as much as a compiled one.
 
@@ -85,8 +87,17 @@ class Ledger:
         while count < minimum_rounds(sampling.alpha) or count % 2 or not self._are_enough(times, sampling):
             count += 1
             for name in names:
-                times[name].append(self.call(case, name))
+                times[name].append(self.round(case, name, getattr(sampling, "lengths", None)))
         return count
+
+    def round(self, case: Any, name: str, lengths: tuple[int, int] | None) -> float:
+        """Return the seconds of a whole call in one round, as they are timed or extrapolated."""
+        if lengths is None:
+            return self.call(case, name)
+        few, many = lengths
+        whole = case.recipe.call["num_inference_steps"]
+        shorter, longer = (self.call(case, name) * length / whole for length in lengths)
+        return shorter + (longer - shorter) * (whole - few) / (many - few)
 
     @staticmethod
     def _are_enough(times: dict[str, list[float]], sampling: Any) -> bool:
@@ -121,10 +132,13 @@ class CostingBenchmark(FakeBenchmark):
         """Time BF16 beside one format, or beside several where the revision can."""
         kinds = formats if isinstance(formats, Sequence) else [formats]
         names = ["bf16", *(kind.name for kind in kinds)]
+        lengths = getattr(sampling, "lengths", None)
         rounds = self.ledger.rounds_needed(case, names, sampling)
         for name in names:
-            self.ledger.warm_up(case, name, "speed")
-            self.ledger.add(case, name, "speed", rounds)
+            self.ledger.warm_up(case, name, "speed", lengths and lengths[1])
+            self.ledger.add(case, name, "speed", 0 if lengths is None else 1, lengths and lengths[0])
+            for steps in lengths or [None]:
+                self.ledger.add(case, name, "speed", rounds, steps)
         return super().time_live(case, workload, formats, sampling=sampling, seed=seed)
 
     def time_quantized(self, case: Any, workload: Any, number_format: Any, sessions: Any) -> Any:
@@ -220,7 +234,7 @@ def count_verdicts(project: Path) -> int:
 
 def markdown(rows: list[dict[str, Any]], run: str) -> Iterator[str]:
     """Yield the lines of the result."""
-    what = (__doc__ or "").partition("Markdown and\nJSON. ")[2].partition("\n\nThe file")[0]
+    what = (__doc__ or "").partition("Markdown\nand JSON.\n\n")[2].partition("\n\nThe file")[0]
     yield from ("# Cost of the full suite", "", run, "", what, "")
     yield "| references | revision | speed | memory | images | in all, GPU seconds | share of before |"
     yield "|---|---|---|---|---|---|---|"
@@ -244,10 +258,13 @@ def main() -> None:
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for references, refreshes, options in RUNS:
-        for revision in (args.before, None):
+        for name, revision, more in (
+            (args.before, args.before, ()),
+            ("this one", None, ()),
+            ("this one, --mxq-timing=short", None, ("--mxq-timing=short",)),
+        ):
             with checkout(revision) as tree:
-                seconds, verdicts = cost(tree, refreshes, options)
-            name = revision or "this one"
+                seconds, verdicts = cost(tree, refreshes, (*options, *more))
             rows.append({"references": references, "revision": name, "verdicts": verdicts, "seconds": seconds})
     run = f"{args.date}; {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; no GPU."
     stem = RESULTS / f"suite-cost-{args.date}"

@@ -32,6 +32,7 @@ _OPTIONS = (
         "trained|random",
         "random: build models that can be so with random weights, for speed and memory alone",
     ),
+    ("timing", "full|short", "short: extrapolate speedups from short calls where the number of steps can be set"),
     ("alpha", "number", "level of each one-sided bound of a speedup (default: 0.05)"),
     ("compile-cache", "path", "keep compiled code there (default: in pytest's cache directory)"),
     ("refresh", "flag", "measure the BF16 baselines of the collected cases and store them; gates nothing"),

@@ -14,6 +14,7 @@ import torch
 
 from pytest_mxq.backend.generation import compile_mode, executed_evidence, observed_identity, observing
 from pytest_mxq.backend.rounds import Inspect, showing_rounds
+from pytest_mxq.backend.short_timing import predict, timed_arms
 from pytest_mxq.backend.warm_arm import (
     WarmArm,
     check_images,
@@ -23,6 +24,7 @@ from pytest_mxq.backend.warm_arm import (
     label_of,
     name_of,
     series_of,
+    with_steps,
 )
 from pytest_mxq.baselines.identity import check_same_calls
 from pytest_mxq.baselines.work import ObservedRun
@@ -62,6 +64,7 @@ class TimedBf16:
     execution: str
     observed: ObservedRun
     short: Measured | None
+    predicted: float | None
 
 
 class TorchBenchmark:
@@ -120,54 +123,53 @@ class TorchBenchmark:
             MxqError: an arm is not compiled as it should be, or Inductor's configuration changed between them.
         """
         with self._watching() as (clock, telemetry):
-            bf16 = self._warm(case, workload, None)
-            arms = [bf16, *(self._warm_beside(case, workload, kind, formats, bf16) for kind in formats)]
+            steps = None if sampling.lengths is None else sampling.lengths[1]
+            arms = self._warm_together(case, workload, formats, steps)
+            timed = timed_arms(case, workload, arms, sampling)
             environment = telemetry.before_start()
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.LIVE, bf16=(), quantized=(), environment=environment)
                 return {kind.name: samples for kind in formats}
             label = f"{case.recipe.name} {', '.join(kind.name for kind in formats)}"
             with self._showing(label, telemetry, sampling.max_rounds) as inspect:
-                runs = [arm.run for arm in arms]
-                timed = time_rounds(runs, clock, sampling=sampling, seed=seed, inspect=inspect)
+                runs = [call.run for call in timed.calls]
+                rounds = time_rounds(runs, clock, sampling=sampling, seed=seed, inspect=inspect, arms=timed.seconds)
             seen = telemetry.summary()
-            for arm in arms:
-                arm.check()
+            timed.check()
+        bf16, *quantized = timed.seconds(rounds)
         shared = SpeedSamples(
             mode=SpeedMode.LIVE,
-            bf16=timed.bf16,
+            bf16=bf16,
             quantized=(),
-            voided=timed.voided,
-            environment=f"too many rounds were disturbed: {timed.voided[0]}" if timed.disturbed else None,
+            voided=rounds.voided,
+            environment=f"too many rounds were disturbed: {rounds.voided[0]}" if rounds.disturbed else None,
             execution=self._how(case).text,
             start_seed=seed,
             throttle_share=seen.throttle_share,
             power_cap_share=seen.sw_power_cap_share,
+            extrapolation=timed.extrapolation,
         )
         return {
             kind.name: replace(
                 shared,
-                quantized=timed.of(arm),
-                first_call=(bf16.first_call, arms[arm].first_call),
+                quantized=seconds,
+                first_call=(arms[0].first_call, arm.first_call),
                 beside=tuple(other.name for other in formats if other is not kind),
             )
-            for arm, kind in enumerate(formats, start=1)
+            for kind, arm, seconds in zip(formats, arms[1:], quantized, strict=True)
         }
 
-    def _warm_beside(
-        self,
-        case: Case,
-        workload: Workload,
-        number_format: Format,
-        formats: Sequence[Format],
-        bf16: WarmArm,
-    ) -> WarmArm:
-        """Warm a quantized arm up beside BF16's and those of the other formats, and find that it does the same."""
-        arm = self._warm(case, workload, number_format, beside=formats)
-        check_same_regions(bf16, arm)
-        check_same_calls(bf16.identity, arm.identity)
-        check_same_work(bf16, arm)
-        return arm
+    def _warm_together(
+        self, case: Case, workload: Workload, formats: Sequence[Format], steps: int | None
+    ) -> list[WarmArm]:
+        """Warm BF16 and an arm of each format up beside each other, and find that all do the same."""
+        bf16 = self._warm(case, workload, None, steps=steps)
+        arms = [self._warm(case, workload, kind, steps=steps, beside=formats) for kind in formats]
+        for arm in arms:
+            check_same_regions(bf16, arm)
+            check_same_calls(bf16.identity, arm.identity)
+            check_same_work(bf16, arm)
+        return [bf16, *arms]
 
     def time_quantized(
         self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]
@@ -216,13 +218,15 @@ class TorchBenchmark:
             peak = self._peak(case, bf16).allocated_gib if has_peaks else None
             bf16.check()
             steps = case.short_steps if has_peaks else None
-            short = None if steps is None else self._measure_again(case, workload, bf16, steps)
+            short = None if steps is None else self._measure(case, with_steps(case, workload, bf16, steps))
+            predicted = predict(case, workload, bf16, clock, telemetry.inspect)
         return TimedBf16(
             seconds=session.seconds,
             peak_gib=peak,
             execution=self._how(case).text,
             observed=bf16.observed,
             short=short,
+            predicted=predicted,
         )
 
     def measure_memory(
@@ -259,19 +263,14 @@ class TorchBenchmark:
                 self._backend.arms.drop("quantized")
                 warm = self._warm(case, workload, None, steady=False, steps=steps)
                 first = self._measure(case, warm)
-                both = (None, first) if steps is None else (first, self._measure_again(case, workload, warm, None))
-            self._bf16_peaks[key] = both
+                whole = first if steps is None else self._measure(case, with_steps(case, workload, warm, None))
+            self._bf16_peaks[key] = None if steps is None else first, whole
         return self._bf16_peaks[key]
 
     def _measure(self, case: Case, arm: WarmArm) -> Measured:
         measured = self._peak(case, arm), arm.observed
         arm.check()
         return measured
-
-    def _measure_again(self, case: Case, workload: Workload, arm: WarmArm, steps: int | None) -> Measured:
-        """Measure a warm arm in calls of another number of steps: what is compiled is the same."""
-        series = series_of(case, arm.denoisers, steps)
-        return self._measure(case, replace(arm, call=timed_call(workload, arm.pipe, case.recipe.call, series)))
 
     def inductor_digest(self) -> str:
         """Twelve hex digits that name Inductor's configuration."""

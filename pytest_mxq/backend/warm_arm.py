@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +12,7 @@ from pytest_mxq.baselines.manifest import Identity
 from pytest_mxq.baselines.work import ObservedRun
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.outcome import Outcome, Stop
-from pytest_mxq.pipelines.generate import Generated, Series, TimedCall
+from pytest_mxq.pipelines.generate import Generated, Series, TimedCall, timed_call
 from pytest_mxq.pipelines.work import work_differences
 from pytest_mxq.profiling.timing import WarmUp
 
@@ -71,6 +71,12 @@ def series_of(case: Case, denoisers: tuple[str, ...], steps: int | None) -> Seri
         denoisers=denoisers,
         forced={} if steps is None or argument is None else {argument: steps},
     )
+
+
+def with_steps(case: Case, workload: Callable[..., object], arm: WarmArm, steps: int | None) -> WarmArm:
+    """Return a warm arm in calls of another number of steps (None: the workload's own), with the same compiled code."""
+    call = timed_call(workload, arm.pipe, case.recipe.call, series_of(case, arm.denoisers, steps))
+    return replace(arm, call=call)
 
 
 def name_of(number_format: Format | None) -> str:

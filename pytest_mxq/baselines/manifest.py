@@ -162,6 +162,7 @@ class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         calls: The arguments of each call of the pipeline in one timed run; the identity's are those of all batches.
             Empty, and absent from its JSON, where an older version stored the session: it is comparable with nothing.
         work: What one timed run did; absent where an older version stored the session.
+        predicted: Seconds of a call by the line through short calls; absent where they were not timed.
         short: The peak of a short call beside `peak_gib`; absent where the number of steps cannot be set.
     """
 
@@ -173,6 +174,7 @@ class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     calls: tuple[dict[str, Any], ...] = ()
     work: WorkRecord | None = None
     short: ShortPeak | None = None
+    predicted: Seconds | None = None
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

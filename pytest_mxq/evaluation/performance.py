@@ -25,8 +25,10 @@ from pytest_mxq.evaluation.sessions import (
     timing_fingerprint,
 )
 from pytest_mxq.evaluation.staleness import KnownWeights, move_of_renamed
+from pytest_mxq.gates.base import CallLength
 from pytest_mxq.gates.evidence import judge_evidence, judge_run
-from pytest_mxq.gates.memory import CallLength, MemoryBound, MemoryFacts, MemoryGate, ShortCalls
+from pytest_mxq.gates.extrapolation import SHORT_LENGTHS
+from pytest_mxq.gates.memory import MemoryBound, MemoryFacts, MemoryGate, ShortCalls
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.sampling import Sampling
 from pytest_mxq.gates.speed_statistics import MIN_SESSIONS
@@ -167,7 +169,7 @@ class PerformanceStrategy:
             samples, note, draft = self._time_stored(job, found)
         else:
             draft = self._proved(job)
-            samples = replace(self._time_live(job, bound), sessions=found.seconds)
+            samples = replace(self._time_live(job, bound, found.model_error), sessions=found.seconds)
             draft = self._proved_run(job, draft)
             reason = "--mxq-reference=live" if self.mode is Reference.LIVE else WHY_LIVE
             note = ReferenceNote(mode="live", reason=reason)
@@ -182,7 +184,7 @@ class PerformanceStrategy:
             reference=note,
         )
 
-    def _time_live(self, job: Job, bound: SpeedBound) -> SpeedSamples:
+    def _time_live(self, job: Job, bound: SpeedBound, error: float) -> SpeedSamples:
         """Return what was timed beside BF16: in the case's session with its other formats, or alone.
 
         The session is the first of its formats'. Where it cannot be had, each is timed alone and says itself what is
@@ -191,24 +193,30 @@ class PerformanceStrategy:
         plan = job.plan
         key = (*plan.case.key, plan.gate.name)
         if plan.together and key not in self._sessions:
-            self._sessions[key] = self._time_together(job, bound)
+            self._sessions[key] = self._time_together(job, bound, error)
         timed = self._sessions.get(key, {})
-        return timed[plan.cell.format] if plan.cell.format in timed else self._time(job, bound, [plan.number_format])[0]
+        if plan.cell.format in timed:
+            return timed[plan.cell.format]
+        return self._time(job, bound, [plan.number_format], error)[0]
 
-    def _time_together(self, job: Job, bound: SpeedBound) -> dict[str, SpeedSamples]:
+    def _time_together(self, job: Job, bound: SpeedBound, error: float) -> dict[str, SpeedSamples]:
         formats = job.plan.together
         try:
-            timed = self._time(job, bound, formats)
+            timed = self._time(job, bound, formats, error)
         except Exception:  # noqa: BLE001  of whichever arm; alone, the one that it belongs to raises it again
             return {}
         named = {kind.name: samples for kind, samples in zip(formats, timed, strict=True)}
         return {} if timed[0].environment else named
 
-    def _time(self, job: Job, bound: SpeedBound, formats: Sequence[Format]) -> list[SpeedSamples]:
-        arms = 1 + len(formats)
+    def _time(self, job: Job, bound: SpeedBound, formats: Sequence[Format], error: float) -> list[SpeedSamples]:
+        is_short = bound.steps is CallLength.SHORT
         sampling = Sampling(
-            alpha=self.alpha, max_rounds=bound.max_rounds, max_seconds=bound.max_seconds * arms / 2
-        )  # the marker's limit is of two arms
+            alpha=self.alpha,
+            max_rounds=bound.max_rounds,
+            max_seconds=bound.max_seconds * (1 + len(formats)) / 2,  # the marker's limit is of two arms
+            lengths=SHORT_LENGTHS if is_short else None,
+            model_error=error if is_short else 0.0,
+        )
         seed = SystemRandom().randrange(2**31)
         timed = self.benchmark.time_live(job.plan.case, job.workload, formats, sampling=sampling, seed=seed)
         return [timed[kind.name] for kind in formats]

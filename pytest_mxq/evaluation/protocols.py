@@ -161,6 +161,11 @@ class TimedBf16(Protocol):
         ...
 
     @property
+    def predicted(self) -> float | None:
+        """Seconds of a call by the line through short calls; None where they were not timed."""
+        ...
+
+    @property
     def short(self) -> Measured | None:
         """Peak of a short call, and what it did; None where it was not measured."""
         ...
@@ -193,7 +198,13 @@ class Benchmark(Protocol):
     def time_live(
         self, case: Case, workload: Workload, formats: Sequence[Format], *, sampling: Sampling, seed: int
     ) -> Mapping[str, SpeedSamples]:
-        """Time BF16 and the arm of each format in turn; return the samples by format."""
+        """Time BF16 and the arm of each format in turn; return the samples by format.
+
+        Where the sampling states lengths, in calls of these numbers of steps, extrapolated to the workload's own.
+
+        Raises:
+            Stop: the workload's steps are not alike, or not more than these.
+        """
         ...
 
     def time_quantized(

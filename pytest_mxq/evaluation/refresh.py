@@ -165,6 +165,7 @@ class RefreshStrategy(Generic[O]):
             calls=timed.observed.identity.calls,
             work=timed.observed.work,
             short=short_peak(timed.short, timed.observed.work),
+            predicted=timed.predicted,
         )
 
     def _draft(

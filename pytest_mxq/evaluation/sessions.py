@@ -14,6 +14,7 @@ from pytest_mxq.baselines.work import ObservedRun, WorkRecord, is_shorter, work_
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.evaluation.protocols import Measured, Workload
 from pytest_mxq.evaluation.staleness import timing_differences
+from pytest_mxq.gates.extrapolation import LEAST_MODEL_ERROR, model_error
 from pytest_mxq.gates.memory import SHORT_STEPS
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.verdict import Verdict
@@ -43,6 +44,12 @@ class Sessions:
 
     usable: tuple[TimingSession, ...]
     why_not: str | None
+
+    @property
+    def model_error(self) -> float:
+        """Half-width that extrapolating from short calls adds: the most by which it missed BF16, or the least."""
+        told = [model_error(one.predicted, one.seconds) for one in self.usable if one.predicted is not None]
+        return max(told, default=LEAST_MODEL_ERROR)
 
     @property
     def seconds(self) -> tuple[tuple[float, ...], ...]:

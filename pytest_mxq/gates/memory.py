@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from math import isfinite
 
 from pytest_mxq.errors import CaseFaultError, MxqError
-from pytest_mxq.gates.base import COMPILED_CALLS, Gate, Needs, Scale
+from pytest_mxq.gates.base import COMPILED_CALLS, CallLength, Gate, Needs, Scale, read_length
 from pytest_mxq.gates.bounds import MarkerArguments
 from pytest_mxq.gates.outcome import Outcome
 
@@ -19,16 +18,6 @@ SHORT_TOLERANCE = 0.005
 """Relative difference up to which BF16's peak in a short call is that of a full one."""
 
 _LARGEST = {"max_ratio": 2.0, "max_gib": 10_000.0, "max_weight_ratio": 1.0}
-
-
-class CallLength(StrEnum):
-    """How many steps a call may take: few where that is as good, or always the workload's own."""
-
-    SHORT = "short"
-    FULL = "full"
-
-
-_LENGTHS = tuple(length.value for length in CallLength)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +158,7 @@ class MemoryGate(Gate):
             name: arguments.number(name, largest=largest) if name in arguments.named else None
             for name, largest in _LARGEST.items()
         }
-        steps = arguments.named.get("steps", CallLength.SHORT)
-        if steps not in _LENGTHS:
-            raise CaseFaultError(f"{self.marker}(steps=) must be one of {', '.join(_LENGTHS)}; got {steps!r}")
-        return MemoryBound(**stated, steps=CallLength(steps))
+        return MemoryBound(**stated, steps=read_length(arguments) or CallLength.SHORT)
 
 
 MEMORY = MemoryGate(

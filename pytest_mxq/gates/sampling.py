@@ -32,11 +32,15 @@ class Sampling:
         alpha: One-sided level of the bounds that the samples are for.
         max_rounds: Rounds after which sampling ends, however wide the interval still is; even, for whole ABBA blocks.
         max_seconds: Seconds after which it ends, once there are enough rounds for an interval at all.
+        lengths: Steps of two short calls, from which the workload's are extrapolated; None: calls are whole.
+        model_error: Half-width that this adds to the interval; the rounds have to make up for it.
     """
 
     alpha: float
     max_rounds: int = MAX_ROUNDS
     max_seconds: float = MAX_SECONDS
+    lengths: tuple[int, int] | None = None
+    model_error: float = 0.0
 
 
 def round_orders(arms: int, rounds: int, seed: int) -> tuple[Order, ...]:
@@ -78,4 +82,5 @@ def enough(
         return False
     if len(differences) >= sampling.max_rounds or elapsed_seconds >= sampling.max_seconds:
         return True
-    return hodges_lehmann(differences, alpha=sampling.alpha).half_width <= target_half_width(sampling.alpha)
+    target = target_half_width(sampling.alpha, sampling.model_error)
+    return hodges_lehmann(differences, alpha=sampling.alpha).half_width <= target

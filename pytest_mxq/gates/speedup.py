@@ -8,8 +8,9 @@ from math import exp, hypot, log
 from statistics import NormalDist, median
 
 from pytest_mxq.errors import CaseFaultError
-from pytest_mxq.gates.base import COMPILED_CALLS, Gate, Needs, Scale
+from pytest_mxq.gates.base import COMPILED_CALLS, CallLength, Gate, Needs, Scale, read_length
 from pytest_mxq.gates.bounds import MarkerArguments
+from pytest_mxq.gates.extrapolation import Extrapolation
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.speed_statistics import (
     DEFAULT_PROCESS_SD,
@@ -40,12 +41,14 @@ class SpeedBound:
         rule: how sure it must be.
         max_rounds: paired rounds after which sampling ends.
         max_seconds: seconds after which it ends, once there are rounds enough for an interval.
+        steps: whether calls may be short, and their time extrapolated; None: as the run's options say.
     """
 
     speedup: float
     rule: SpeedRule
     max_rounds: int = MAX_ROUNDS
     max_seconds: float = MAX_SECONDS
+    steps: CallLength | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,7 @@ class SpeedSamples:
         throttle_share: share of the rounds in which the GPU was slowed down, where the driver tells.
         power_cap_share: share of the rounds at the software power cap; normal under load.
         beside: other formats whose arms ran in the same rounds.
+        extrapolation: how the seconds of each round follow from short calls; None: they were measured.
     """
 
     mode: SpeedMode
@@ -80,6 +84,7 @@ class SpeedSamples:
     throttle_share: float | None = None
     power_cap_share: float | None = None
     beside: tuple[str, ...] = ()
+    extrapolation: Extrapolation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +130,8 @@ def estimate(samples: SpeedSamples, *, alpha: float) -> SpeedEstimate:
         return estimate_stored(samples.sessions, samples.quantized, alpha=alpha)
     enough = len(samples.sessions) >= MIN_SESSIONS
     spread = speedup_process_sd(samples.sessions, alpha=alpha) if enough else DEFAULT_PROCESS_SD
-    return estimate_paired(samples.bf16, samples.quantized, alpha=alpha, process_sd=spread)
+    error = 0.0 if samples.extrapolation is None else samples.extrapolation.model_error
+    return estimate_paired(samples.bf16, samples.quantized, alpha=alpha, process_sd=spread, model_error=error)
 
 
 def decide_speedup(samples: SpeedSamples, bound: SpeedBound, *, alpha: float) -> tuple[Outcome, str, SpeedFacts | None]:
@@ -178,6 +184,8 @@ def _sentence(facts: SpeedFacts, bound: SpeedBound, outcome: Outcome) -> str:
         f"BF16 {facts.bf16_seconds:.3f} s -> {facts.quantized_seconds:.3f} s",
         f"n={facts.n}",
     ]
+    if facts.samples.extrapolation is not None:
+        parts.append(facts.samples.extrapolation.text)
     if facts.samples.beside:
         parts.append(f"in the same rounds as {', '.join(facts.samples.beside)}")
     if facts.process_sd_source != _DEFAULT or outcome in {Outcome.MARGINAL, Outcome.INCONCLUSIVE}:
@@ -236,7 +244,13 @@ class SpeedGate(Gate):
         if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds % 2 or not 6 <= rounds <= 200:
             raise CaseFaultError(f"{self.marker}(max_rounds=) must be an even number from 6 to 200, got {rounds!r}")
         seconds = arguments.number("max_seconds", largest=7200.0, default=MAX_SECONDS)
-        return SpeedBound(speedup=speedup, rule=SpeedRule(rule), max_rounds=rounds, max_seconds=seconds)
+        return SpeedBound(
+            speedup=speedup,
+            rule=SpeedRule(rule),
+            max_rounds=rounds,
+            max_seconds=seconds,
+            steps=read_length(arguments),
+        )
 
 
 SPEEDUP = SpeedGate(
@@ -245,5 +259,5 @@ SPEEDUP = SpeedGate(
     limit="min",
     largest=100.0,
     scale=Scale(higher_is_better=True, unit="x", digits=3, noun="call"),
-    arguments=("rule", "max_rounds", "max_seconds"),
+    arguments=("rule", "max_rounds", "max_seconds", "steps"),
 )

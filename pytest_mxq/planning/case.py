@@ -58,11 +58,16 @@ class Case:
         return (0,) if self.settings.batch_size > 1 or last == 0 else (0, last)
 
     @property
-    def short_steps(self) -> int | None:
-        """Steps of a short call; None where the model's number of steps cannot be set, or is no larger."""
+    def usual_steps(self) -> int | None:
+        """Steps of the model's own call, where their number can be set; otherwise None."""
         argument = self.recipe.steps
         usual = None if argument is None else self.recipe.call.get(argument)
-        return SHORT_STEPS if isinstance(usual, int) and usual > SHORT_STEPS else None
+        return usual if isinstance(usual, int) else None
+
+    @property
+    def short_steps(self) -> int | None:
+        """Steps of a short call; None where the model's number of steps cannot be set, or is no larger."""
+        return SHORT_STEPS if (self.usual_steps or 0) > SHORT_STEPS else None
 
     @property
     def min_share(self) -> float:

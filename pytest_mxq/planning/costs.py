@@ -7,8 +7,8 @@ from math import ceil
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_mxq.gates.base import AccuracyGate
-from pytest_mxq.gates.memory import CallLength
+from pytest_mxq.gates.base import AccuracyGate, CallLength
+from pytest_mxq.gates.extrapolation import SHORT_LENGTHS
 from pytest_mxq.gates.sampling import MIN_WARM_UP
 from pytest_mxq.gates.speed_statistics import MIN_SESSION_ROUNDS, minimum_rounds
 from pytest_mxq.gates.speedup import SpeedGate
@@ -80,9 +80,16 @@ class CallCounter:
     def _of_speed(self, plan: GatePlan, *, is_stored: bool) -> Calls:
         if is_stored:
             return Calls(quantized=_ready(plan.case) + MIN_SESSION_ROUNDS)
-        calls = _ready(plan.case) + self._rounds
+        calls = self._of_live(plan)
         has_session = plan.together and not self._first("session", plan.case.key, plan.gate.name)
         return Calls(bf16=0 if has_session else calls, quantized=calls)
+
+    def _of_live(self, plan: GatePlan) -> float:
+        """Return the calls of one arm beside others; short ones are warmed up in the longer of both lengths."""
+        if plan.bound.steps is not CallLength.SHORT:
+            return _ready(plan.case) + self._rounds
+        few, many = SHORT_LENGTHS
+        return ((_WARM + 1) * many + few + self._rounds * (few + many)) / (plan.case.usual_steps or many)
 
     def _of_memory(self, plan: GatePlan, *, is_stored: bool) -> Calls:
         is_compared = plan.bound.max_ratio is not None
@@ -112,7 +119,7 @@ def _chunks(case: Case) -> int:
 
 def _short_share(case: Case) -> float:
     """Return how much of a call a short one is, 0 to 1; 0 without such."""
-    return 0 if case.short_steps is None else case.short_steps / case.recipe.call[str(case.recipe.steps)]
+    return 0 if case.short_steps is None else case.short_steps / (case.usual_steps or 1)
 
 
 def _ready(case: Case) -> float:

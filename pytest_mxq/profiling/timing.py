@@ -130,6 +130,10 @@ class TimedRounds:
         return self.voided_share > MAX_VOIDED_SHARE
 
 
+Arms: TypeAlias = Callable[[TimedRounds], Sequence[Sequence[float]]]
+"""Tells the seconds of each arm from those of the runs, round by round, BF16 first."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """The rounds of one arm in one process.
@@ -180,7 +184,20 @@ def warm_up(run: Run, clock: Clock, *, steady: bool = True) -> WarmUp:
     return WarmUp(seconds=tuple(seconds), graphs=count_compilations().graphs - first.graphs, settled=settled)
 
 
-def time_rounds(runs: Sequence[Run], clock: Clock, *, sampling: Sampling, seed: int, inspect: Inspect) -> TimedRounds:
+def every_run(rounds: TimedRounds) -> list[tuple[float, ...]]:
+    """Return the seconds of each run, where each is an arm."""
+    return [rounds.of(run) for run in range(len(rounds.rounds[0].seconds))]
+
+
+def time_rounds(
+    runs: Sequence[Run],
+    clock: Clock,
+    *,
+    sampling: Sampling,
+    seed: int,
+    inspect: Inspect,
+    arms: Arms = every_run,
+) -> TimedRounds:
     """Time warm arms in rounds until `enough` of them count for each quantized arm, or too many were voided.
 
     A voided round is repeated in its own order, so that the rounds that count are balanced all the same. It is given up
@@ -192,6 +209,7 @@ def time_rounds(runs: Sequence[Run], clock: Clock, *, sampling: Sampling, seed: 
         sampling: how long.
         seed: generates the order of the arms.
         inspect: judges each round by the machine.
+        arms: tells the seconds of each arm from those of the runs.
 
     Raises:
         SamplesError: there is no interval at this alpha.
@@ -203,7 +221,7 @@ def time_rounds(runs: Sequence[Run], clock: Clock, *, sampling: Sampling, seed: 
         guard, start = _Guard(inspect), clock.now()
         while True:
             samples = TimedRounds(rounds=tuple(rounds), start_seed=seed, elapsed_seconds=clock.now() - start)
-            if _complete(samples, len(runs), sampling):
+            if _complete(samples, arms, sampling):
                 return samples
             rounds.append(_time_round(runs, clock, orders[len(samples.bf16)], guard))
 
@@ -285,14 +303,14 @@ def _time_round(runs: Sequence[Run], clock: Clock, order: Order, guard: _Guard) 
     return Round(seconds=tuple(seconds[arm] for arm in range(len(runs))), order=order, voided=guard())
 
 
-def _complete(samples: TimedRounds, arms: int, sampling: Sampling) -> bool:
+def _complete(samples: TimedRounds, arms: Arms, sampling: Sampling) -> bool:
     counting = len(samples.bf16)
     if _hopeless(len(samples.voided), max(counting, minimum_rounds(sampling.alpha))):
         return True
-    elapsed = samples.elapsed_seconds
-    return counting % 2 == 0 and all(
-        enough(samples.bf16, samples.of(arm), sampling, elapsed_seconds=elapsed) for arm in range(1, arms)
-    )
+    if counting < minimum_rounds(sampling.alpha) or counting % 2:
+        return False
+    bf16, *formats = arms(samples)
+    return all(enough(bf16, one, sampling, elapsed_seconds=samples.elapsed_seconds) for one in formats)
 
 
 def _share(voided: int, counting: int) -> float:

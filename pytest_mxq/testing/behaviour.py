@@ -31,6 +31,7 @@ class Behaviour:
         unavailable: why the model's weights cannot be loaded, or None.
         free: GiB that are free on the device, or None.
         seconds: by format and "bf16", seconds a call.
+        predicted: seconds of BF16's call as short calls predict it, or None.
         scatter: relative scatter of these.
         peak: by format and "bf16", peak memory, GiB.
         alone: formats that cannot be timed in one session with others.
@@ -54,6 +55,7 @@ class Behaviour:
     unavailable: str | None = None
     free: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    predicted: float | None = None
     scatter: float = 0.001
     peak: dict[str, float] = field(default_factory=dict)
     alone: tuple[str, ...] = ()

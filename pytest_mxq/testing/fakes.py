@@ -18,6 +18,7 @@ from pytest_mxq.evaluation.protocols import Machine
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.base import AccuracyGate
 from pytest_mxq.gates.evidence import Evidence, RunEvidence
+from pytest_mxq.gates.extrapolation import Extrapolation
 from pytest_mxq.gates.memory import PeakMemory
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.speed_statistics import SpeedMode
@@ -232,6 +233,7 @@ class FakeTimedBf16:
     execution: str
     observed: ObservedRun
     short: Measured | None
+    predicted: float | None
 
 
 class FakeBenchmark:
@@ -261,13 +263,16 @@ class FakeBenchmark:
             MxqError: the behaviour states that a format cannot be timed beside another.
         """
         names = [kind.name for kind in formats]
-        self.backend.log(f"live {' '.join(names)}")
+        self.backend.log(f"live {' '.join(names)}{'' if sampling.lengths is None else ' in short calls'}")
         self.backend.log(f"limits {sampling.max_rounds} {sampling.max_seconds}")
         if len(names) > 1 and set(names) & set(self.behaviour.alone):
             raise MxqError("these arms do not go together")
         for name in names:
             self._observed(case, workload, name)
-        return {name: self._samples(name, names, seed) for name in names}
+        line = None
+        if sampling.lengths is not None:
+            line = Extrapolation(lengths=sampling.lengths, steps=28, model_error=sampling.model_error)
+        return {name: replace(self._samples(name, names, seed), extrapolation=line) for name in names}
 
     def _samples(self, name: str, names: Sequence[str], seed: int) -> SpeedSamples:
         return SpeedSamples(
@@ -307,6 +312,7 @@ class FakeBenchmark:
             execution=self.behaviour.execution,
             observed=self._observed(case, workload, "bf16"),
             short=self._measured(case, workload, "bf16", steps=case.short_steps) if case.short_steps else None,
+            predicted=self.behaviour.predicted,
         )
 
     def measure_memory(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,9 +22,11 @@ from timed_demo import (
 
 from pytest_mxq.backend.benchmark import TorchBenchmark
 from pytest_mxq.backend.generation import TorchBackend
+from pytest_mxq.gates.extrapolation import Extrapolation
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.sampling import Sampling
 from pytest_mxq.gates.speedup import estimate
+from pytest_mxq.pipelines.compile import repeated_blocks
 from pytest_mxq.planning.arms import ArmSpec
 from pytest_mxq.planning.case import Case
 from pytest_mxq.profiling.compilation import count_compilations
@@ -75,6 +78,30 @@ def test_the_formats_of_one_session_share_the_rounds_of_bf16(shared: TorchBacken
     benchmark.evidence(case, MXFP8)
     benchmark.evidence(case, another, formats)
     assert shared.arms.builds["demo", "another"] == before["demo", "another"] + 2  # freed by the arm that came alone
+
+
+def test_whole_calls_are_extrapolated_from_two_lengths(shared: TorchBackend, time: FakeTime) -> None:
+    benchmark, case = make_benchmark(shared, time), demo_case(THREE_STEPS)
+    sampling = Sampling(alpha=0.05, lengths=(1, 2), model_error=0.01)
+    samples = benchmark.time_live(case, generate, [MXFP8], sampling=sampling, seed=0)["mxfp8"]
+    blocks = len(repeated_blocks(shared.arms.base(case.source).pipe.transformer))
+    assert median(samples.bf16) == pytest.approx(3 * blocks * BF16_BLOCK, rel=0.01)
+    assert median(samples.quantized) == pytest.approx(3 * blocks * QUANTIZED_BLOCK, rel=0.01)
+    assert samples.extrapolation == Extrapolation(lengths=(1, 2), steps=3, model_error=0.01)
+    found = estimate(samples, alpha=0.05)
+    assert found.half_width > estimate(replace(samples, extrapolation=None), alpha=0.05).half_width
+
+
+def test_a_workload_that_takes_its_own_steps_is_not_extrapolated(shared: TorchBackend, time: FakeTime) -> None:
+    def own_steps(pipe: Any, prompt: Any) -> object:
+        return pipe(prompt, sigmas=[1.0, 0.7, 0.3])
+
+    benchmark, case = make_benchmark(shared, time), demo_case(THREE_STEPS)
+    for workload, lengths in ((own_steps, (1, 2)), (generate, (1, 3))):  # the latter is the whole call
+        sampling = Sampling(alpha=0.05, lengths=lengths)
+        with pytest.raises(Stop, match="cannot be extrapolated") as caught:
+            benchmark.time_live(case, workload, [MXFP8], sampling=sampling, seed=0)
+        assert caught.value.outcome is Outcome.ERROR
 
 
 def test_memory_cannot_be_measured_on_a_cpu_and_says_so(shared: TorchBackend, time: FakeTime) -> None:

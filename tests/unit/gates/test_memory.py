@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from pytest_mxq.errors import CaseFaultError, MxqError
+from pytest_mxq.gates.base import CallLength
 from pytest_mxq.gates.bounds import MarkerArguments
-from pytest_mxq.gates.memory import MEMORY, CallLength, MemoryBound, MemoryFacts, ShortCalls, decide_memory
+from pytest_mxq.gates.memory import MEMORY, MemoryBound, MemoryFacts, ShortCalls, decide_memory
 from pytest_mxq.gates.outcome import Outcome
 
 FACTS = MemoryFacts(peak_gib=12.0, reserved_gib=13.5, bf16_peak_gib=20.0, weight_ratio=0.53)
