@@ -41,7 +41,7 @@ from pytest_mxq.pipelines.random_weights import load_random
 from pytest_mxq.profiling.compilation import check_compiled
 from pytest_mxq.profiling.memory import measure_peak, weight_bytes
 from pytest_mxq.profiling.telemetry import Telemetry
-from pytest_mxq.profiling.timing import Run, cpu_clock, cuda_clock, time_pairs, warm_up
+from pytest_mxq.profiling.timing import Run, cpu_clock, cuda_clock, time_rounds, warm_up
 
 ALPHA = 0.05
 STEPS, LONG_STEPS = 4, 28
@@ -151,9 +151,9 @@ def prove_quantized(bench: Bench, what: str, pipe: Any, chosen: Chosen, stored: 
 def pair(bench: Bench, what: str, runs: tuple[Run, Run], bounds: tuple[float, ...] = (), seed: int = 0) -> float:
     """Time two warm arms as a live gate does, record everything, and return the speedup."""
     said = bench.telemetry.before_start()
-    samples = time_pairs(*runs, bench.clock, sampling=Sampling(alpha=ALPHA), seed=seed, inspect=bench.telemetry.inspect)
+    samples = time_rounds(runs, bench.clock, sampling=Sampling(alpha=ALPHA), seed=seed, inspect=bench.telemetry.inspect)
     sds = (DEFAULT_PROCESS_SD, 0.0)
-    estimates = [estimate_paired(samples.bf16, samples.quantized, alpha=ALPHA, process_sd=sd) for sd in sds]
+    estimates = [estimate_paired(samples.bf16, samples.of(1), alpha=ALPHA, process_sd=sd) for sd in sds]
     verdicts = {
         f"{bound:.4f}": [decide_speed(estimate, bound, SpeedRule.NOT_BELOW).value for estimate in estimates]
         for bound in bounds
@@ -163,12 +163,12 @@ def pair(bench: Bench, what: str, runs: tuple[Run, Run], bounds: tuple[float, ..
         of=what,
         said_before=said,
         speedup=estimates[0].speedup,
-        medians=[statistics.median(samples.bf16), statistics.median(samples.quantized)],
+        medians=[statistics.median(samples.bf16), statistics.median(samples.of(1))],
         verdicts=verdicts,
         estimates=dict(zip(map(str, sds), estimates, strict=True)),
         bf16_seconds=samples.bf16,
-        quantized_seconds=samples.quantized,
-        first=[round_.order.value for round_ in samples.rounds],
+        quantized_seconds=samples.of(1),
+        first=[("bf16-first", "quantized-first")[round_.order[0]] for round_ in samples.rounds],
         voided=samples.voided,
         disturbed=samples.disturbed,
         elapsed_seconds=samples.elapsed_seconds,

@@ -33,12 +33,14 @@ _OPTIONS = (
         "trained|random",
         "random: build models that can be so with random weights, for speed and memory alone",
     ),
+    ("timing", "full|short", "short: extrapolate speedups from short calls where the number of steps can be set"),
     ("alpha", "number", "level of each one-sided bound of a speedup (default: 0.05)"),
     ("compile-cache", "path", "keep compiled code there (default: in pytest's cache directory)"),
     ("refresh", "flag", "measure the BF16 baselines of the collected cases and store them; gates nothing"),
     ("refresh-sessions", "number", "timing sessions that a refresh adds, each in a process of its own (default: 1)"),
     ("refresh-in-ci", "flag", "allow --mxq-refresh where CI is set"),
     ("sources", "list", "local folders of registered models: flux.1-dev=/models/flux,ltx-2=/models/ltx"),
+    ("plan", "flag", "say what would run, in which order, with its memory, time and baselines; run nothing"),
     ("doctor", "flag", "say what this machine can gate, and exit with 0 if all formats (of --mxq-formats) natively"),
 )
 _EXIT_CODE = "mxq-exit-code"
@@ -70,7 +72,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         else:
             metavar = {"list": "LIST", "path": "DIR", "file": "FILE", "number": "N"}[kind]
             group.addoption(flag, metavar=metavar, default=None, help=text)
-        if not name.startswith(("refresh", "doctor")):
+        if not name.startswith(("refresh", "plan", "doctor")):
             number = "float" if pytest.version_tuple >= (8, 4) else "string"
             ini_type = {"flag": "bool", "list": "args", "number": number}.get(kind, "string")
             parser.addini(f"mxq_{name.replace('-', '_')}", f"default of {flag}", type=ini_type, default=None)  # type: ignore[arg-type]
@@ -137,7 +139,9 @@ def _gate_markers(config: pytest.Config, *, is_active: bool) -> Iterable[str]:
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """Examine the machine instead of running tests, under ``--mxq-doctor``."""
+    """Examine the machine instead of running tests, under ``--mxq-doctor``; plan in this process."""
+    if config.option.mxq_plan and hasattr(config.option, "dist"):
+        config.option.dist = "no"  # xdist: nothing runs that workers could share
     if not config.option.mxq_doctor:
         return None
     from pytest_mxq.doctor.command import run_doctor
@@ -185,7 +189,7 @@ class _ExitCode:
 def _is_asked_for(config: pytest.Config, option: Any) -> bool:
     if option.mxq_doctor:
         return False
-    if option.mxq_formats is not None or option.mxq_refresh or option.mxq_strict:
+    if option.mxq_formats is not None or option.mxq_refresh or option.mxq_strict or option.mxq_plan:
         return True
     if option.mxq_models or option.mxq_gates:
         return True
@@ -194,12 +198,15 @@ def _is_asked_for(config: pytest.Config, option: Any) -> bool:
 
 def _activate(config: pytest.Config) -> None:
     from pytest_mxq.session.gate_plugin import start_session
+    from pytest_mxq.session.plan_plugin import PlanPlugin
     from pytest_mxq.session.report_plugin import ReportPlugin
     from pytest_mxq.session.terminal_plugin import SaidOnce, TerminalPlugin
 
     session = start_session(config)
     config.pluginmanager.register(session, "mxq-session")
-    if not hasattr(config, "workerinput"):  # files and terminal are the controller's; a worker has neither
+    if config.option.mxq_plan:
+        config.pluginmanager.register(PlanPlugin(session), "mxq-plan")
+    elif not hasattr(config, "workerinput"):  # files and terminal are the controller's; a worker has neither
         controller = ReportPlugin(session)
         config.pluginmanager.register(controller, "mxq-controller")
         exit_code: Any = config.pluginmanager.get_plugin(_EXIT_CODE)

@@ -5,17 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from pytest_mxq.backend.generation import compile_mode, executed_evidence, observed_identity, observing
 from pytest_mxq.backend.rounds import Inspect, showing_rounds
+from pytest_mxq.backend.short_timing import predict, timed_arms
+from pytest_mxq.backend.warm_arm import (
+    WarmArm,
+    check_images,
+    check_same_regions,
+    check_same_work,
+    check_settled,
+    label_of,
+    name_of,
+    series_of,
+    with_steps,
+)
 from pytest_mxq.baselines.identity import check_same_calls
-from pytest_mxq.baselines.manifest import Identity
 from pytest_mxq.baselines.work import ObservedRun
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.evidence import Evidence
@@ -26,12 +37,11 @@ from pytest_mxq.gates.speed_statistics import MIN_SESSION_ROUNDS, SpeedMode
 from pytest_mxq.gates.speedup import SpeedSamples
 from pytest_mxq.pipelines.cache import Arm, How
 from pytest_mxq.pipelines.compile import compile_cache, compiling_fast, inductor_settings, same_inductor_settings
-from pytest_mxq.pipelines.generate import Generated, Series, TimedCall, timed_call
-from pytest_mxq.pipelines.work import work_differences
+from pytest_mxq.pipelines.generate import TimedCall, timed_call
 from pytest_mxq.profiling.compilation import SilentEagerError, check_compiled, count_compilations
 from pytest_mxq.profiling.memory import measure_peak, weight_bytes
 from pytest_mxq.profiling.telemetry import Telemetry, open_telemetry
-from pytest_mxq.profiling.timing import Clock, WarmUp, cpu_clock, cuda_clock, time_pairs, time_session, warm_up
+from pytest_mxq.profiling.timing import Clock, cpu_clock, cuda_clock, time_rounds, time_session, warm_up
 
 if TYPE_CHECKING:
     from pytest_mxq.backend.generation import TorchBackend
@@ -40,44 +50,9 @@ if TYPE_CHECKING:
     from pytest_mxq.planning.case import Case
 
 Workload = Callable[..., object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WarmArm:
-    """An arm ready to be timed.
-
-    Attributes:
-        call: one whole call, and what it does.
-        pipe: its pipeline.
-        first_call: seconds of the case's first call of it in this process; what an earlier case compiled is compiled.
-        regions: compiled regions that one forward pass of the denoiser enters.
-        identity: what was observed.
-    """
-
-    call: TimedCall
-    pipe: Any
-    first_call: float
-    regions: int
-    identity: Identity
-
-    @property
-    def observed(self) -> ObservedRun:
-        """What the first call was, and the work that it did."""
-        (work,) = self.call.once.works.values()
-        return ObservedRun(identity=self.identity, work=work.record)
-
-    @property
-    def run(self) -> Callable[[], object]:
-        """One whole call."""
-        return self.call.run
-
-    def check(self) -> None:
-        """Find out that a timed call did something else than the first, observed one.
-
-        Raises:
-            CaseFaultError: it did.
-        """
-        self.call.check()
+Measured: TypeAlias = tuple[PeakMemory, ObservedRun]
+BothLengths: TypeAlias = tuple[Measured | None, Measured]
+"""A short call, where there is one, and a full one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +63,8 @@ class TimedBf16:
     peak_gib: float | None
     execution: str
     observed: ObservedRun
+    short: Measured | None
+    predicted: float | None
 
 
 class TorchBenchmark:
@@ -114,14 +91,14 @@ class TorchBenchmark:
         self._device = device
         self._cache = cache
         self._known = known
-        self._bf16_peaks: dict[tuple[str, ...], tuple[PeakMemory, ObservedRun]] = {}
+        self._bf16_peaks: dict[tuple[str, ...], BothLengths] = {}
         self._run_evidence: dict[tuple[object, str], Evidence | None] = {}
         self._first_calls: dict[tuple[object, str], float] = {}
 
-    def evidence(self, case: Case, number_format: Format) -> Evidence:
-        """Build the quantized arm that is timed, and prove that it is quantized."""
+    def evidence(self, case: Case, number_format: Format, beside: Sequence[Format] = ()) -> Evidence:
+        """Build the quantized arm that is timed, beside those of other formats, and prove that it is quantized."""
         with self._watching():  # a format that changes Inductor's configuration is found out here
-            evidence = self._arm(case, number_format).evidence
+            evidence = self._arm(case, number_format, beside).evidence
         if evidence is None:
             raise MxqError(f"the arm of format {number_format.name!r} carries no evidence")
         return evidence
@@ -132,59 +109,79 @@ class TorchBenchmark:
         Raises:
             MxqError: it has not run yet.
         """
-        evidence = self._run_evidence.get((case.key, _name(number_format)))
+        evidence = self._run_evidence.get((case.key, name_of(number_format)))
         if evidence is None:
             raise MxqError(f"the arm of format {number_format.name!r} has not run")
         return evidence
 
     def time_live(
-        self, case: Case, workload: Workload, number_format: Format, *, sampling: Sampling, seed: int
-    ) -> tuple[SpeedSamples, ObservedRun]:
-        """Both arms in turn (ABBA), until the interval is narrow enough.
+        self, case: Case, workload: Workload, formats: Sequence[Format], *, sampling: Sampling, seed: int
+    ) -> dict[str, SpeedSamples]:
+        """BF16 and the arm of each format in turn, until every interval is narrow enough.
 
         Raises:
             MxqError: an arm is not compiled as it should be, or Inductor's configuration changed between them.
         """
         with self._watching() as (clock, telemetry):
-            bf16 = self._warm(case, workload, None, clock)
-            quantized = self._warm(case, workload, number_format, clock)
-            _check_same_regions(bf16, quantized)
-            check_same_calls(bf16.identity, quantized.identity)
-            _check_same_work(bf16, quantized)
+            steps = None if sampling.lengths is None else sampling.lengths[1]
+            arms = self._warm_together(case, workload, formats, steps)
+            timed = timed_arms(case, workload, arms, sampling)
             environment = telemetry.before_start()
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.LIVE, bf16=(), quantized=(), environment=environment)
-                return samples, quantized.observed
-            with self._showing(_label(case, number_format), telemetry, sampling.max_rounds) as inspect:
-                pairs = time_pairs(bf16.run, quantized.run, clock, sampling=sampling, seed=seed, inspect=inspect)
+                return {kind.name: samples for kind in formats}
+            label = f"{case.recipe.name} {', '.join(kind.name for kind in formats)}"
+            with self._showing(label, telemetry, sampling.max_rounds) as inspect:
+                runs = [call.run for call in timed.calls]
+                rounds = time_rounds(runs, clock, sampling=sampling, seed=seed, inspect=inspect, arms=timed.seconds)
             seen = telemetry.summary()
-            bf16.check()
-            quantized.check()
-        samples = SpeedSamples(
+            timed.check()
+        bf16, *quantized = timed.seconds(rounds)
+        shared = SpeedSamples(
             mode=SpeedMode.LIVE,
-            bf16=pairs.bf16,
-            quantized=pairs.quantized,
-            voided=pairs.voided,
-            environment=f"too many rounds were disturbed: {pairs.voided[0]}" if pairs.disturbed else None,
+            bf16=bf16,
+            quantized=(),
+            voided=rounds.voided,
+            environment=f"too many rounds were disturbed: {rounds.voided[0]}" if rounds.disturbed else None,
             execution=self._how(case).text,
             start_seed=seed,
-            first_call=(bf16.first_call, quantized.first_call),
             throttle_share=seen.throttle_share,
             power_cap_share=seen.sw_power_cap_share,
+            extrapolation=timed.extrapolation,
         )
-        return samples, quantized.observed
+        return {
+            kind.name: replace(
+                shared,
+                quantized=seconds,
+                first_call=(arms[0].first_call, arm.first_call),
+                beside=tuple(other.name for other in formats if other is not kind),
+            )
+            for kind, arm, seconds in zip(formats, arms[1:], quantized, strict=True)
+        }
+
+    def _warm_together(
+        self, case: Case, workload: Workload, formats: Sequence[Format], steps: int | None
+    ) -> list[WarmArm]:
+        """Warm BF16 and an arm of each format up beside each other, and find that all do the same."""
+        bf16 = self._warm(case, workload, None, steps=steps)
+        arms = [self._warm(case, workload, kind, steps=steps, beside=formats) for kind in formats]
+        for arm in arms:
+            check_same_regions(bf16, arm)
+            check_same_calls(bf16.identity, arm.identity)
+            check_same_work(bf16, arm)
+        return [bf16, *arms]
 
     def time_quantized(
         self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]
     ) -> tuple[SpeedSamples, ObservedRun]:
         """One session of the quantized arm, to be held against stored sessions of BF16."""
         with self._watching() as (clock, telemetry):
-            quantized = self._warm(case, workload, number_format, clock)
+            quantized = self._warm(case, workload, number_format)
             environment = telemetry.before_start()
             if environment:
                 samples = SpeedSamples(mode=SpeedMode.STORED, bf16=(), quantized=(), environment=environment)
                 return samples, quantized.observed
-            with self._showing(_label(case, number_format), telemetry, MIN_SESSION_ROUNDS) as inspect:
+            with self._showing(label_of(case, number_format), telemetry, MIN_SESSION_ROUNDS) as inspect:
                 session = time_session(quantized.run, clock, inspect=inspect)
             seen = telemetry.summary()
             quantized.check()
@@ -206,42 +203,73 @@ class TorchBenchmark:
         """One session of BF16, and its peak memory where the device tells, to be stored."""
         self._backend.arms.drop("quantized")
         with self._watching() as (clock, telemetry):
-            bf16 = self._warm(case, workload, None, clock)
+            bf16 = self._warm(case, workload, None)
             environment = telemetry.before_start()
             if environment:
                 raise Stop(Outcome.ENVIRONMENT, f"nothing was stored: {environment}")
-            with self._showing(_label(case, None), telemetry, MIN_SESSION_ROUNDS) as inspect:
+            with self._showing(label_of(case, None), telemetry, MIN_SESSION_ROUNDS) as inspect:
                 session = time_session(bf16.run, clock, inspect=inspect)
             if session.disturbed:
                 raise Stop(
                     Outcome.ENVIRONMENT,
                     f"nothing was stored: too many rounds were disturbed: {session.voided[0]}",
                 )
-            peak = self._peak(case, bf16).allocated_gib if self._device.kind == "cuda" else None
+            has_peaks = self._device.kind == "cuda"
+            peak = self._peak(case, bf16).allocated_gib if has_peaks else None
             bf16.check()
-        return TimedBf16(seconds=session.seconds, peak_gib=peak, execution=self._how(case).text, observed=bf16.observed)
+            steps = case.short_steps if has_peaks else None
+            short = None if steps is None else self._measure(case, with_steps(case, workload, bf16, steps))
+            predicted = predict(case, workload, bf16, clock, telemetry.inspect)
+        return TimedBf16(
+            seconds=session.seconds,
+            peak_gib=peak,
+            execution=self._how(case).text,
+            observed=bf16.observed,
+            short=short,
+            predicted=predicted,
+        )
 
     def measure_memory(
-        self, case: Case, workload: Workload, number_format: Format | None
-    ) -> tuple[PeakMemory, ObservedRun]:
-        """Peak memory of one call of an arm (None: BF16), as if it were alone on the device.
+        self, case: Case, workload: Workload, number_format: Format, *, steps: int | None = None
+    ) -> Measured:
+        """Peak memory of one call of a quantized arm, as if it were alone on the device.
 
         The weights of the other arm stay where they are and are subtracted: they are held from before the call until
         after it, so that the peak of what tensors hold is the arm's own plus theirs, exactly. To move 24 GB off the
         device and back would take longer than the call.
 
+        Args:
+            case: the case.
+            workload: the test's body.
+            number_format: the arm's format.
+            steps: how many steps each call takes; None: the workload's own.
+
         Raises:
             MxqError: the device tells no peak.
         """
-        if number_format is None and case.key in self._bf16_peaks:
-            return self._bf16_peaks[case.key]
-        with self._watching() as (clock, _):
-            self._backend.arms.drop("quantized" if number_format is None else "bf16")  # with its CUDA Graphs' pool
-            warm = self._warm(case, workload, number_format, clock, steady=False)
-            measured = self._peak(case, warm), warm.observed
-            warm.check()
-        if number_format is None:
-            self._bf16_peaks[case.key] = measured
+        with self._watching():
+            self._backend.arms.drop("bf16")  # with its CUDA Graphs' pool
+            warm = self._warm(case, workload, number_format, steady=False, steps=steps)
+            return self._measure(case, warm)
+
+    def measure_bf16(self, case: Case, workload: Workload, *, steps: int | None) -> BothLengths:
+        """Peak memory of BF16, as `measure_memory`: in a call of ``steps`` (None: in none such), and in a full one.
+
+        Measured once a case; where there are short calls, they warm the arm up.
+        """
+        key = (*case.key, str(steps))
+        if key not in self._bf16_peaks:
+            with self._watching():
+                self._backend.arms.drop("quantized")
+                warm = self._warm(case, workload, None, steady=False, steps=steps)
+                first = self._measure(case, warm)
+                whole = first if steps is None else self._measure(case, with_steps(case, workload, warm, None))
+            self._bf16_peaks[key] = None if steps is None else first, whole
+        return self._bf16_peaks[key]
+
+    def _measure(self, case: Case, arm: WarmArm) -> Measured:
+        measured = self._peak(case, arm), arm.observed
+        arm.check()
         return measured
 
     def inductor_digest(self) -> str:
@@ -287,43 +315,67 @@ class TorchBenchmark:
     def _how(self, case: Case) -> How:
         return How(compiled=compile_mode(case, self._device.kind), for_time=True)
 
-    def _arm(self, case: Case, number_format: Format | None) -> Arm:
+    def _arm(self, case: Case, number_format: Format | None, beside: Sequence[Format] = ()) -> Arm:
         self._backend.announce(case, number_format)
-        return self._backend.arms.arm(case.source, number_format, emulated=False, rule=case.rule, how=self._how(case))
+        how = self._how(case)
+        return self._backend.arms.arm(
+            case.source, number_format, emulated=False, rule=case.rule, how=how, beside=beside
+        )
 
     def _warm(
-        self, case: Case, workload: Workload, number_format: Format | None, clock: Clock, *, steady: bool = True
+        self,
+        case: Case,
+        workload: Workload,
+        number_format: Format | None,
+        *,
+        steady: bool = True,
+        steps: int | None = None,
+        beside: Sequence[Format] = (),
     ) -> WarmArm:
-        arm = self._arm(case, number_format)
-        settings = case.settings
-        series = Series(
-            prompts=case.prompts, batch_size=settings.batch_size, seed=settings.seed, denoisers=arm.denoisers
-        )
-        self._backend.progress(f"{_label(case, number_format)}: compiling and warming up", 0, 0)
+        arm = self._arm(case, number_format, beside)
+        series = series_of(case, arm.denoisers, steps)
+        self._backend.progress(f"{label_of(case, number_format)}: compiling and warming up", 0, 0)
         before, start = count_compilations(), perf_counter()
         with observing(arm) as observed:
             call = timed_call(workload, arm.pipe, case.recipe.call, series)
-        clock.synchronize()
+        self._clock.synchronize()
         # Of the process, not of the gate: a gate that comes second finds the code compiled.
-        first_call = self._first_calls.setdefault((case.key, _name(number_format)), perf_counter() - start)
-        self._run_evidence[case.key, _name(number_format)] = executed_evidence(arm, observed())
-        _check_images(call.once, number_format)
-        warmed = warm_up(call.run, clock, steady=steady)
+        first_call = self._first_calls.setdefault((case.key, name_of(number_format)), perf_counter() - start)
+        self._run_evidence[case.key, name_of(number_format)] = executed_evidence(arm, observed())
+        check_images(call.once, number_format)
+        warmed = warm_up(call.run, self._clock, steady=steady)
         skipped = count_compilations().skipped_cuda_graphs - before.skipped_cuda_graphs
         if skipped:
             raise MxqError(
                 f"Inductor skipped {skipped} CUDA Graphs: the arm does not run as {self._how(case).text!r} says, and "
                 "would be compared with one that does; TORCH_LOGS=cudagraphs says why"
             )
-        _check_settled(warmed, number_format)
+        check_settled(warmed, number_format)
+        seen = call if steps is not None else self._short_call(case, workload, arm) or call
         try:
-            regions = check_compiled(getattr(arm.pipe, case.recipe.denoiser), call.run)
+            regions = check_compiled(getattr(arm.pipe, case.recipe.denoiser), seen.run)
         except SilentEagerError as error:
             if number_format is None:
                 raise  # nothing that a format could be blamed for
             raise Stop(Outcome.REGRESSION, str(error)) from None
+        if seen is not call:
+            seen.check()
         identity = observed_identity(case, arm.weights, call.once, execution=self._how(case).text)
-        return WarmArm(call=call, pipe=arm.pipe, first_call=first_call, regions=regions, identity=identity)
+        return WarmArm(
+            call=call,
+            pipe=arm.pipe,
+            denoisers=arm.denoisers,
+            first_call=first_call,
+            regions=regions,
+            identity=identity,
+        )
+
+    def _short_call(self, case: Case, workload: Workload, arm: Arm) -> TimedCall | None:
+        """Return a short call of an arm, to look at its first forward pass; None where calls cannot be short."""
+        if case.short_steps is None:
+            return None
+        series = series_of(case, arm.denoisers, case.short_steps)
+        return timed_call(workload, arm.pipe, case.recipe.call, series)
 
     def _showing(self, name: str, telemetry: Telemetry, rounds: int) -> AbstractContextManager[Inspect]:
         return showing_rounds(self._backend.progress, f"{name}: round", telemetry.inspect, rounds)
@@ -343,47 +395,3 @@ def _cache(directory: Path | None) -> Iterator[None]:
         return
     with compile_cache(directory):
         yield
-
-
-def _name(number_format: Format | None) -> str:
-    return "BF16" if number_format is None else number_format.name
-
-
-def _label(case: Case, number_format: Format | None) -> str:
-    return f"{case.recipe.name} {_name(number_format)}"
-
-
-def _check_images(generated: Generated, number_format: Format | None) -> None:
-    if not torch.isfinite(generated.images).all():
-        raise Stop(Outcome.DEGENERATE, f"what the timed {_name(number_format)} arm generated holds NaN or infinity")
-
-
-def _check_settled(warmed: WarmUp, number_format: Format | None) -> None:
-    if not warmed.settled:
-        last, before = warmed.seconds[-1], warmed.seconds[-2]
-        raise Stop(
-            Outcome.ENVIRONMENT,
-            f"{_name(number_format)} did not settle in {len(warmed.seconds)} calls of warm-up: the last two took "
-            f"{before:.3f} and {last:.3f} s (code that is still being compiled, or a machine that is not steady)",
-        )
-
-
-def _check_same_work(bf16: WarmArm, quantized: WarmArm) -> None:
-    """Refuse to compare arms that did another amount of work.
-
-    Raises:
-        MxqError: names what differs.
-    """
-    pairs = zip(bf16.call.once.works.values(), quantized.call.once.works.values(), strict=True)
-    found = [text for one, other in pairs for text in work_differences(one, other)]
-    if found:
-        raise MxqError(f"the arms did not do the same work (BF16 -> quantized): {'; '.join(found)}")
-
-
-def _check_same_regions(bf16: WarmArm, quantized: WarmArm) -> None:
-    if bf16.regions != quantized.regions:
-        raise Stop(
-            Outcome.REGRESSION,
-            f"the arms do not run alike: one forward pass enters {bf16.regions} compiled regions in BF16 and "
-            f"{quantized.regions} in the quantized arm: a block fell back to eager execution",
-        )

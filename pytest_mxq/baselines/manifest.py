@@ -24,6 +24,7 @@ __all__ = [
     "NoiseFloor",
     "OutputKey",
     "Selection",
+    "ShortPeak",
     "StoredOutput",
     "TimingSession",
     "VideoFacts",
@@ -41,6 +42,7 @@ FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(png|mkv)\
 Share = Annotated[float, Meta(ge=0, le=1)]
 Distance = Annotated[float, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
+Gib = Annotated[float, Meta(gt=0)]
 
 
 class VideoFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,6 +142,14 @@ class LpipsInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     weights_sha256: Sha256
 
 
+class ShortPeak(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """BF16's peak memory in a call of few steps, GiB, and what that call did."""
+
+    steps: Positive
+    peak_gib: Gib
+    work: WorkRecord
+
+
 class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """BF16 timed once, in a process of its own.
 
@@ -152,15 +162,19 @@ class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         calls: The arguments of each call of the pipeline in one timed run; the identity's are those of all batches.
             Empty, and absent from its JSON, where an older version stored the session: it is comparable with nothing.
         work: What one timed run did; absent where an older version stored the session.
+        predicted: Seconds of a call by the line through short calls; absent where they were not timed.
+        short: The peak of a short call beside `peak_gib`; absent where the number of steps cannot be set.
     """
 
     created: Text
     execution: Text
     seconds: Annotated[tuple[Seconds, ...], Meta(min_length=1)]
-    peak_gib: Seconds | None
+    peak_gib: Gib | None
     fingerprint: Fingerprint
     calls: tuple[dict[str, Any], ...] = ()
     work: WorkRecord | None = None
+    short: ShortPeak | None = None
+    predicted: Seconds | None = None
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

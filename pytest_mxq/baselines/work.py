@@ -9,7 +9,15 @@ from msgspec import Meta
 
 from pytest_mxq.baselines.identity import Count, Identity
 
-__all__ = ["ObservedRun", "WorkRecord", "chunk_count", "chunk_differences", "stored_works", "work_changes"]
+__all__ = [
+    "ObservedRun",
+    "WorkRecord",
+    "chunk_count",
+    "chunk_differences",
+    "is_shorter",
+    "stored_works",
+    "work_changes",
+]
 
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
@@ -37,6 +45,23 @@ class ObservedRun(msgspec.Struct, frozen=True, kw_only=True):
 
     identity: Identity
     work: WorkRecord
+
+
+def is_shorter(short: WorkRecord, full: WorkRecord) -> bool:
+    """Tell whether every denoiser that ran was called less often: what set its steps did set them.
+
+    >>> full = WorkRecord(
+    ...     denoiser_calls={"transformer": 28},
+    ...     layer_calls=1,
+    ...     layers_sha256="0" * 64,
+    ...     other_module_calls=0,
+    ...     rest_sha256="0" * 64,
+    ... )
+    >>> is_shorter(msgspec.structs.replace(full, denoiser_calls={"transformer": 2}), full), is_shorter(full, full)
+    (True, False)
+    """
+    ran = {name: calls for name, calls in full.denoiser_calls.items() if calls}
+    return bool(ran) and all(0 < short.denoiser_calls.get(name, 0) < calls for name, calls in ran.items())
 
 
 def work_changes(stored: WorkRecord, other: WorkRecord) -> tuple[str, ...]:

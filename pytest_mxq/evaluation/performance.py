@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import SystemRandom
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from pytest_mxq.baselines.identity import check_same_calls
-from pytest_mxq.baselines.manifest import Identity, Manifest, TimingSession, identity_differences
+from pytest_mxq.baselines.manifest import Manifest, TimingSession
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.baselines.strict_json import LIVE
-from pytest_mxq.baselines.work import ObservedRun, work_changes
-from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
+from pytest_mxq.baselines.work import ObservedRun, is_shorter
+from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import BaselineMissingError, MxqError
-from pytest_mxq.evaluation.protocols import Benchmark, Workload
-from pytest_mxq.evaluation.staleness import KnownWeights, move_of_renamed, timing_differences
+from pytest_mxq.evaluation.protocols import Benchmark, Measured, Workload
+from pytest_mxq.evaluation.sessions import (
+    Job,
+    Sessions,
+    check_same_run,
+    check_sessions,
+    check_stated,
+    machine_differences,
+    timing_fingerprint,
+)
+from pytest_mxq.evaluation.staleness import KnownWeights, move_of_renamed
+from pytest_mxq.gates.base import CallLength
 from pytest_mxq.gates.evidence import judge_evidence, judge_run
-from pytest_mxq.gates.memory import MemoryBound, MemoryFacts, MemoryGate
+from pytest_mxq.gates.extrapolation import SHORT_LENGTHS
+from pytest_mxq.gates.memory import MemoryBound, MemoryFacts, MemoryGate, ShortCalls
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.sampling import Sampling
 from pytest_mxq.gates.speed_statistics import MIN_SESSIONS
@@ -28,18 +38,8 @@ from pytest_mxq.gates.verdict import ReferenceNote, Verdict
 from pytest_mxq.planning.settings import Reference
 
 if TYPE_CHECKING:
+    from pytest_mxq.formats import Format
     from pytest_mxq.planning.plans import GatePlan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What one gate is judged on: its plan, its workload, and the stored baseline if there is one."""
-
-    plan: GatePlan
-    workload: Workload
-    draft: Verdict
-    manifest: Manifest | None
-    path: str
 
 
 WHY_LIVE = "no reference workload is stable to better than 1 %, so stored timings cannot rule out machine drift"
@@ -48,27 +48,44 @@ WHY_LIVE = "no reference workload is stable to better than 1 %, so stored timing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bf16Peak:
-    """BF16's peak memory in GiB, and where it comes from: what was observed in this run, or a stored session."""
+    """BF16's peak memory, and where it comes from.
+
+    Attributes:
+        gib: of a call as the quantized arm's is going to be, GiB.
+        source: what was observed of it in this run, or a stored session.
+        short_calls: its peaks in a short and in a full call; None where they were not compared.
+    """
 
     gib: float
     source: ObservedRun | TimingSession
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sessions:
-    """The stored sessions that are comparable with this run, the newest last.
-
-    Attributes:
-        why_not: what sets the newest of the others apart, in brackets; None where all are usable.
-    """
-
-    usable: tuple[TimingSession, ...]
-    why_not: str | None
+    short_calls: ShortCalls | None
 
     @property
-    def seconds(self) -> tuple[tuple[float, ...], ...]:
-        """Seconds of each session's timed calls."""
-        return tuple(session.seconds for session in self.usable)
+    def steps(self) -> int | None:
+        """Steps of a call; None: the workload's own."""
+        return self.short_calls.steps if self.short_calls is not None and self.short_calls.agree else None
+
+    @classmethod
+    def stored(cls, session: TimingSession, full_gib: float, steps: int | None) -> Self:
+        """Return that of a session; ``steps``: of a short call, None where calls have to be full."""
+        short = session.short
+        if short is None or short.steps != steps:
+            return cls(gib=full_gib, source=session, short_calls=None)
+        compared = ShortCalls(steps=short.steps, short_gib=short.peak_gib, full_gib=full_gib)
+        if not compared.agree:
+            return cls(gib=full_gib, source=session, short_calls=compared)
+        source = msgspec.structs.replace(session, work=short.work)
+        return cls(gib=short.peak_gib, source=source, short_calls=compared)
+
+    @classmethod
+    def live(cls, short: Measured | None, full: Measured, steps: int | None) -> Self:
+        """Return what was measured in this run."""
+        peak, observed = full
+        if short is None or steps is None or not is_shorter(short[1].work, observed.work):
+            return cls(gib=peak.allocated_gib, source=observed, short_calls=None)
+        compared = ShortCalls(steps=steps, short_gib=short[0].allocated_gib, full_gib=peak.allocated_gib)
+        chosen, observed = short if compared.agree else full
+        return cls(gib=chosen.allocated_gib, source=observed, short_calls=compared)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +107,7 @@ class PerformanceStrategy:
     strict: bool
     alpha: float
     weights: KnownWeights
+    _sessions: dict[tuple[str, ...], dict[str, SpeedSamples]] = field(default_factory=dict)
 
     def evaluate(self, plan: GatePlan, workload: Workload, draft: Verdict) -> Verdict:
         """Return the verdict of a speed or memory gate.
@@ -127,7 +145,7 @@ class PerformanceStrategy:
         Raises:
             Stop: it is not.
         """
-        evidence = self.benchmark.evidence(job.plan.case, job.plan.number_format)
+        evidence = self.benchmark.evidence(job.plan.case, job.plan.number_format, job.plan.together)
         stored = job.manifest.selections.get(job.plan.number_format.name) if job.manifest is not None else None
         wrong = judge_evidence(evidence, min_share=job.plan.case.min_share, stored=stored)
         if wrong is not None:
@@ -152,12 +170,7 @@ class PerformanceStrategy:
             samples, note, draft = self._time_stored(job, found)
         else:
             draft = self._proved(job)
-            seed = SystemRandom().randrange(2**31)
-            sampling = Sampling(alpha=self.alpha, max_rounds=bound.max_rounds, max_seconds=bound.max_seconds)
-            live, _ = self.benchmark.time_live(
-                job.plan.case, job.workload, job.plan.number_format, sampling=sampling, seed=seed
-            )
-            samples = replace(live, sessions=found.seconds)
+            samples = replace(self._time_live(job, bound, found.model_error), sessions=found.seconds)
             draft = self._proved_run(job, draft)
             reason = LIVE if self.mode is Reference.LIVE else WHY_LIVE
             note = ReferenceNote(mode="live", reason=reason)
@@ -171,6 +184,43 @@ class PerformanceStrategy:
             speed=facts,
             reference=note,
         )
+
+    def _time_live(self, job: Job, bound: SpeedBound, error: float) -> SpeedSamples:
+        """Return what was timed beside BF16: in the case's session with its other formats, or alone.
+
+        The session is the first of its formats'. Where it cannot be had, each is timed alone and says itself what is
+        wrong with it, so that no format answers for another.
+        """
+        plan = job.plan
+        key = (*plan.case.key, plan.gate.name)
+        if plan.together and key not in self._sessions:
+            self._sessions[key] = self._time_together(job, bound, error)
+        timed = self._sessions.get(key, {})
+        if plan.cell.format in timed:
+            return timed[plan.cell.format]
+        return self._time(job, bound, [plan.number_format], error)[0]
+
+    def _time_together(self, job: Job, bound: SpeedBound, error: float) -> dict[str, SpeedSamples]:
+        formats = job.plan.together
+        try:
+            timed = self._time(job, bound, formats, error)
+        except Exception:  # noqa: BLE001  of whichever arm; alone, the one that it belongs to raises it again
+            return {}
+        named = {kind.name: samples for kind, samples in zip(formats, timed, strict=True)}
+        return {} if timed[0].environment else named
+
+    def _time(self, job: Job, bound: SpeedBound, formats: Sequence[Format], error: float) -> list[SpeedSamples]:
+        is_short = bound.steps is CallLength.SHORT
+        sampling = Sampling(
+            alpha=self.alpha,
+            max_rounds=bound.max_rounds,
+            max_seconds=bound.max_seconds * (1 + len(formats)) / 2,  # the marker's limit is of two arms
+            lengths=SHORT_LENGTHS if is_short else None,
+            model_error=error if is_short else 0.0,
+        )
+        seed = SystemRandom().randrange(2**31)
+        timed = self.benchmark.time_live(job.plan.case, job.workload, formats, sampling=sampling, seed=seed)
+        return [timed[kind.name] for kind in formats]
 
     def _time_stored(self, job: Job, found: Sessions) -> tuple[SpeedSamples, ReferenceNote, Verdict]:
         """One session of the quantized arm against stored ones of BF16.
@@ -188,12 +238,12 @@ class PerformanceStrategy:
                 f"{found.why_not or ''}, {MIN_SESSIONS} are needed; add some",
                 sessions=MIN_SESSIONS - count,
             )
-        _check_stated(job, self.weights(job.plan.case), sessions=MIN_SESSIONS)
+        check_stated(job, self.weights(job.plan.case), sessions=MIN_SESSIONS)
         draft = self._proved(job)
         samples, observed = self.benchmark.time_quantized(
             job.plan.case, job.workload, job.plan.number_format, found.seconds
         )
-        _check_sessions(job, found.usable, observed)
+        check_sessions(job, found.usable, observed)
         draft = self._proved_run(job, draft)
         reason = f"{count} sessions, same hardware and software"
         note = ReferenceNote(mode="stored", reason=reason, manifest=job.path, created=found.usable[-1].created)
@@ -202,9 +252,11 @@ class PerformanceStrategy:
     def _memory(self, job: Job, gate: MemoryGate, bound: MemoryBound) -> Verdict:
         bf16, note = self._bf16_peak(job, bound)
         draft = self._proved(job)
-        peak, observed = self.benchmark.measure_memory(job.plan.case, job.workload, job.plan.number_format)
+        peak, observed = self.benchmark.measure_memory(
+            job.plan.case, job.workload, job.plan.number_format, steps=bf16.steps if bf16 is not None else None
+        )
         if bf16 is not None:
-            _check_same_run(job, bf16.source, observed)
+            check_same_run(job, bf16.source, observed)
         draft = self._proved_run(job, draft)
         evidence = draft.evidence
         if evidence is None:
@@ -214,6 +266,7 @@ class PerformanceStrategy:
             reserved_gib=peak.reserved_gib,
             bf16_peak_gib=bf16.gib if bf16 else None,
             weight_ratio=evidence.weight_bytes / evidence.bf16_bytes,
+            short_calls=bf16.short_calls if bf16 is not None else None,
         ).against(bound)
         outcome, sentence = gate.decide(memory, bound)
         deciding = memory.deciding
@@ -236,20 +289,21 @@ class PerformanceStrategy:
         """
         if bound.max_ratio is None:
             return None, None
+        steps = job.plan.case.short_steps if bound.steps is CallLength.SHORT else None
         found = self._find_sessions(job)
         for session in reversed(found.usable):
             if session.peak_gib:
                 reason = f"peak of {session.created[:10]}, same hardware and software"
                 note = ReferenceNote(mode="stored", reason=reason, manifest=job.path, created=session.created)
-                _check_stated(job, self.weights(job.plan.case), sessions=1)
-                return Bf16Peak(gib=session.peak_gib, source=session), note
+                check_stated(job, self.weights(job.plan.case), sessions=1)
+                return Bf16Peak.stored(session, session.peak_gib, steps), note
         reason = f"no stored peak memory of this hardware and software{found.why_not or ''}"
         if self.mode is Reference.STORED or (self.strict and self.mode is not Reference.LIVE):
             self._offer_move(job)
             raise Stop(Outcome.MISSING, f"{reason}; refresh it")
-        peak, observed = self.benchmark.measure_memory(job.plan.case, job.workload, None)
+        short, full = self.benchmark.measure_bf16(job.plan.case, job.workload, steps=steps)
         reason = LIVE if self.mode is Reference.LIVE else reason
-        return Bf16Peak(gib=peak.allocated_gib, source=observed), ReferenceNote(mode="live", reason=reason)
+        return Bf16Peak.live(short, full, steps), ReferenceNote(mode="live", reason=reason)
 
     def _offer_move(self, job: Job) -> None:
         """Raise with the command that moves it where the missing baseline is surely a renamed test's.
@@ -271,93 +325,9 @@ class PerformanceStrategy:
         usable: list[TimingSession] = []
         why_not: str | None = None
         for session in job.manifest.sessions:
-            differences = _machine_differences(session, here, execution)
+            differences = machine_differences(session, here, execution)
             if differences:
                 why_not = f" (the newest that is not: {'; '.join(differences)})"
             else:
                 usable.append(session)
         return Sessions(usable=tuple(usable), why_not=why_not)
-
-
-def _machine_differences(session: TimingSession, here: Fingerprint, execution: str) -> tuple[str, ...]:
-    """Why a stored session cannot be compared with whatever would be timed here."""
-    differences = hard_differences(session.fingerprint, here)
-    if session.execution != execution:
-        differences += (f"execution {session.execution} -> {execution}",)
-    if not session.calls:
-        differences += ("it does not say what it called: an older pytest-mxq stored it",)
-    return differences
-
-
-# Recorded for images, and hard for times: another limit or clock is another machine.
-_TIMING_FACTS = ("power_limit_w", "max_sm_clock_mhz", "max_memory_clock_mhz", "persistence")
-
-
-def timing_fingerprint(fingerprint: Fingerprint, inductor: str) -> Fingerprint:
-    """Return the fingerprint of a timing session: Inductor's configuration and the GPU's limits belong to it."""
-    limits = {name: fingerprint.recorded[name] for name in _TIMING_FACTS if name in fingerprint.recorded}
-    return Fingerprint(hard={**fingerprint.hard, **limits, "inductor": inductor}, recorded=fingerprint.recorded)
-
-
-def _check_same_run(job: Job, source: ObservedRun | TimingSession, observed: ObservedRun) -> None:
-    """Refuse a quantized run that did something else than the one in which BF16 was measured, now or earlier."""
-    if isinstance(source, TimingSession):
-        _check_sessions(job, [source], observed)
-        return
-    check_same_calls(source.identity, observed.identity)
-    _check_work(work_changes(source.work, observed.work), "BF16 of this run")
-
-
-def session_differences(manifest: Manifest, session: TimingSession, observed: ObservedRun) -> tuple[str, ...]:
-    """In what a timed run, such as one call of 28 steps, differs from that of a stored session; () if in nothing."""
-    return _identity_differences(manifest, session, observed.identity) or _work_differences(session, observed)
-
-
-def _identity_differences(manifest: Manifest, session: TimingSession, observed: Identity) -> tuple[str, ...]:
-    stored = msgspec.structs.replace(manifest.identity, calls=session.calls)
-    here = msgspec.structs.replace(observed, prompts=stored.prompts, execution=stored.execution)
-    return identity_differences(stored, here)
-
-
-def _work_differences(session: TimingSession, observed: ObservedRun) -> tuple[str, ...]:
-    return () if session.work is None else work_changes(session.work, observed.work)
-
-
-def _check_sessions(job: Job, sessions: Sequence[TimingSession], observed: ObservedRun) -> None:
-    """28 steps turned into 20, or two calls into one, must never look like a speedup.
-
-    Raises:
-        Stop: a stored session is of other calls, other weights or another batch, or BF16 did other work in it.
-    """
-    if job.manifest is None:
-        return
-    for session in sessions:
-        differences = _identity_differences(job.manifest, session, observed.identity)
-        if differences:
-            _refuse(differences, sessions=len(sessions))
-        _check_work(_work_differences(session, observed), f"BF16 of {session.created[:10]}")
-
-
-def _check_work(differences: Sequence[str], reference: str) -> None:
-    if differences:
-        raise Stop(
-            Outcome.ERROR,
-            f"the quantized arm did other work than {reference} (BF16 -> quantized): {'; '.join(differences)}; the "
-            "test's body must do the same on every arm, and if it was changed, refresh the baseline",
-        )
-
-
-def _check_stated(job: Job, weights: str | None, *, sessions: int) -> None:
-    """Refuse stored sessions of another case as far as that is known before a model is loaded.
-
-    Raises:
-        Stop: they are of another seed or batch size, or of other weights.
-    """
-    differences = timing_differences(job.plan.case, job.manifest, weights) if job.manifest is not None else ()
-    if differences:
-        _refuse(differences, sessions=sessions)
-
-
-def _refuse(differences: tuple[str, ...], *, sessions: int) -> NoReturn:
-    text = f"the stored sessions belong to another case: {'; '.join(differences)}; refresh them"
-    raise Stop(Outcome.STALE, text, sessions=sessions)

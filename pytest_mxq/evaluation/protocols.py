@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Workload: TypeAlias = Callable[..., object]
 """The body of a test, called with a pipeline and a prompt."""
 
+Measured: TypeAlias = "tuple[PeakMemory, ObservedRun]"
+"""Peak memory of one call, and what it did."""
+
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Told (label, parts done, parts in all) between the parts of long work: chunks of prompts, timed rounds; 0 in all: the
 number is not known (loading, quantizing, compiling)."""
@@ -171,6 +174,16 @@ class TimedBf16(Protocol):
         ...
 
     @property
+    def predicted(self) -> float | None:
+        """Seconds of a call by the line through short calls; None where they were not timed."""
+        ...
+
+    @property
+    def short(self) -> Measured | None:
+        """Peak of a short call, and what it did; None where it was not measured."""
+        ...
+
+    @property
     def execution(self) -> str:
         """How the arm ran."""
         ...
@@ -184,8 +197,11 @@ class TimedBf16(Protocol):
 class Benchmark(Protocol):
     """Measures time and memory of whole calls."""
 
-    def evidence(self, case: Case, number_format: Format) -> Evidence:
-        """Build the quantized arm that is timed, and return the proof that it is quantized."""
+    def evidence(self, case: Case, number_format: Format, beside: Sequence[Format] = ()) -> Evidence:
+        """Build the quantized arm that is timed, and return the proof that it is quantized.
+
+        The arms of the formats ``beside`` may stay beside it.
+        """
         ...
 
     def run_evidence(self, case: Case, number_format: Format) -> Evidence:
@@ -193,9 +209,15 @@ class Benchmark(Protocol):
         ...
 
     def time_live(
-        self, case: Case, workload: Workload, number_format: Format, *, sampling: Sampling, seed: int
-    ) -> tuple[SpeedSamples, ObservedRun]:
-        """Time both arms in turn; return the samples and what was observed."""
+        self, case: Case, workload: Workload, formats: Sequence[Format], *, sampling: Sampling, seed: int
+    ) -> Mapping[str, SpeedSamples]:
+        """Time BF16 and the arm of each format in turn; return the samples by format.
+
+        Where the sampling states lengths, in calls of these numbers of steps, extrapolated to the workload's own.
+
+        Raises:
+            Stop: the workload's steps are not alike, or not more than these.
+        """
         ...
 
     def time_quantized(
@@ -205,9 +227,13 @@ class Benchmark(Protocol):
         ...
 
     def measure_memory(
-        self, case: Case, workload: Workload, number_format: Format | None
-    ) -> tuple[PeakMemory, ObservedRun]:
-        """Measure peak memory of one call of an arm (None: BF16) alone on the device."""
+        self, case: Case, workload: Workload, number_format: Format, *, steps: int | None = None
+    ) -> Measured:
+        """Measure peak memory of one call of a quantized arm alone on the device, in that many steps (None: all)."""
+        ...
+
+    def measure_bf16(self, case: Case, workload: Workload, *, steps: int | None) -> tuple[Measured | None, Measured]:
+        """Measure peak memory of BF16 alone on the device, in a short call (None without ``steps``) and a full one."""
         ...
 
     def time_bf16(self, case: Case, workload: Workload) -> TimedBf16:

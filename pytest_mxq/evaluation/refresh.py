@@ -24,9 +24,9 @@ from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.baselines.work import ObservedRun, WorkRecord, stored_works
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
-from pytest_mxq.evaluation.performance import session_differences, timing_fingerprint
 from pytest_mxq.evaluation.protocols import Backend, Benchmark, O, TimedBf16, Workload
 from pytest_mxq.evaluation.reference import largest_lpips
+from pytest_mxq.evaluation.sessions import session_differences, short_peak, timing_fingerprint
 from pytest_mxq.evaluation.staleness import lpips_info
 from pytest_mxq.gates.lpips import LPIPS
 from pytest_mxq.gates.outcome import Outcome, Stop
@@ -164,6 +164,8 @@ class RefreshStrategy(Generic[O]):
             fingerprint=timing_fingerprint(self.fingerprint, digest),
             calls=timed.observed.identity.calls,
             work=timed.observed.work,
+            short=short_peak(timed.short, timed.observed.work),
+            predicted=timed.predicted,
         )
 
     def _draft(

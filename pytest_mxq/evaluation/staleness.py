@@ -12,12 +12,11 @@ import msgspec
 from pytest_mxq.baselines.git import is_gone
 from pytest_mxq.baselines.identity import identity_differences
 from pytest_mxq.baselines.manifest import LpipsInfo, Manifest
-from pytest_mxq.baselines.strict_json import LIVE, invalid
+from pytest_mxq.baselines.strict_json import invalid
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
-from pytest_mxq.errors import BaselineMissingError, MxqError
+from pytest_mxq.errors import MxqError
 from pytest_mxq.metrics.lpips_weights import WEIGHTS_SHA256
 from pytest_mxq.pipelines.weights_names import same_weights
-from pytest_mxq.planning.settings import PromptSet, Reference, Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,36 +108,6 @@ def _agrees(store: BaselineStore, case: Case, name: str, weights: str | None) ->
         return False
 
 
-def preview_line(
-    settings: Settings, case: Case, store: BaselineStore, fingerprint: Fingerprint, weights: str | None
-) -> str:
-    """Return which reference a case is going to have here, and why, as far as it is known before it runs.
-
-    Stored outputs are hashed for it, so that a damaged one is known before a model is loaded.
-    """
-    if settings.reference is Reference.LIVE:
-        return f"reference live ({LIVE})"
-    otherwise = "live" if settings.reference is Reference.AUTO and not settings.strict else None
-    try:
-        manifest = store.load(case.recipe.name, case.name)
-        other = case_differences(case, manifest, weights)
-        if other:
-            return f"reference stale: the baseline belongs to another case: {'; '.join(other)}"
-        differences = software_differences(manifest, fingerprint)
-        if differences:
-            what = otherwise or "stale"
-            return f"reference {what}: the baseline is of other hardware or software: {'; '.join(differences)}"
-        check_outputs(store, manifest)
-    except BaselineMissingError:
-        move = move_of_renamed(store, case, weights)
-        renamed = "" if move is None else f"; a renamed test's may be moved: {move}"
-        return f"no stored baseline; reference {otherwise or 'missing'}{renamed}"
-    except MxqError as error:
-        return f"baseline unusable: {getattr(error, 'problem', error)}"
-    agreement = _agreement(settings, case, manifest, weights)
-    return f"reference stored {manifest.created[:10]}, {manifest.contents}, {agreement}"
-
-
 def check_outputs(store: BaselineStore, manifest: Manifest) -> None:
     """Raise where a baseline's outputs cannot be compared with: none are stored, or one is missing or altered.
 
@@ -149,14 +118,3 @@ def check_outputs(store: BaselineStore, manifest: Manifest) -> None:
         path = store.manifest_path(manifest.model, manifest.case)
         raise invalid(str(path), "the baseline holds no outputs, timing sessions alone")
     store.check_outputs(manifest)
-
-
-def _agreement(settings: Settings, case: Case, manifest: Manifest, weights: str | None) -> str:
-    """Return what agrees, or what only a run can compare."""
-    lacking = [name for name in settings.formats if settings.strict and name not in manifest.selections]
-    if lacking:
-        return f"no record of the layers of {', '.join(lacking)}: stale for {'it' if len(lacking) == 1 else 'them'}"
-    later = ["calls", "drift"]
-    later += ["weights"] if weights is None else []
-    later += ["prompts"] if isinstance(case.settings.prompts, PromptSet) else []
-    return f"same hardware and software; {', '.join(later[:-1])} and {later[-1]} are compared as it runs"

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from math import isfinite
 from typing import Any
 
@@ -49,6 +49,25 @@ GENERATED_OUTPUTS = Needs(memory=MemoryUse.OUTPUTS, native=False, trained_weight
 
 COMPILED_CALLS = Needs(memory=MemoryUse.BOTH_ARMS, native=True, trained_weights=False, exclusive_device=True)
 """Needs of a gate that measures whole calls of the compiled arms."""
+
+
+class CallLength(StrEnum):
+    """How many steps a measured call may take: few where that is as good, or always the workload's own."""
+
+    SHORT = "short"
+    FULL = "full"
+
+
+def read_length(arguments: MarkerArguments) -> CallLength | None:
+    """Return what a marker's ``steps=`` states; None where it does not.
+
+    Raises:
+        CaseFaultError: it is no such length.
+    """
+    lengths, stated = [length.value for length in CallLength], arguments.named.get("steps")
+    if stated is not None and stated not in lengths:
+        raise CaseFaultError(f"{arguments.marker}(steps=) must be one of {', '.join(lengths)}; got {stated!r}")
+    return None if stated is None else CallLength(stated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

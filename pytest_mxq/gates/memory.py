@@ -7,9 +7,15 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 from pytest_mxq.errors import CaseFaultError, MxqError
-from pytest_mxq.gates.base import COMPILED_CALLS, Gate, Needs, Scale
+from pytest_mxq.gates.base import COMPILED_CALLS, CallLength, Gate, Needs, Scale, read_length
 from pytest_mxq.gates.bounds import MarkerArguments
 from pytest_mxq.gates.outcome import Outcome
+
+SHORT_STEPS = 2
+"""Denoising steps of a short call. FLUX.1-dev, Qwen-Image and LTX-2 had the peaks of their 28, 50 and 40 steps to two
+digits at 4, 4 and 3."""
+SHORT_TOLERANCE = 0.005
+"""Relative difference up to which BF16's peak in a short call is that of a full one."""
 
 _LARGEST = {"max_ratio": 2.0, "max_gib": 10_000.0, "max_weight_ratio": 1.0}
 
@@ -22,11 +28,13 @@ class MemoryBound:
         max_ratio: largest peak memory as a share of BF16's.
         max_gib: largest peak memory, GiB.
         max_weight_ratio: largest size of the quantized weights as a share of their size in BF16.
+        steps: whether calls may be short where BF16 shows that it makes no difference.
     """
 
     max_ratio: float | None
     max_gib: float | None
     max_weight_ratio: float | None
+    steps: CallLength = CallLength.SHORT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +68,36 @@ class MemoryCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShortCalls:
+    """BF16's peaks in calls of two lengths, GiB: whether short ones tell the peak of full ones.
+
+    Attributes:
+        steps: denoising steps of a short call.
+        short_gib: peak of a short call.
+        full_gib: peak of a call of the workload's own steps.
+    """
+
+    steps: int
+    short_gib: float
+    full_gib: float
+
+    @property
+    def agree(self) -> bool:
+        """Tell whether short calls serve.
+
+        >>> [ShortCalls(steps=2, short_gib=short, full_gib=20.0).agree for short in (19.95, 19.8)]
+        [True, False]
+        """
+        return abs(self.short_gib / self.full_gib - 1) <= SHORT_TOLERANCE
+
+    @property
+    def text(self) -> str:
+        """In which calls was measured, and why."""
+        how = f"in {self.steps} steps" if self.agree else "in full calls"
+        return f"{how} (peak of BF16: {self.short_gib:.2f} GiB in {self.steps} steps, {self.full_gib:.2f} in all)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryFacts:
     """The numbers of a memory verdict, of each arm alone.
 
@@ -69,6 +107,7 @@ class MemoryFacts:
         bf16_peak_gib: BF16's peak, GiB; None where no bound compares with it.
         weight_ratio: bytes of the quantized weights as a share of theirs in BF16.
         checks: each bound that the marker states; empty until they are compared.
+        short_calls: whether short calls served, by BF16's peaks; None: nothing compared them, and calls were full.
     """
 
     peak_gib: float
@@ -76,6 +115,7 @@ class MemoryFacts:
     bf16_peak_gib: float | None
     weight_ratio: float
     checks: tuple[MemoryCheck, ...] = ()
+    short_calls: ShortCalls | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -117,6 +157,7 @@ def decide_memory(memory: MemoryFacts, bound: MemoryBound) -> tuple[Outcome, str
         for check in checks
     ]
     texts.append(f"reserved {memory.reserved_gib:.2f} GiB")
+    texts += [memory.short_calls.text] if memory.short_calls is not None else []
     good = bool(checks) and all(check.holds for check in checks)
     return (Outcome.PASS if good else Outcome.REGRESSION), ", ".join(texts)
 
@@ -160,8 +201,8 @@ class MemoryGate(Gate):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The other bounds."""
-        return tuple(name for name in _LARGEST if name != self.limit)
+        """The other bounds, and how long the calls are."""
+        return (*(name for name in _LARGEST if name != self.limit), "steps")
 
     @property
     def needs(self) -> Needs:
@@ -175,13 +216,13 @@ class MemoryGate(Gate):
             CaseFaultError: none of them, an unknown argument, no bound for the format, or one that decides nothing.
         """
         arguments.check_names((self.limit, *self.arguments))
-        if not arguments.named:
+        if not set(_LARGEST) & set(arguments.named):
             raise CaseFaultError(f"{self.marker} needs at least one of {', '.join(_LARGEST)}")
         stated = {
             name: arguments.number(name, largest=largest) if name in arguments.named else None
             for name, largest in _LARGEST.items()
         }
-        return MemoryBound(**stated)
+        return MemoryBound(**stated, steps=read_length(arguments) or CallLength.SHORT)
 
 
 MEMORY = MemoryGate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from typing import TypeAlias
 
 from pytest_mxq.gates.speed_statistics import (
     MAX_ROUNDS,
@@ -16,12 +16,12 @@ from pytest_mxq.gates.speed_statistics import (
     target_half_width,
 )
 
+MIN_WARM_UP = 2
+"""Calls of an arm before the first timed one, at least."""
 
-class RoundOrder(Enum):
-    """Which arm runs first in a paired round."""
 
-    BF16_FIRST = "bf16-first"
-    QUANTIZED_FIRST = "quantized-first"
+Order: TypeAlias = tuple[int, ...]
+"""The arms of a round in the order in which they run; BF16 is arm 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,23 +32,36 @@ class Sampling:
         alpha: One-sided level of the bounds that the samples are for.
         max_rounds: Rounds after which sampling ends, however wide the interval still is; even, for whole ABBA blocks.
         max_seconds: Seconds after which it ends, once there are enough rounds for an interval at all.
+        lengths: Steps of two short calls, from which the workload's are extrapolated; None: calls are whole.
+        model_error: Half-width that this adds to the interval; the rounds have to make up for it.
     """
 
     alpha: float
     max_rounds: int = MAX_ROUNDS
     max_seconds: float = MAX_SECONDS
+    lengths: tuple[int, int] | None = None
+    model_error: float = 0.0
 
 
-def abba_order(rounds: int, seed: int) -> tuple[RoundOrder, ...]:
-    """Which arm runs first in each round: alternating, from a start generated with the recorded seed.
+def round_orders(arms: int, rounds: int, seed: int) -> tuple[Order, ...]:
+    """Return in which order the arms run in each round: at random by the recorded seed, then the same backwards.
 
-    More rounds of the same seed go on where fewer ended, so sampling may grow.
+    Of each two rounds a steady drift of the machine cancels out. Two arms alternate as ABBA; of more, every second
+    round moves all places on by one, so that each arm comes to each place. More rounds of the same seed go on where
+    fewer ended, so sampling may grow.
 
-    >>> [order.value for order in abba_order(3, seed=0)]
-    ['quantized-first', 'bf16-first', 'quantized-first']
+    >>> round_orders(2, 3, seed=0)
+    ((1, 0), (0, 1), (1, 0))
+    >>> round_orders(3, 4, seed=0)
+    ((1, 2, 0), (0, 2, 1), (2, 0, 1), (1, 0, 2))
     """
-    first, second = random.Random(seed).sample(list(RoundOrder), 2)
-    return tuple(second if index % 2 else first for index in range(rounds))
+    first = random.Random(seed).sample(range(arms), arms)
+    orders = []
+    for index in range(rounds):
+        moved = (index // 2) % arms if arms > 2 else 0
+        order = first[moved:] + first[:moved]
+        orders.append(tuple(reversed(order) if index % 2 else order))
+    return tuple(orders)
 
 
 def enough(
@@ -56,7 +69,7 @@ def enough(
 ) -> bool:
     """Whether paired sampling may end: on the interval's width, the rounds or the time, never on the verdict.
 
-    Call after every second round, so that ABBA blocks stay whole.
+    Call after every second round, so that blocks of a round and its reverse stay whole.
 
     >>> bf16 = [2.0, 2.01, 1.99, 2.0, 2.01, 1.99]
     >>> enough(bf16, [1.0] * 6, Sampling(alpha=0.05), elapsed_seconds=12.0)
@@ -69,4 +82,5 @@ def enough(
         return False
     if len(differences) >= sampling.max_rounds or elapsed_seconds >= sampling.max_seconds:
         return True
-    return hodges_lehmann(differences, alpha=sampling.alpha).half_width <= target_half_width(sampling.alpha)
+    target = target_half_width(sampling.alpha, sampling.model_error)
+    return hodges_lehmann(differences, alpha=sampling.alpha).half_width <= target

@@ -157,25 +157,33 @@ def marginal_half_width(alpha: float) -> float:
 
 
 @lru_cache(maxsize=64)
-def target_half_width(alpha: float) -> float:
+def target_half_width(alpha: float, model_error: float = 0.0) -> float:
     """Half-width of the signed-rank interval at which sampling ends: `TARGET_HALF_WIDTH`, or less if alpha is small.
 
-    With `DEFAULT_PROCESS_SD` it must leave the whole interval within `marginal_half_width`, where that can be.
+    With `DEFAULT_PROCESS_SD` and the error of a model it must leave the whole interval within `marginal_half_width`,
+    where that can be.
 
     >>> [round(target_half_width(alpha), 4) for alpha in (0.05, 0.01, 0.001)]
     [0.01, 0.0065, 0.01]
+    >>> round(target_half_width(0.05, model_error=0.01), 4)
+    0.0054
     """
-    margin = marginal_half_width(alpha) ** 2 - (_z(alpha) * DEFAULT_PROCESS_SD) ** 2
+    margin = marginal_half_width(alpha) ** 2 - (_z(alpha) * DEFAULT_PROCESS_SD) ** 2 - model_error**2
     return min(TARGET_HALF_WIDTH, math.sqrt(margin)) if margin > 0 else TARGET_HALF_WIDTH
 
 
 def estimate_paired(
-    bf16_seconds: Sequence[float], quantized_seconds: Sequence[float], *, alpha: float, process_sd: float
+    bf16_seconds: Sequence[float],
+    quantized_seconds: Sequence[float],
+    *,
+    alpha: float,
+    process_sd: float,
+    model_error: float = 0.0,
 ) -> SpeedEstimate:
     """Speedup of paired rounds of one process, with bounds for any process.
 
-    Each side of the signed-rank interval is widened to `hypot(side, z_{1-alpha} process_sd)`: rounds of one process
-    share what that process is worth, so more rounds cannot remove it.
+    Each side of the signed-rank interval is widened to `hypot(side, z_{1-alpha} process_sd, model_error)`: rounds of
+    one process share what that process is worth, and the error of a model, so more rounds cannot remove them.
 
     Args:
         bf16_seconds: Seconds of the BF16 arm, one a round.
@@ -183,6 +191,7 @@ def estimate_paired(
         alpha: One-sided level of each bound.
         process_sd: Sd between processes of ln speedup (not of one arm's time): `DEFAULT_PROCESS_SD`, or
             `speedup_process_sd` of stored sessions.
+        model_error: Half-width that a model costs which the seconds come from; 0: they were measured.
 
     Raises:
         SamplesError: If a time or a setting is out of range, the arms differ in rounds, or rounds are too few.
@@ -196,8 +205,8 @@ def estimate_paired(
         raise SamplesError(f"process_sd is {process_sd}; allowed: finite, 0 or more; {DEFAULT_PROCESS_SD} if unknown")
     location = hodges_lehmann(log_ratios(bf16_seconds, quantized_seconds), alpha=alpha)
     process = _z(alpha) * process_sd
-    below = math.hypot(location.center - location.lower, process)
-    above = math.hypot(location.upper - location.center, process)
+    below = math.hypot(location.center - location.lower, process, model_error)
+    above = math.hypot(location.upper - location.center, process, model_error)
     return SpeedEstimate(
         speedup=math.exp(location.center),
         lower=math.exp(location.center - below),

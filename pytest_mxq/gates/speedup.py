@@ -9,8 +9,9 @@ from statistics import NormalDist, median
 
 from pytest_mxq.baselines.strict_json import LIVE
 from pytest_mxq.errors import CaseFaultError, MxqError
-from pytest_mxq.gates.base import COMPILED_CALLS, Gate, Needs, Scale
+from pytest_mxq.gates.base import COMPILED_CALLS, CallLength, Gate, Needs, Scale, read_length
 from pytest_mxq.gates.bounds import MarkerArguments
+from pytest_mxq.gates.extrapolation import Extrapolation
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.speed_statistics import (
     DEFAULT_PROCESS_SD,
@@ -41,12 +42,14 @@ class SpeedBound:
         rule: how sure it must be.
         max_rounds: paired rounds after which sampling ends.
         max_seconds: seconds after which it ends, once there are rounds enough for an interval.
+        steps: whether calls may be short, and their time extrapolated; None: as the run's options say.
     """
 
     speedup: float
     rule: SpeedRule
     max_rounds: int = MAX_ROUNDS
     max_seconds: float = MAX_SECONDS
+    steps: CallLength | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,8 @@ class SpeedSamples:
             included unless an earlier case compiled the same code.
         throttle_share: share of the rounds in which the GPU was slowed down, where the driver tells.
         power_cap_share: share of the rounds at the software power cap; normal under load.
+        beside: other formats whose arms ran in the same rounds.
+        extrapolation: how the seconds of each round follow from short calls; None: they were measured.
     """
 
     mode: SpeedMode
@@ -79,6 +84,8 @@ class SpeedSamples:
     first_call: tuple[float, ...] = ()
     throttle_share: float | None = None
     power_cap_share: float | None = None
+    beside: tuple[str, ...] = ()
+    extrapolation: Extrapolation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +131,8 @@ def estimate(samples: SpeedSamples, *, alpha: float) -> SpeedEstimate:
         return estimate_stored(samples.sessions, samples.quantized, alpha=alpha)
     enough = len(samples.sessions) >= MIN_SESSIONS
     spread = speedup_process_sd(samples.sessions, alpha=alpha) if enough else DEFAULT_PROCESS_SD
-    return estimate_paired(samples.bf16, samples.quantized, alpha=alpha, process_sd=spread)
+    error = 0.0 if samples.extrapolation is None else samples.extrapolation.model_error
+    return estimate_paired(samples.bf16, samples.quantized, alpha=alpha, process_sd=spread, model_error=error)
 
 
 def decide_speedup(samples: SpeedSamples, bound: SpeedBound, *, alpha: float) -> tuple[Outcome, str, SpeedFacts | None]:
@@ -177,6 +185,10 @@ def _sentence(facts: SpeedFacts, bound: SpeedBound, outcome: Outcome) -> str:
         f"BF16 {facts.bf16_seconds:.3f} s -> {facts.quantized_seconds:.3f} s",
         f"n={facts.n}",
     ]
+    if facts.samples.extrapolation is not None:
+        parts.append(facts.samples.extrapolation.text)
+    if facts.samples.beside:
+        parts.append(f"in the same rounds as {', '.join(facts.samples.beside)}")
     if facts.process_sd_source != _DEFAULT or outcome in {Outcome.MARGINAL, Outcome.INCONCLUSIVE}:
         parts.append(f"process sd {100 * facts.process_sd:.1f} % ({facts.process_sd_source})")
     if outcome is Outcome.INCONCLUSIVE:
@@ -222,8 +234,8 @@ class SpeedGate(Gate):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """How sure the bound must be, and how long to sample."""
-        return ("rule", "max_rounds", "max_seconds")
+        """How sure the bound must be, how long to sample, and how long the calls are."""
+        return ("rule", "max_rounds", "max_seconds", "steps")
 
     @property
     def needs(self) -> Needs:
@@ -245,7 +257,13 @@ class SpeedGate(Gate):
         if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds % 2 or not 6 <= rounds <= 200:
             raise CaseFaultError(f"{self.marker}(max_rounds=) must be an even number from 6 to 200, got {rounds!r}")
         seconds = arguments.number("max_seconds", largest=7200.0, default=MAX_SECONDS)
-        return SpeedBound(speedup=speedup, rule=SpeedRule(rule), max_rounds=rounds, max_seconds=seconds)
+        return SpeedBound(
+            speedup=speedup,
+            rule=SpeedRule(rule),
+            max_rounds=rounds,
+            max_seconds=seconds,
+            steps=read_length(arguments),
+        )
 
 
 SPEEDUP = SpeedGate(

@@ -12,6 +12,7 @@ from typing import Any
 from pytest_mxq.baselines.paths import check_model_name
 from pytest_mxq.errors import MxqError
 from pytest_mxq.models.prompts import GATE_PROMPTS
+from pytest_mxq.models.published import PublishedRun
 from pytest_mxq.registry import Registry, check_name
 
 PUBLISHED = "published"  # the selection rule that a recipe's published numbers were made with
@@ -87,9 +88,12 @@ class MemoryNeed:
         generation = self.weights - self.encoders + self._of_copy(_EMULATED if emulated else _NATIVE)
         return max(self.weights, generation + self._of_call(batch_size))
 
-    def both_arms(self, batch_size: int, *, random: bool) -> float:
-        """Return the peak of a speed or memory gate: the base and one quantized arm beside it, encoders included."""
-        return self.one_arm(batch_size, random=random) + self._of_copy(_NATIVE)
+    def both_arms(self, batch_size: int, *, random: bool, formats: int = 1) -> float:
+        """Return the peak of a speed or memory gate: the base and one quantized arm beside it, encoders included.
+
+        Where one session times several formats, one arm of each.
+        """
+        return self.one_arm(batch_size, random=random) + formats * self._of_copy(_NATIVE)
 
     def one_arm(self, batch_size: int, *, random: bool) -> float:
         """Return the peak of BF16 alone, encoders included: a refresh."""
@@ -124,6 +128,9 @@ class Recipe:
             makes none and fills them afterwards); parameters in place of the text encoders hold the embeddings that
             every prompt gets. None: the model is not available with random weights.
         memory: what it occupies; None: not known, and not checked before loading.
+        steps: name of the call's argument that sets how many alike steps the denoiser takes, by which memory gates
+            shorten their calls; None: it cannot be set.
+        published: published latencies, by which the cost of a run is estimated.
         generates_video: whether it makes video, which a baseline keeps with PyAV.
         graphs_up_to: largest batch size at which the arms of speed and memory gates run with CUDA Graphs; 0: none.
         prepare: called with each arm's own pipeline once its denoiser is quantized, such as for VAE tiling or a cache
@@ -146,6 +153,8 @@ class Recipe:
     cpu_float32_vae: bool = True
     random: Callable[[], Any] | None = None
     memory: MemoryNeed | None = None
+    steps: str | None = None
+    published: tuple[PublishedRun, ...] = ()
     generates_video: bool = False
     graphs_up_to: int = 1
     prepare: Callable[[Any], None] | None = None

@@ -55,6 +55,7 @@ DEMO = Recipe(
             SkipPattern(pattern="proj_out", exact=True, reason="last projection to latents: acts on every pixel"),
         ),
     ),
+    steps="num_inference_steps",
     min_share=0.75,  # the rule quantizes 93 %
     prompts=DEMO_PROMPTS,
 )

@@ -229,6 +229,18 @@ _INTENDED_RULE = replace(
 )
 
 
+PUBLISHED_RUNS = (
+    PublishedRun(format="bf16", batch_size=1, seconds=2.10, peak_gb=38.34, speedup=1.0),
+    PublishedRun(format="mxfp8", batch_size=1, seconds=1.75, peak_gb=26.90, speedup=1.21),
+    PublishedRun(format="nvfp4", batch_size=1, seconds=1.41, peak_gb=21.33, speedup=1.50),
+    PublishedRun(format="bf16", batch_size=4, seconds=7.87, peak_gb=44.39, speedup=1.0),
+    PublishedRun(format="mxfp8", batch_size=4, seconds=6.36, peak_gb=32.95, speedup=1.24),
+    PublishedRun(format="nvfp4", batch_size=4, seconds=5.09, peak_gb=27.39, speedup=1.55),
+    PublishedRun(format="bf16", batch_size=8, seconds=15.57, peak_gb=53.00, speedup=1.0),
+    PublishedRun(format="mxfp8", batch_size=8, seconds=12.40, peak_gb=41.56, speedup=1.26),
+    PublishedRun(format="nvfp4", batch_size=8, seconds=9.81, peak_gb=36.00, speedup=1.59),
+)
+
 FLUX_1_DEV = Recipe(
     # Weights from the configurations; a call and an image from the published peaks at batch 1, 4 and 8 (38.34, 44.39
     # and 53.00 GB in BF16).
@@ -249,21 +261,10 @@ FLUX_1_DEV = Recipe(
     ),
     rule=_PUBLISHED_RULE,
     alternatives=MappingProxyType({"intended": _INTENDED_RULE}),
+    steps="num_inference_steps",
     random=build_flux,
     save_tiny=save_tiny_flux,
-)
-
-
-PUBLISHED_RUNS = (
-    PublishedRun(format="bf16", batch_size=1, seconds=2.10, peak_gb=38.34, speedup=1.0),
-    PublishedRun(format="mxfp8", batch_size=1, seconds=1.75, peak_gb=26.90, speedup=1.21),
-    PublishedRun(format="nvfp4", batch_size=1, seconds=1.41, peak_gb=21.33, speedup=1.50),
-    PublishedRun(format="bf16", batch_size=4, seconds=7.87, peak_gb=44.39, speedup=1.0),
-    PublishedRun(format="mxfp8", batch_size=4, seconds=6.36, peak_gb=32.95, speedup=1.24),
-    PublishedRun(format="nvfp4", batch_size=4, seconds=5.09, peak_gb=27.39, speedup=1.55),
-    PublishedRun(format="bf16", batch_size=8, seconds=15.57, peak_gb=53.00, speedup=1.0),
-    PublishedRun(format="mxfp8", batch_size=8, seconds=12.40, peak_gb=41.56, speedup=1.26),
-    PublishedRun(format="nvfp4", batch_size=8, seconds=9.81, peak_gb=36.00, speedup=1.59),
+    published=PUBLISHED_RUNS,
 )
 
 # Caution: BF16 was generated at batch 32 and NVFP4 at batch 16 under one re-seeded generator, so half of NVFP4's

@@ -327,6 +327,18 @@ _INTENDED_RULE = SelectionRule(
     ),
 )
 
+PUBLISHED_RUNS = (
+    PublishedRun(format="bf16", batch_size=1, seconds=16.230, peak_gb=72.77, speedup=1.0),
+    PublishedRun(format="mxfp8", batch_size=1, seconds=13.724, peak_gb=54.54, speedup=1.18),
+    PublishedRun(format="nvfp4", batch_size=1, seconds=10.374, peak_gb=45.72, speedup=1.56),
+    PublishedRun(format="bf16", batch_size=4, seconds=61.591, peak_gb=87.61, speedup=1.0),
+    PublishedRun(format="mxfp8", batch_size=4, seconds=50.956, peak_gb=69.38, speedup=1.21),
+    PublishedRun(format="nvfp4", batch_size=4, seconds=36.963, peak_gb=60.56, speedup=1.67),
+    PublishedRun(format="bf16", batch_size=8, seconds=122.427, peak_gb=107.40, speedup=1.0),
+    PublishedRun(format="mxfp8", batch_size=8, seconds=102.546, peak_gb=89.18, speedup=1.19),
+    PublishedRun(format="nvfp4", batch_size=8, seconds=72.689, peak_gb=80.36, speedup=1.68),
+)
+
 LTX_2 = Recipe(
     # Weights from the configurations; a call and a video from the published peaks at batch 1, 4 and 8 (72.77, 87.61 and
     # 107.40 GB in BF16). With random weights 0.4 of the encoder's stay: the embeddings in its place.
@@ -341,21 +353,10 @@ LTX_2 = Recipe(
     call=_CALL,
     rule=_PUBLISHED_RULE,
     alternatives=MappingProxyType({"intended": _INTENDED_RULE}),
+    steps="num_inference_steps",
     random=build_ltx2,
     graphs_up_to=0,  # published without CUDA Graphs at every batch size: a step computes for long
     prepare=tile_vae,
     save_tiny=save_tiny_ltx2,
-)
-
-
-PUBLISHED_RUNS = (
-    PublishedRun(format="bf16", batch_size=1, seconds=16.230, peak_gb=72.77, speedup=1.0),
-    PublishedRun(format="mxfp8", batch_size=1, seconds=13.724, peak_gb=54.54, speedup=1.18),
-    PublishedRun(format="nvfp4", batch_size=1, seconds=10.374, peak_gb=45.72, speedup=1.56),
-    PublishedRun(format="bf16", batch_size=4, seconds=61.591, peak_gb=87.61, speedup=1.0),
-    PublishedRun(format="mxfp8", batch_size=4, seconds=50.956, peak_gb=69.38, speedup=1.21),
-    PublishedRun(format="nvfp4", batch_size=4, seconds=36.963, peak_gb=60.56, speedup=1.67),
-    PublishedRun(format="bf16", batch_size=8, seconds=122.427, peak_gb=107.40, speedup=1.0),
-    PublishedRun(format="mxfp8", batch_size=8, seconds=102.546, peak_gb=89.18, speedup=1.19),
-    PublishedRun(format="nvfp4", batch_size=8, seconds=72.689, peak_gb=80.36, speedup=1.68),
+    published=PUBLISHED_RUNS,
 )

@@ -1,10 +1,11 @@
-"""Build arms once and reuse them: one base model at a time, one quantized arm beside it."""
+"""Build arms once and reuse them: one base model at a time, one quantized arm beside it, or one of each format."""
 
 from __future__ import annotations
 
 import gc
 import inspect
 from collections import Counter
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -96,7 +97,8 @@ class ArmStore:
     - Images: one arm at a time generates, and the text encoders wait on the CPU. Resident: the base without them, the
       quantized weights of one arm, a call. Once a case, before that, the encoders come back to embed its prompts; where
       the device is too full for them, the quantized arm leaves and is built again afterwards.
-    - Speed: both arms and the encoders, which every timed call runs, as the published calls did, and a call.
+    - Speed: both arms, or those of all formats that one session times, and the encoders, which every timed call runs,
+      as the published calls did, and a call.
     - Memory: the same; the weights that an arm does not use itself are subtracted from its peak, the encoders' are not.
 
     Need at batch size 1 in GiB, and in brackets the largest batch size for which a device of 80, 141 and 180 GB (79.6,
@@ -122,7 +124,7 @@ class ArmStore:
         self._device = device
         self._resident: _Resident | None = None
         self._embeddings: PromptEmbeddings | None = None  # of the base; None where no text encoder is
-        self._arms: dict[str, tuple[tuple[object, ...], Arm]] = {}  # "bf16" compiled, and one "quantized"
+        self._arms: dict[str, tuple[tuple[object, ...], Arm]] = {}  # "bf16" compiled, and quantized ones by format
         self._unavailable: dict[tuple[str, str | None], str] = {}  # why a model is not available
         self._compiled_for_time: bool | None = None  # what the compiled code in this process is for
         self.builds: Counter[tuple[str, str]] = Counter()
@@ -172,20 +174,28 @@ class ArmStore:
         emulated: bool,
         rule: SelectionRule | None = None,
         how: How = EAGER,
+        beside: Collection[Format] = (),
     ) -> Arm:
         """Return the arm of a model in a format (None: BF16), quantizing and compiling it at the first request.
 
-        The rule is the recipe's published one where none is given.
+        Args:
+            source: the model.
+            number_format: the format.
+            emulated: whether its numerics are emulated.
+            rule: which layers are quantized; None: the recipe's published rule.
+            how: how it runs.
+            beside: formats whose arms may stay beside it; those of all others are freed.
         """
         resident = self._load_once(source)
         self._place_encoders(how)
         if number_format is None and how.compiled is None:
             return resident.base
         self._separate(how)
-        slot = "quantized" if number_format else "bf16"
+        slot = number_format.name if number_format else "bf16"
         key = (number_format, emulated, rule, how)
+        self._free_others(slot, beside)
         if slot not in self._arms or self._arms[slot][0] != key:
-            self.drop(slot)
+            self._free({slot})
             recipe = source.recipe if rule is None else replace(source.recipe, rule=rule)
             self._arms[slot] = key, _build(recipe, resident.loaded, number_format, emulated=emulated, how=how)
             self.builds[source.recipe.name, number_format.name if number_format else "bf16-compiled"] += 1
@@ -229,8 +239,18 @@ class ArmStore:
         return choose_layers(getattr(loaded.pipe, source.recipe.denoiser), rule, number_format)
 
     def drop(self, slot: str) -> None:
-        """Free the compiled "bf16" or the "quantized" arm."""
-        self._arms.pop(slot, None)
+        """Free the compiled "bf16" or every "quantized" arm."""
+        self._free({"bf16"} if slot == "bf16" else self._arms.keys() - {"bf16"})
+
+    def _free_others(self, slot: str, beside: Collection[Format]) -> None:
+        """Free the quantized arms that are not to stay beside the one that is asked for; BF16 stays."""
+        stay = {"bf16", slot, *(number_format.name for number_format in beside)}
+        if slot != "bf16" and not self._arms.keys() <= stay:
+            self._free(self._arms.keys() - stay)
+
+    def _free(self, slots: Collection[str]) -> None:
+        for slot in slots:
+            self._arms.pop(slot, None)
         _collect()
 
     def release(self) -> None:

@@ -19,7 +19,7 @@ from pytest_mxq.pipelines.work_counter import WorkCounter
 
 OURS = ("generator", "output_type")
 PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt")
-_PLANNED = frozenset({"pipe", "prompts", "first_index", "seed"})
+_PLANNED = frozenset({"pipe", "prompts", "first_index", "seed", "forced"})
 Workload = Callable[["BoundPipeline", str | list[str]], object]
 
 
@@ -33,7 +33,8 @@ class BoundPipeline:
         pipe: the pipeline itself.
         arguments: the recipe's call arguments.
         seeds: seed of the first image of each prompt of this chunk.
-        calls: what was really called, one entry a call, without prompt, generator and output type.
+        forced: arguments that take the place of the test's own, such as fewer steps; they are not observed.
+        calls: what was called, one entry a call, without prompt, generator and output type.
     """
 
     pipe: Any
@@ -41,6 +42,7 @@ class BoundPipeline:
     prompts: tuple[str, ...]
     first_index: int
     seed: int
+    forced: Mapping[str, Any] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
     images_per_prompt: int = 1
 
@@ -76,7 +78,8 @@ class BoundPipeline:
         arguments = {**self.arguments, **overrides}
         self.images_per_prompt = int(next((arguments[name] for name in PER_PROMPT if arguments.get(name)), 1))
         self.calls.append(_observe(prompt, self.prompts, arguments))
-        return self.pipe(**_with_prompt(prompt, arguments), generator=self._generators(), output_type="pt")
+        passed = _with_prompt(prompt, {**arguments, **self.forced})
+        return self.pipe(**passed, generator=self._generators(), output_type="pt")
 
     def _generators(self) -> list[torch.Generator]:
         first = self.seed + self.first_index * self.images_per_prompt
@@ -92,6 +95,7 @@ class TimedPipeline:
     arguments: Mapping[str, Any]
     generators: list[torch.Generator]
     seed: int
+    forced: Mapping[str, Any] = field(default_factory=dict)
     given: list[tuple[object, dict[str, Any]]] = field(default_factory=list)
 
     def __call__(self, prompt: str | Sequence[str] | None = None, **overrides: Any) -> Any:
@@ -99,7 +103,7 @@ class TimedPipeline:
         self.given.append((prompt, overrides))  # looked at afterwards, outside the timed region
         for offset, generator in enumerate(self.generators):
             generator.manual_seed(self.seed + offset)
-        arguments = _with_prompt(prompt, {**self.arguments, **overrides})
+        arguments = _with_prompt(prompt, {**self.arguments, **overrides, **self.forced})
         return self.pipe(**arguments, generator=self.generators, output_type="pt")
 
 
@@ -210,7 +214,7 @@ def timed_call(workload: Workload, pipe: Any, arguments: Mapping[str, Any], seri
     prompts = (series.prompts[0],) * series.batch_size
     once = generate(workload, pipe, arguments, replace(series, prompts=prompts))
     generators = [torch.Generator("cpu") for _ in once.seeds]
-    bound = TimedPipeline(pipe=pipe, arguments=arguments, generators=generators, seed=series.seed)
+    bound = TimedPipeline(pipe=pipe, arguments=arguments, generators=generators, seed=series.seed, forced=series.forced)
     handle: Any = bound
     prompt = prompts[0] if series.batch_size == 1 else list(prompts)
 
@@ -261,6 +265,7 @@ class Series:
         seed: the image of prompt index i, image j has seed ``seed + i * images_per_prompt + j``.
         chunks: indices of the chunks to generate; None: all of them.
         denoisers: names of the pipeline's denoisers, whose work is counted.
+        forced: arguments that take the place of the test's own in every call.
     """
 
     prompts: tuple[str, ...]
@@ -268,6 +273,7 @@ class Series:
     seed: int
     chunks: tuple[int, ...] | None = None
     denoisers: tuple[str, ...] = ("transformer",)
+    forced: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def starts(self) -> list[int]:
@@ -303,7 +309,14 @@ def generate(
     for done, start in enumerate(series.starts):
         progress(done, len(series.starts))
         texts = series.prompts[start : start + series.batch_size]
-        bound = BoundPipeline(pipe=pipe, arguments=arguments, prompts=texts, first_index=start, seed=series.seed)
+        bound = BoundPipeline(
+            pipe=pipe,
+            arguments=arguments,
+            prompts=texts,
+            first_index=start,
+            seed=series.seed,
+            forced=series.forced,
+        )
         with WorkCounter(pipe, series.denoisers) as counter:
             result = _run(workload, bound, texts, series.batch_size)
         parts.append(_returned(result, bound))

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_mxq.errors import CaseFaultError
+from pytest_mxq.gates.memory import SHORT_STEPS
 from pytest_mxq.models import ModelSource
 from pytest_mxq.planning.settings import PromptSet
 
@@ -55,6 +56,18 @@ class Case:
         """Chunks that are regenerated in BF16 to check for reference drift: two images where there are two."""
         last = (len(self.prompts) - 1) // self.settings.batch_size
         return (0,) if self.settings.batch_size > 1 or last == 0 else (0, last)
+
+    @property
+    def usual_steps(self) -> int | None:
+        """Steps of the model's own call, where their number can be set; otherwise None."""
+        argument = self.recipe.steps
+        usual = None if argument is None else self.recipe.call.get(argument)
+        return usual if isinstance(usual, int) else None
+
+    @property
+    def short_steps(self) -> int | None:
+        """Steps of a short call; None where the model's number of steps cannot be set, or is no larger."""
+        return SHORT_STEPS if (self.usual_steps or 0) > SHORT_STEPS else None
 
     @property
     def min_share(self) -> float:

@@ -16,7 +16,7 @@ from pytest_mxq.environment.secrets import secret_values
 from pytest_mxq.errors import MxqError
 from pytest_mxq.formats import Format, built_in_formats
 from pytest_mxq.gates import built_in_gates
-from pytest_mxq.gates.base import AccuracyGate, Gate
+from pytest_mxq.gates.base import AccuracyGate, CallLength, Gate
 from pytest_mxq.gates.memory import MemoryGate
 from pytest_mxq.gates.speedup import SpeedGate
 from pytest_mxq.models import ModelRegistry, Recipe, built_in_models
@@ -164,6 +164,7 @@ def read_settings(config: pytest.Config) -> Settings:
         random_weights=_one_of("weights", option("weights"), ("trained", "random")) == "random",
         alpha=_number("alpha", "0.05" if alpha is None else str(alpha), 0.0001, 0.25),
         refresh_sessions=int(_number("refresh-sessions", config.getoption("mxq_refresh_sessions") or "1", 1, 64)),
+        timing=CallLength(_one_of("timing", option("timing"), ("full", "short"))),
         sources=_sources(option("sources")),
         compile_cache=directory("compile_cache", None) or _pytest_cache(config),
     )
@@ -272,7 +273,7 @@ def check_directories(config: pytest.Config, settings: Settings) -> None:
     Raises:
         pytest.UsageError: says which, and how.
     """
-    if config.option.collectonly or not settings.refresh:
+    if config.option.collectonly or config.option.mxq_plan or not settings.refresh:
         return
     if os.environ.get("CI", "").lower() not in {"", "0", "false"} and not config.getoption("mxq_refresh_in_ci"):
         raise pytest.UsageError(

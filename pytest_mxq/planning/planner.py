@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +15,10 @@ from pytest_mxq.baselines.paths import case_file_name, check_case_name, model_fo
 from pytest_mxq.baselines.strict_json import shown
 from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.fixtures import NO_FORMATS
-from pytest_mxq.gates.base import Gate
+from pytest_mxq.gates.base import CallLength, Gate
+from pytest_mxq.gates.extrapolation import SHORT_LENGTHS
 from pytest_mxq.gates.lpips import DRIFT_LIMIT, LPIPS
+from pytest_mxq.gates.speedup import SpeedBound
 from pytest_mxq.gates.verdict import Cell
 from pytest_mxq.planning import gate_param
 from pytest_mxq.planning.case import Case, stated_prompts
@@ -110,6 +112,8 @@ class Planner:
         number_format = self.kinds.formats.get(param.format)
         emulated = not runs_natively(number_format, self.device)
         bound = gate.read_bound(read_marker(item, gate, param.format, emulated=emulated))
+        if isinstance(bound, SpeedBound):
+            bound = replace(bound, steps=_timing(bound, case, self.settings.timing))
         reason = gate_refusal(case, gate, number_format, self.device, emulation=Emulation.of(self.settings))
         if reason is not None:
             caution = batch_caution(number_format, case)
@@ -162,6 +166,22 @@ class Planner:
 
 def _fault(what: str, error: Exception) -> str:
     return str(error) if isinstance(error, MxqError) else f"{what}: {type(error).__name__}: {error}"
+
+
+def _timing(bound: SpeedBound, case: Case, asked: CallLength) -> CallLength:
+    """Return how long the calls of a speed gate are: as its marker states, or else as the run's options ask.
+
+    Raises:
+        CaseFaultError: the marker states short ones, and the model's number of steps cannot be set.
+    """
+    can_be_short = (case.usual_steps or 0) > SHORT_LENGTHS[1]
+    if bound.steps is CallLength.SHORT and not can_be_short:
+        raise CaseFaultError(
+            f"mxq_speedup(steps='short'): model {case.recipe.name!r} does not say which argument sets its number of "
+            f"steps, or takes {SHORT_LENGTHS[1]} at most; state it, Recipe(steps='num_inference_steps'), or leave "
+            "steps= out"
+        )
+    return (bound.steps or asked) if can_be_short else CallLength.FULL
 
 
 def _drift_limit(item: pytest.Function, gate: Gate, format_name: str, *, emulated: bool) -> float:

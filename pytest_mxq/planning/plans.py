@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_mxq.gates.base import AccuracyGate
+from pytest_mxq.gates.speedup import SpeedGate
+from pytest_mxq.planning.requirements import kernel_caution, most_arms
 
 if TYPE_CHECKING:
     from pytest_mxq.environment.device import Device
@@ -22,6 +24,7 @@ class GatePlan:
 
     Attributes:
         drift_limit: how far regenerated BF16 images may be from the stored ones, LPIPS.
+        together: formats that one session times, its own among them; empty: it is timed alone.
     """
 
     cell: Cell
@@ -31,14 +34,18 @@ class GatePlan:
     bound: Any
     emulated: bool
     drift_limit: float
+    together: tuple[Format, ...] = ()
 
     @property
     def order(self) -> tuple[str, ...]:
         """Parts that building every arm once sorts by: model, weights, format, outputs or compiled calls, case, gate.
 
-        An arm that generates outputs is another one than the compiled one, and its text encoders are elsewhere.
+        An arm that generates outputs is another one than the compiled one, and its text encoders are elsewhere. Formats
+        that are timed together follow each other case by case, behind all else of their model.
         """
         revision = self.case.settings.revision or ""
+        if self.together:
+            return self.cell.model, revision, "sessions", self.cell.case, self.cell.gate, self.cell.format
         what = "outputs" if isinstance(self.gate, AccuracyGate) else "times"
         return self.cell.model, revision, self.cell.format, what, self.cell.case, self.cell.gate
 
@@ -114,6 +121,29 @@ Plan: TypeAlias = GatePlan | RefreshPlan | SkippedPlan | InvalidPlan
 RunnablePlan: TypeAlias = GatePlan | RefreshPlan
 
 
+def timed_together(plans: Sequence[Plan], device: Device) -> list[Plan]:
+    """Return the plans with the formats of each case that one session can time: their arms fit beside each other.
+
+    A model that does not say what it needs is timed format by format.
+    """
+    sessions: dict[tuple[object, ...], dict[str, Format]] = {}
+    for plan in plans:
+        if isinstance(plan, GatePlan) and isinstance(plan.gate, SpeedGate):
+            sessions.setdefault(_session(plan), {})[plan.number_format.name] = plan.number_format
+    return [
+        replace(plan, together=tuple(sessions[_session(plan)].values()))
+        if isinstance(plan, GatePlan)
+        and isinstance(plan.gate, SpeedGate)
+        and 1 < len(sessions[_session(plan)]) <= most_arms(plan.case, device)
+        else plan
+        for plan in plans
+    ]
+
+
+def _session(plan: GatePlan) -> tuple[object, ...]:
+    return (*plan.case.key, plan.gate.name)
+
+
 def batch_caution(number_format: Format, case: Case) -> str | None:
     """Return what is known to go wrong with a format at a case's batch size; None: nothing."""
     caution, size = number_format.batch_caution, case.settings.batch_size
@@ -136,8 +166,6 @@ def batch_cautions(plans: Iterable[Plan]) -> list[str]:
 
 def kernel_cautions(plans: Iterable[Plan], device: Device) -> list[str]:
     """Return the caution of `kernel_caution` for what is going to run natively, where there is one."""
-    from pytest_mxq.planning.requirements import kernel_caution
-
     native = [plan for plan in plans if isinstance(plan, GatePlan) and not plan.emulated]
     formats = {plan.number_format.name: plan.number_format for plan in native}
     caution = kernel_caution(formats.values(), device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from math import ceil
+from math import ceil, floor
 from typing import TYPE_CHECKING
 
 from pytest_mxq.gates.base import MemoryUse
@@ -151,6 +151,33 @@ def memory_refusal(case: Case, device: Device, use: Use) -> str | None:
     least = ceil(_need(memory, use, 1, random=case.random_weights))
     fits = f"batch size {fitting[-1]} fits" if fitting else f"no batch size fits on less than {least} GiB"
     return f"{what}, found {found:.0f} on {device.name}; {fits}"
+
+
+def memory_need(case: Case, use: Use, *, formats: int = 1) -> float | None:
+    """Return what a case needs of a device, GiB; None: its model does not say.
+
+    Args:
+        case: the case.
+        use: what for.
+        formats: of how many formats arms stand beside BF16, where it is for both arms.
+    """
+    memory, size = case.recipe.memory, case.settings.batch_size
+    if memory is None:
+        return None
+    if use is Use.BOTH_ARMS:
+        return memory.both_arms(size, random=case.random_weights, formats=formats)
+    return _need(memory, use, size, random=case.random_weights)
+
+
+def most_arms(case: Case, device: Device) -> int:
+    """Return how many quantized arms fit beside BF16 while they are timed; 1 where model or device do not say."""
+    memory, found = case.recipe.memory, device.total_memory_gib
+    if memory is None or found is None:
+        return 1
+    none, one = (
+        memory.both_arms(case.settings.batch_size, random=case.random_weights, formats=count) for count in (0, 1)
+    )
+    return max(1, floor((found - none) / (one - none)))
 
 
 def memory_in_use(case: Case, device: Device, use: Use, *, free: float, others: Sequence[str]) -> str | None:

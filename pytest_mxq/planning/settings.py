@@ -11,6 +11,7 @@ from typing import Any
 from pytest_mxq.baselines.paths import check_case_name
 from pytest_mxq.environment.secrets import without_secrets
 from pytest_mxq.errors import CaseFaultError, UnknownNameError
+from pytest_mxq.gates.base import CallLength
 from pytest_mxq.models.base import PUBLISHED
 from pytest_mxq.registry import check_name
 
@@ -55,6 +56,7 @@ class Settings:
         refresh_sessions: timing sessions that a refresh adds, each in a process of its own.
         compile_cache: directory of compiled code; None: torch's own.
         report_embed: whether the report's page holds its images itself.
+        timing: whether speedups may be extrapolated from short calls.
         history: the file to which each run adds its line; the page shows what it holds.
         secrets: values of the environment that no record may hold.
     """
@@ -77,6 +79,7 @@ class Settings:
     compile_cache: Path | None = None
     sources: tuple[tuple[str, str], ...] = ()
     report_embed: bool = False
+    timing: CallLength = CallLength.FULL
     history: Path | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
 

@@ -1,4 +1,4 @@
-"""Timing: synchronised calls, warm-up until settled, paired rounds, sessions.
+"""Timing: synchronised calls, warm-up until settled, rounds of all arms, sessions.
 
 Timed is what lies between two synchronisations, with the garbage collector off and nothing else inside. A round in
 which torch.compile was at work, or in which the caller's `Inspect` saw the machine slow down, is voided and repeated.
@@ -16,7 +16,7 @@ from typing import TypeAlias
 import torch
 
 from pytest_mxq.errors import MxqError
-from pytest_mxq.gates.sampling import RoundOrder, Sampling, abba_order, enough
+from pytest_mxq.gates.sampling import MIN_WARM_UP, Order, Sampling, enough, round_orders
 from pytest_mxq.gates.speed_statistics import MIN_SESSION_ROUNDS, minimum_rounds
 from pytest_mxq.profiling.compilation import count_compilations
 
@@ -25,8 +25,6 @@ Run: TypeAlias = Callable[[], object]
 Inspect: TypeAlias = Callable[[], str | None]
 """Asked after each round, outside the timed region: why the round must not count, or None."""
 
-MIN_WARM_UP = 2
-"""Calls before the first timed one, at least."""
 MAX_WARM_UP = 6
 """Calls after which warming up ends, settled or not."""
 SETTLED_WITHIN = 0.02
@@ -80,26 +78,26 @@ class WarmUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One call of each arm, in seconds.
+    """One call of each arm.
 
     Attributes:
-        order: which arm ran first.
+        seconds: of each arm, BF16's first.
+        order: in which they ran.
         voided: why the round does not count; None if it counts.
     """
 
-    bf16_seconds: float
-    quantized_seconds: float
-    order: RoundOrder
+    seconds: tuple[float, ...]
+    order: Order
     voided: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairedSamples:
+class TimedRounds:
     """The rounds of a live comparison.
 
     Attributes:
         rounds: all of them, in order, the voided ones too.
-        start_seed: what generated the arm that ran first.
+        start_seed: what generated the order of the arms.
         elapsed_seconds: from before the first round to after the last.
     """
 
@@ -110,12 +108,11 @@ class PairedSamples:
     @property
     def bf16(self) -> tuple[float, ...]:
         """Return the seconds of the BF16 arm in the rounds that count."""
-        return tuple(round_.bf16_seconds for round_ in self.rounds if not round_.voided)
+        return self.of(0)
 
-    @property
-    def quantized(self) -> tuple[float, ...]:
-        """Return the seconds of the quantized arm in the rounds that count."""
-        return tuple(round_.quantized_seconds for round_ in self.rounds if not round_.voided)
+    def of(self, arm: int) -> tuple[float, ...]:
+        """Return the seconds of an arm in the rounds that count; BF16 is arm 0."""
+        return tuple(round_.seconds[arm] for round_ in self.rounds if not round_.voided)
 
     @property
     def voided(self) -> tuple[str, ...]:
@@ -131,6 +128,10 @@ class PairedSamples:
     def disturbed(self) -> bool:
         """Return whether too many rounds were voided for a verdict."""
         return self.voided_share > MAX_VOIDED_SHARE
+
+
+Arms: TypeAlias = Callable[[TimedRounds], Sequence[Sequence[float]]]
+"""Tells the seconds of each arm from those of the runs, round by round, BF16 first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,35 +184,46 @@ def warm_up(run: Run, clock: Clock, *, steady: bool = True) -> WarmUp:
     return WarmUp(seconds=tuple(seconds), graphs=count_compilations().graphs - first.graphs, settled=settled)
 
 
-def time_pairs(
-    bf16: Run, quantized: Run, clock: Clock, *, sampling: Sampling, seed: int, inspect: Inspect
-) -> PairedSamples:
-    """Time two warm arms in rounds of ABBA order until `enough` of them count, or too many were voided.
+def every_run(rounds: TimedRounds) -> list[tuple[float, ...]]:
+    """Return the seconds of each run, where each is an arm."""
+    return [rounds.of(run) for run in range(len(rounds.rounds[0].seconds))]
 
-    A voided round is repeated in its own order, so that the rounds that count alternate all the same. It is given up
+
+def time_rounds(
+    runs: Sequence[Run],
+    clock: Clock,
+    *,
+    sampling: Sampling,
+    seed: int,
+    inspect: Inspect,
+    arms: Arms = every_run,
+) -> TimedRounds:
+    """Time warm arms in rounds until `enough` of them count for each quantized arm, or too many were voided.
+
+    A voided round is repeated in its own order, so that the rounds that count are balanced all the same. It is given up
     as soon as too many would be voided even if every further round that an interval needs counted.
 
     Args:
-        bf16: calls the BF16 arm.
-        quantized: calls the quantized arm.
+        runs: each calls an arm; the first one BF16.
         clock: of the device.
         sampling: how long.
-        seed: generates which arm starts.
+        seed: generates the order of the arms.
         inspect: judges each round by the machine.
+        arms: tells the seconds of each arm from those of the runs.
 
     Raises:
         SamplesError: there is no interval at this alpha.
         TimingError: the clock stands still, runs backwards or is not a number.
     """
-    orders = abba_order(max(sampling.max_rounds, minimum_rounds(sampling.alpha)), seed)
+    orders = round_orders(len(runs), max(sampling.max_rounds, minimum_rounds(sampling.alpha)), seed)
     rounds: list[Round] = []
     with _collector_off():
         guard, start = _Guard(inspect), clock.now()
         while True:
-            samples = PairedSamples(rounds=tuple(rounds), start_seed=seed, elapsed_seconds=clock.now() - start)
-            if _complete(samples, sampling):
+            samples = TimedRounds(rounds=tuple(rounds), start_seed=seed, elapsed_seconds=clock.now() - start)
+            if _complete(samples, arms, sampling):
                 return samples
-            rounds.append(_time_round(bf16, quantized, clock, orders[len(samples.bf16)], guard))
+            rounds.append(_time_round(runs, clock, orders[len(samples.bf16)], guard))
 
 
 def time_session(run: Run, clock: Clock, *, inspect: Inspect, rounds: int = MIN_SESSION_ROUNDS) -> Session:
@@ -286,21 +298,19 @@ def _measure(run: Run, clock: Clock) -> float:
     return seconds
 
 
-def _time_round(bf16: Run, quantized: Run, clock: Clock, order: RoundOrder, guard: _Guard) -> Round:
-    if order is RoundOrder.BF16_FIRST:
-        bf16_seconds = _measure(bf16, clock)
-        quantized_seconds = _measure(quantized, clock)
-    else:
-        quantized_seconds = _measure(quantized, clock)
-        bf16_seconds = _measure(bf16, clock)
-    return Round(bf16_seconds=bf16_seconds, quantized_seconds=quantized_seconds, order=order, voided=guard())
+def _time_round(runs: Sequence[Run], clock: Clock, order: Order, guard: _Guard) -> Round:
+    seconds = {arm: _measure(runs[arm], clock) for arm in order}
+    return Round(seconds=tuple(seconds[arm] for arm in range(len(runs))), order=order, voided=guard())
 
 
-def _complete(samples: PairedSamples, sampling: Sampling) -> bool:
-    if _hopeless(len(samples.voided), max(len(samples.bf16), minimum_rounds(sampling.alpha))):
+def _complete(samples: TimedRounds, arms: Arms, sampling: Sampling) -> bool:
+    counting = len(samples.bf16)
+    if _hopeless(len(samples.voided), max(counting, minimum_rounds(sampling.alpha))):
         return True
-    whole_blocks = len(samples.bf16) % 2 == 0
-    return whole_blocks and enough(samples.bf16, samples.quantized, sampling, elapsed_seconds=samples.elapsed_seconds)
+    if counting < minimum_rounds(sampling.alpha) or counting % 2:
+        return False
+    bf16, *formats = arms(samples)
+    return all(enough(bf16, one, sampling, elapsed_seconds=samples.elapsed_seconds) for one in formats)
 
 
 def _share(voided: int, counting: int) -> float:

@@ -26,15 +26,17 @@ from pytest_mxq.planning.plans import (
     SkippedPlan,
     batch_cautions,
     kernel_cautions,
+    timed_together,
 )
 from pytest_mxq.planning.plugin_params import note_plugin_ids
-from pytest_mxq.planning.settings import Settings
+from pytest_mxq.planning.settings import Reference, Settings
 from pytest_mxq.reports.failure import failure_text
 from pytest_mxq.reports.junit import attachments, html_extras, properties
 from pytest_mxq.reports.progress import make_progress
 from pytest_mxq.reports.records import cell_record, from_record, to_record
 from pytest_mxq.session.distribution import refuse_shared_gpu
 from pytest_mxq.session.expected_tests import place_of_test
+from pytest_mxq.session.forecast import Forecast, LastReport
 from pytest_mxq.session.item_reports import (
     fail_again,
     hide_secrets,
@@ -64,7 +66,10 @@ def start_session(config: pytest.Config) -> GatePlugin:
         formats, gates = kinds.formats.names(), kinds.gates.names()
         config.args = list(dict.fromkeys(refresh_nodeid(arg, formats=formats, gates=gates) for arg in config.args))
     runtime = Runtime(find_machine(config), settings, kinds, make_progress(config))
-    return GatePlugin(config, settings, kinds, runtime)
+    # Before this run's report takes its place; a worker shows no progress.
+    is_worker = hasattr(config, "workerinput")
+    last = LastReport() if is_worker else LastReport.read(settings.report, runtime.device.slug)
+    return GatePlugin(config, settings, kinds, runtime, Forecast(settings, runtime, last))
 
 
 class GatePlugin:
@@ -74,6 +79,7 @@ class GatePlugin:
         settings: the options.
         kinds: what is registered.
         runtime: what gates run with.
+        forecast: tells how long each of them is going to take.
         planned: every planned cell by its nodeid, also those that ``-k`` deselects.
         selected: nodeids of those that remain selected.
         cautions: what is known to go wrong with them.
@@ -83,8 +89,11 @@ class GatePlugin:
         collected_tests: nodeids, without parameters, of all tests that became items.
     """
 
-    def __init__(self, config: pytest.Config, settings: Settings, kinds: Kinds, runtime: Runtime) -> None:
+    def __init__(
+        self, config: pytest.Config, settings: Settings, kinds: Kinds, runtime: Runtime, forecast: Forecast
+    ) -> None:
         self.config = config
+        self.forecast = forecast
         self.settings = settings
         self.kinds = kinds
         self.runtime = runtime
@@ -127,12 +136,21 @@ class GatePlugin:
         self._fault_double_cases(items)
         ranks = _ranks(items)
         yield
+        self._time_together(items)
         _order(items, ranks)
         left = [item.stash[PLAN] for item in items if PLAN in item.stash]
         self.selected = {plan.cell.nodeid for plan in left}
         self.cautions = [*kernel_cautions(left, self.runtime.device), *batch_cautions(left)]
         if not self.config.option.collectonly:
             refuse_shared_gpu(self.config, left, self.kinds, self.runtime.device)
+
+    def _time_together(self, items: list[pytest.Item]) -> None:
+        """Let one session time the formats of a case, where speedups are timed beside BF16."""
+        planned = [item for item in items if PLAN in item.stash]
+        if self.settings.reference is not Reference.STORED:
+            plans = timed_together([item.stash[PLAN] for item in planned], self.runtime.device)
+            for item, plan in zip(planned, plans, strict=True):
+                item.stash[PLAN] = plan
 
     def _plan_dropped(self, items: list[pytest.Item]) -> None:
         """Plan the cells of gate items that another plugin dropped by now: they were asked for, and do not run."""
@@ -235,6 +253,7 @@ class GatePlugin:
         rerun = Rerun.of(self.config)
         if isinstance(plan, GatePlan):
             self.runtime.comparisons.forget_earlier(plan)
+        self.runtime.progress.begin(self.forecast.seconds(plan))
         try:
             verdict = self.runtime.evaluator.evaluate(plan, _workload(item), rerun)
         finally:

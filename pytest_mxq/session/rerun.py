@@ -97,4 +97,4 @@ _OF_EVERY_RUN = {
     "--mxq-models", "--count", "--repeat-scope",  # of pytest-repeat: its parameters stand in a nodeid
 }  # fmt: skip
 _FLAGS = {"--mxq-emulate", "--mxq-strict"}
-_OF_GATES = {"--mxq-reference", "--mxq-alpha", *_FLAGS}
+_OF_GATES = {"--mxq-reference", "--mxq-alpha", "--mxq-timing", *_FLAGS}

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pytest_mxq.planning.case import Case
     from pytest_mxq.planning.options import Kinds
     from pytest_mxq.planning.settings import Settings
+    from pytest_mxq.reports.progress import Progress as ShownProgress
 
 
 def find_machine(config: pytest.Config) -> Machine:
@@ -94,13 +95,14 @@ class Runtime:
         store: the stored baselines of this device.
         cautions: what could not be written; no gate fails for it.
         comparisons: writes the images of verdicts.
+        progress: shows how far a gate is.
     """
 
-    def __init__(self, machine: Machine, settings: Settings, kinds: Kinds, progress: Progress) -> None:
+    def __init__(self, machine: Machine, settings: Settings, kinds: Kinds, progress: ShownProgress) -> None:
         self._machine = machine
         self._settings = settings
         self._kinds = kinds
-        self._progress = progress
+        self.progress = progress
         self.cautions: list[str] = []
         self.comparisons = ComparisonWriter(settings.report, self.cautions)
         self._weights: dict[tuple[str, str | None, bool], str | None] = {}
@@ -111,7 +113,7 @@ class Runtime:
     @cached_property
     def backend(self) -> Backend[Any]:
         """What builds arms, generates and scores."""
-        return self._machine.backend(self._progress)
+        return self._machine.backend(self.progress)
 
     @cached_property
     def benchmark(self) -> Benchmark:
@@ -204,7 +206,7 @@ class Runtime:
 
     def end_progress(self) -> None:
         """Take away the progress of a gate that has ended."""
-        self._progress("", 1, 1)
+        self.progress("", 1, 1)
 
     def with_prompts(self, plan: Plan) -> Plan:
         """Return the plan with its prompts, where they are a named set; skipped or invalid if there are none."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_mxq.environment.secrets import without_secrets
-from pytest_mxq.evaluation.staleness import preview_line
+from pytest_mxq.evaluation.preview import Previewer
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.reports.failure import word_of
 from pytest_mxq.reports.github import error_commands
@@ -65,10 +65,9 @@ class TerminalPlugin:
         if self._settings.refresh or not self._settings.formats:
             return
         runtime = self._session.runtime
+        previewer = Previewer(settings=self._settings, store=runtime.store, fingerprint=runtime.fingerprint)
         for (model, case), plan in self._session.cases.items():
-            weights = runtime.weights(plan.case)
-            line = preview_line(self._settings, plan.case, runtime.store, runtime.fingerprint, weights)
-            yield f"mxq: {model}/{case}: {line}"
+            yield f"mxq: {model}/{case}: {previewer.of_outputs(plan.case, runtime.weights(plan.case)).text}"
 
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> Any:
         """Name the verdict in the progress line; the category stays "failed", so that ``-rf`` and the like hold."""

@@ -14,7 +14,8 @@ What the fake backend generates, scores and times is written in a file ``behavio
 from pytest_mxq.testing.behaviour import Behaviour
 from pytest_mxq.testing.checks import check_format, check_gate, check_model
 from pytest_mxq.testing.devices import B200, CPU, H100, RTX_PRO_6000
-from pytest_mxq.testing.fakes import FakeBackend, FakeBenchmark, FakeOutputs, fake_machine
+from pytest_mxq.testing.fake_machine import FakeBenchmark, fake_machine
+from pytest_mxq.testing.fakes import FakeBackend, FakeOutputs
 
 __all__ = [
     "B200",

@@ -32,8 +32,12 @@ class Behaviour:
         unavailable: why the model's weights cannot be loaded, or None.
         free: GiB that are free on the device, or None.
         seconds: by format and "bf16", seconds a call.
+        predicted: seconds of BF16's call as short calls predict it, or None.
         scatter: relative scatter of these.
         peak: by format and "bf16", peak memory, GiB.
+        alone: formats that cannot be timed in one session with others.
+        short_peak: the same in calls of few steps, where it is another one.
+        fixed_steps: whether the workload takes its own number of steps whatever it is asked for.
         environment: why the machine is not fit to be timed on, or None.
         execution: how the timed arms run.
         inductor: name of Inductor's configuration.
@@ -52,16 +56,30 @@ class Behaviour:
     unavailable: str | None = None
     free: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    predicted: float | None = None
     scatter: float = 0.001
     peak: dict[str, float] = field(default_factory=dict)
+    alone: tuple[str, ...] = ()
+    short_peak: dict[str, float] = field(default_factory=dict)
+    fixed_steps: bool = False
     environment: str | None = None
     execution: str = "compiled blocks, default"
     inductor: str = "0123"
     others: tuple[str, ...] = ()
 
-    def work_of(self, name: str) -> WorkRecord:
-        """Return the work of a format or "bf16": five layers in each call of the denoiser, but for what is skipped."""
-        calls = self.work.get(name, 8)
+    def peak_of(self, name: str, *, is_short: bool) -> float:
+        """Return the peak memory of a format or "bf16", GiB."""
+        full = self.peak.get(name, 20.0 if name == "bf16" else 12.0)
+        return self.short_peak.get(name, full) if is_short else full
+
+    def work_of(self, name: str, *, steps: int = 8) -> WorkRecord:
+        """Return the work of a format or "bf16": five layers in each call of the denoiser, but for what is skipped.
+
+        Args:
+            name: the format, or "bf16".
+            steps: of the eight that a full call takes.
+        """
+        calls = self.work.get(name, 8) * steps // 8
         return WorkRecord(
             denoiser_calls={"transformer": calls},
             layer_calls=5 * calls - len(self.skipped),

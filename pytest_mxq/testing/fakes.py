@@ -1,4 +1,4 @@
-"""A backend and a benchmark without torch; what a gate decides of them is real."""
+"""A backend without torch; what a gate decides of its outputs is real."""
 
 from __future__ import annotations
 
@@ -9,43 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mxq.baselines.manifest import Identity, Selection
-from pytest_mxq.baselines.work import ObservedRun, WorkRecord, work_changes
-from pytest_mxq.environment.device import Device
+from pytest_mxq.baselines.work import WorkRecord, work_changes
 from pytest_mxq.errors import CaseFaultError, WeightsUnavailableError
-from pytest_mxq.evaluation.protocols import Machine
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.base import AccuracyGate
 from pytest_mxq.gates.evidence import Evidence, RunEvidence
-from pytest_mxq.gates.memory import PeakMemory
-from pytest_mxq.gates.outcome import Outcome, Stop
-from pytest_mxq.gates.speed_statistics import SpeedMode
-from pytest_mxq.gates.speedup import SpeedSamples
 from pytest_mxq.gates.verdict import OutputFault
 
 if TYPE_CHECKING:
     from pytest_mxq.evaluation.protocols import Workload
-    from pytest_mxq.gates.sampling import Sampling
     from pytest_mxq.planning.arms import ArmSpec
     from pytest_mxq.planning.case import Case
 from pytest_mxq.testing.behaviour import Behaviour
-from pytest_mxq.testing.devices import CPU
 
 LOG = Path("backend.log")
-
-
-def fake_machine(device: Device = CPU) -> Machine:
-    """Return a machine whose backend and benchmark need no torch.
-
-    Raises:
-        MxqError: ``behaviour.json`` states no behaviour.
-    """
-    Behaviour.read()
-    return Machine(
-        device=device,
-        backend=lambda _progress: FakeBackend(),
-        benchmark=lambda backend, _cache: FakeBenchmark(backend),
-        weights=lambda _source: Behaviour.read().weights,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +81,7 @@ class FakeOutputs:
         return list(self.images)
 
 
-class _FakePipeline:
+class RecordingPipeline:
     """What a workload gets; it returns the prompts, so that prompts and seeds matter."""
 
     def __init__(self, case: Case) -> None:
@@ -113,6 +90,7 @@ class _FakePipeline:
         self.pipe = "raw pipeline"
 
     def __call__(self, prompt: Any, **overrides: Any) -> list[str]:
+        """Note a call's arguments, and return its prompts."""
         self.calls.append({**self.case.recipe.call, **overrides})
         return [prompt] if isinstance(prompt, str) else list(prompt)
 
@@ -137,7 +115,7 @@ class FakeBackend:
         calls: list[dict[str, Any]] = []
         for start in starts if chunks is None else [starts[chunk] for chunk in chunks]:
             prompts = case.prompts[start : start + size]
-            pipeline = _FakePipeline(case)
+            pipeline = RecordingPipeline(case)
             result = workload(pipeline, prompts[0] if size == 1 else list(prompts))
             if not isinstance(result, list):
                 raise CaseFaultError(f"the test returned {type(result).__name__}")
@@ -149,7 +127,7 @@ class FakeBackend:
             images=tuple(images),
             positions=tuple(positions),
             faults=faults,
-            identity=_identity(case, calls, self.behaviour.weights),
+            identity=identity_of(case, calls, self.behaviour.weights),
             evidence=None if arm.number_format is None else self._run_evidence(),
             works=dict.fromkeys(positions[::size], self.behaviour.work_of(arm.name)),
         )
@@ -235,115 +213,6 @@ class FakeBackend:
         return shift if isinstance(shift, list) else [shift]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FakeTimedBf16:
-    """A session of BF16 as the behaviour states it."""
-
-    seconds: tuple[float, ...]
-    peak_gib: float | None
-    execution: str
-    observed: ObservedRun
-
-
-class FakeBenchmark:
-    """Times as the behaviour says: seconds of BF16 and of each format, with a little scatter."""
-
-    def __init__(self, backend: FakeBackend) -> None:
-        self.backend = backend
-        self.behaviour = backend.behaviour
-
-    def evidence(self, case: Case, number_format: Format) -> Evidence:
-        """Return the evidence that the behaviour states."""
-        from pytest_mxq.planning.arms import ArmSpec
-
-        arm = ArmSpec(number_format=number_format, emulated=False, execution=case.settings.execution)
-        return self.backend.evidence(case, arm)
-
-    def run_evidence(self, _case: Case, _number_format: Format) -> Evidence:
-        """Return the evidence of what ran that the behaviour states."""
-        return self.backend._run_evidence()  # noqa: SLF001  they are one fake machine
-
-    def time_live(
-        self, case: Case, workload: Workload, number_format: Format, *, sampling: Sampling, seed: int
-    ) -> tuple[SpeedSamples, ObservedRun]:
-        """Return eight rounds of both arms."""
-        self.backend.log(f"live {number_format.name}")
-        self.backend.log(f"limits {sampling.max_rounds} {sampling.max_seconds}")
-        samples = SpeedSamples(
-            mode=SpeedMode.LIVE,
-            bf16=self._times("bf16"),
-            quantized=self._times(number_format.name),
-            environment=self.behaviour.environment,
-            start_seed=seed,
-            execution=self.behaviour.execution,
-            first_call=(20.0, 11.0),
-            throttle_share=0.0,
-            power_cap_share=0.5,
-        )
-        return samples, self._observed(case, workload, number_format.name)
-
-    def time_quantized(
-        self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]
-    ) -> tuple[SpeedSamples, ObservedRun]:
-        """Return eight rounds of the quantized arm."""
-        self.backend.log(f"stored {number_format.name}")
-        quantized = self._times(number_format.name)
-        samples = SpeedSamples(mode=SpeedMode.STORED, bf16=(), quantized=quantized, sessions=sessions)
-        return samples, self._observed(case, workload, number_format.name)
-
-    def time_bf16(self, case: Case, workload: Workload) -> FakeTimedBf16:
-        """Return a session of BF16.
-
-        Raises:
-            Stop: the behaviour states an unfit machine.
-        """
-        self.backend.log("session")
-        if self.behaviour.environment is not None:
-            raise Stop(Outcome.ENVIRONMENT, f"nothing was stored: {self.behaviour.environment}")
-        return FakeTimedBf16(
-            seconds=self._times("bf16"),
-            peak_gib=20.0,
-            execution=self.behaviour.execution,
-            observed=self._observed(case, workload, "bf16"),
-        )
-
-    def measure_memory(
-        self, case: Case, workload: Workload, number_format: Format | None
-    ) -> tuple[PeakMemory, ObservedRun]:
-        """Return the peak that the behaviour states."""
-        name, usual = ("bf16", 20.0) if number_format is None else (number_format.name, 12.0)
-        self.backend.log(f"memory {name}")
-        peak = self.behaviour.peak.get(name, usual)
-        return PeakMemory(allocated_gib=peak, reserved_gib=peak + 1), self._observed(case, workload, name)
-
-    def execution(self, _case: Case) -> str:
-        """Return how the timed arms run."""
-        return self.behaviour.execution
-
-    def inductor_digest(self) -> str:
-        """Return a name of Inductor's configuration."""
-        return self.behaviour.inductor
-
-    def process_number(self) -> str | None:
-        """Return None: no driver lists this process."""
-        return None
-
-    def other_processes(self) -> Sequence[str]:
-        """Return the processes that the behaviour states."""
-        return self.behaviour.others
-
-    def _times(self, name: str, count: int = 8) -> tuple[float, ...]:
-        base, scatter = self.behaviour.seconds.get(name, 1.0), self.behaviour.scatter
-        wave = (0.0, 1.0, -1.0, 0.5, -0.5, 0.8, -0.3, 0.2)
-        return tuple(base * (1 + scatter * wave[(i + len(name)) % len(wave)]) for i in range(count))
-
-    def _observed(self, case: Case, workload: Workload, name: str) -> ObservedRun:
-        pipeline = _FakePipeline(case)
-        workload(pipeline, case.prompts[0])
-        identity = _identity(case, pipeline.calls, self.behaviour.weights)
-        return ObservedRun(identity=identity, work=self.behaviour.work_of(name))
-
-
 def fake_image(text: str, shift: int) -> Any:
     """Return the image of a prompt: 16 x 16 pixels in one colour, its red shifted."""
     from PIL import Image
@@ -356,7 +225,8 @@ def _red(image: Any) -> int:
     return int(image.getpixel((0, 0))[0])
 
 
-def _identity(case: Case, calls: list[dict[str, Any]], weights: str) -> Identity:
+def identity_of(case: Case, calls: list[dict[str, Any]], weights: str) -> Identity:
+    """Return what was observed of a case's calls."""
     return Identity(
         model=case.recipe.name,
         weights=weights,

@@ -139,8 +139,8 @@ def test_the_peak_is_the_one_of_the_arm_alone_on_the_device(backend: TorchBacken
     benchmark = TorchBenchmark(backend, find_device(), None)
     told, _ = benchmark.measure_memory(case(batch_size), generate, FORMATS["float8"])
     arm = benchmark._arm(case(batch_size), FORMATS["float8"])
-    with benchmark._watching() as (clock, _):
-        warm = benchmark._warm(case(batch_size), generate, FORMATS["float8"], clock)
+    with benchmark._watching():
+        warm = benchmark._warm(case(batch_size), generate, FORMATS["float8"])
         used = {p.data_ptr() for p in arm.pipe.transformer.parameters() if type(p) is torch.nn.Parameter}
         idle = [p for p in backend.arms.base(SOURCE).pipe.transformer.parameters() if p.data_ptr() not in used]
         moved = sum(p.nbytes for p in idle) / 2**30

@@ -50,6 +50,8 @@ def test_each_bound_of_memory_is_a_bound_and_the_verdict_has_the_one_that_decide
         ),
         ("mxq_speedup(min=1.1, max_rounds=7)", "mxq_speedup(max_rounds=) must be an even number from 6 to 200, got 7"),
         ("mxq_speedup(min=1.1, max_seconds=0)", "mxq_speedup(max_seconds=) must be above 0 and at most 7200"),
+        ('mxq_memory(max_gib=3, steps="few")', "mxq_memory(steps=) must be one of short, full; got 'few'"),
+        ('mxq_memory(steps="full")', "mxq_memory needs at least one of max_ratio, max_gib, max_weight_ratio"),
         ("mxq_memory()", "mxq_memory needs at least one of max_ratio, max_gib, max_weight_ratio"),
         ("mxq_memory(max_ratio=2.5)", "mxq_memory(max_ratio=) must be above 0 and at most 2"),
         ("mxq_memory(max_weight_ratio=1.5)", "mxq_memory(max_weight_ratio=) must be above 0 and at most 1"),

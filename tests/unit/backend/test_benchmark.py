@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from gate_bench import generate, one_thread
-from timed_demo import BF16_BLOCK, MXFP8, QUANTIZED_BLOCK, FakeTime, charge_blocks, demo_case, make_benchmark
+from timed_demo import (
+    BF16_BLOCK,
+    MXFP8,
+    ONE_STEP,
+    QUANTIZED_BLOCK,
+    FakeTime,
+    charge_blocks,
+    demo_case,
+    make_benchmark,
+)
 
 from pytest_mxq.backend.benchmark import TorchBenchmark
 from pytest_mxq.backend.generation import TorchBackend
+from pytest_mxq.gates.extrapolation import Extrapolation
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.sampling import Sampling
 from pytest_mxq.gates.speedup import estimate
+from pytest_mxq.pipelines.compile import repeated_blocks
 from pytest_mxq.planning.arms import ArmSpec
 from pytest_mxq.planning.case import Case
 from pytest_mxq.profiling.compilation import count_compilations
@@ -21,6 +34,8 @@ from pytest_mxq.profiling.memory import Peak
 
 if TYPE_CHECKING:
     import torch
+
+    from pytest_mxq.models import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +53,55 @@ def test_first_calls_are_the_process_s_and_not_those_of_a_later_gate(shared: Tor
     benchmark = make_benchmark(shared, time)
     case = demo_case()
     first, again = (
-        benchmark.time_live(case, generate, MXFP8, sampling=Sampling(alpha=0.05), seed=0)[0] for _ in range(2)
+        benchmark.time_live(case, generate, [MXFP8], sampling=Sampling(alpha=0.05), seed=0)["mxfp8"] for _ in range(2)
     )
     assert again.first_call == first.first_call
+
+
+def test_the_formats_of_one_session_share_the_rounds_of_bf16(shared: TorchBackend, time: FakeTime) -> None:
+    another = replace(MXFP8, name="another")
+    formats = [MXFP8, another]
+    benchmark, case = make_benchmark(shared, time), demo_case()
+    before = shared.arms.builds.copy()
+    timed = benchmark.time_live(case, generate, formats, sampling=Sampling(alpha=0.05), seed=0)
+    one, other = timed["mxfp8"], timed["another"]
+    assert one.bf16 == other.bf16
+    assert len(one.bf16) == len(one.quantized) == len(other.quantized) >= 6
+    for samples in (one, other):
+        assert estimate(samples, alpha=0.05).speedup == pytest.approx(BF16_BLOCK / QUANTIZED_BLOCK, rel=0.01)
+    for number_format in formats:
+        benchmark.evidence(case, number_format, formats)
+        assert benchmark.run_evidence(case, number_format).run is not None
+    assert shared.arms.builds - before == {("demo", "bf16"): 1, ("demo", "bf16-compiled"): 1} | {
+        ("demo", kind.name): 1 for kind in formats
+    }
+    benchmark.evidence(case, MXFP8)
+    benchmark.evidence(case, another, formats)
+    assert shared.arms.builds["demo", "another"] == before["demo", "another"] + 2  # freed by the arm that came alone
+
+
+def test_whole_calls_are_extrapolated_from_two_lengths(shared: TorchBackend, time: FakeTime) -> None:
+    benchmark, case = make_benchmark(shared, time), demo_case(THREE_STEPS)
+    sampling = Sampling(alpha=0.05, lengths=(1, 2), model_error=0.01)
+    samples = benchmark.time_live(case, generate, [MXFP8], sampling=sampling, seed=0)["mxfp8"]
+    blocks = len(repeated_blocks(shared.arms.base(case.source).pipe.transformer))
+    assert median(samples.bf16) == pytest.approx(3 * blocks * BF16_BLOCK, rel=0.01)
+    assert median(samples.quantized) == pytest.approx(3 * blocks * QUANTIZED_BLOCK, rel=0.01)
+    assert samples.extrapolation == Extrapolation(lengths=(1, 2), steps=3, model_error=0.01)
+    found = estimate(samples, alpha=0.05)
+    assert found.half_width > estimate(replace(samples, extrapolation=None), alpha=0.05).half_width
+
+
+def test_a_workload_that_takes_its_own_steps_is_not_extrapolated(shared: TorchBackend, time: FakeTime) -> None:
+    def own_steps(pipe: Any, prompt: Any) -> object:
+        return pipe(prompt, sigmas=[1.0, 0.7, 0.3])
+
+    benchmark, case = make_benchmark(shared, time), demo_case(THREE_STEPS)
+    for workload, lengths in ((own_steps, (1, 2)), (generate, (1, 3))):  # the latter is the whole call
+        sampling = Sampling(alpha=0.05, lengths=lengths)
+        with pytest.raises(Stop, match="cannot be extrapolated") as caught:
+            benchmark.time_live(case, workload, [MXFP8], sampling=sampling, seed=0)
+        assert caught.value.outcome is Outcome.ERROR
 
 
 def test_memory_cannot_be_measured_on_a_cpu_and_says_so(shared: TorchBackend, time: FakeTime) -> None:
@@ -68,8 +129,16 @@ def test_one_session_of_the_quantized_arm_is_held_against_stored_ones(shared: To
     assert estimate(samples, alpha=0.05).speedup == pytest.approx(BF16_BLOCK / QUANTIZED_BLOCK, rel=0.01)
 
 
+THREE_STEPS = replace(ONE_STEP, call={**ONE_STEP.call, "num_inference_steps": 3})
+
+
 def measurer(
-    shared: TorchBackend, time: FakeTime, monkeypatch: pytest.MonkeyPatch, *, resident: float
+    shared: TorchBackend,
+    time: FakeTime,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    resident: float,
+    recipe: Recipe = ONE_STEP,
 ) -> tuple[TorchBenchmark, Case]:
     """A benchmark on an account that a test writes: both arms are resident, each call adds two GiB."""
 
@@ -78,15 +147,37 @@ def measurer(
         return Peak(allocated_gib=resident + 2.0, reserved_gib=resident + 3.0, resident_gib=resident)
 
     monkeypatch.setattr("pytest_mxq.backend.benchmark.measure_peak", fake_peak)
-    case = demo_case()
+    case = demo_case(recipe)
     return make_benchmark(shared, time), case
+
+
+def test_short_calls_take_fewer_steps_than_the_test_asks_for_and_a_full_one_takes_its_own(
+    shared: TorchBackend, time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark, case = measurer(shared, time, monkeypatch, resident=0.05, recipe=THREE_STEPS)
+
+    def four_steps(pipe: Any, prompt: Any) -> object:
+        return pipe(prompt, num_inference_steps=4)
+
+    short, full = benchmark.measure_bf16(case, four_steps, steps=2)
+    assert short is not None
+    quantized = benchmark.measure_memory(case, four_steps, MXFP8, steps=2)
+    ran = [observed.work.denoiser_calls["transformer"] for _, observed in (short, full, quantized)]
+    asked = [observed.identity.calls[0]["num_inference_steps"] for _, observed in (short, full, quantized)]
+    assert (ran, asked) == ([2, 4, 2], [4, 4, 4])
+
+
+def test_compiled_regions_are_counted_in_a_short_call(shared: TorchBackend, time: FakeTime) -> None:
+    timed = make_benchmark(shared, time).time_bf16(demo_case(THREE_STEPS), generate)
+    full_calls = 1 + 2 + len(timed.seconds)
+    assert time.count == 3 * full_calls + 2 * 2
 
 
 def test_each_arm_is_measured_without_the_weights_of_the_other(
     shared: TorchBackend, time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     benchmark, case = measurer(shared, time, monkeypatch, resident=0.05)
-    bf16, _ = benchmark.measure_memory(case, generate, None)
+    _, (bf16, _) = benchmark.measure_bf16(case, generate, steps=None)
     assert bf16.allocated_gib == pytest.approx(2.05)  # nothing beside it
     assert bf16.reserved_gib == pytest.approx(3.05)
     peak, _ = benchmark.measure_memory(case, generate, MXFP8)
@@ -103,5 +194,5 @@ def test_what_else_is_resident_is_found_out(
 ) -> None:
     benchmark, case = measurer(shared, time, monkeypatch, resident=30.0)
     with pytest.raises(Stop, match=r"30\.0 GiB are resident where the arms hold 0\.0") as caught:
-        benchmark.measure_memory(case, generate, None)
+        benchmark.measure_bf16(case, generate, steps=None)
     assert caught.value.outcome is Outcome.ENVIRONMENT

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from pytest_mxq.errors import CaseFaultError, MxqError
+from pytest_mxq.gates.base import CallLength
 from pytest_mxq.gates.bounds import MarkerArguments
-from pytest_mxq.gates.memory import MEMORY, MemoryBound, MemoryFacts, decide_memory
+from pytest_mxq.gates.memory import MEMORY, MemoryBound, MemoryFacts, ShortCalls, decide_memory
 from pytest_mxq.gates.outcome import Outcome
 
 FACTS = MemoryFacts(peak_gib=12.0, reserved_gib=13.5, bf16_peak_gib=20.0, weight_ratio=0.53)
@@ -49,7 +50,7 @@ def read(emulated: bool = False, **named: Any) -> MemoryBound:
     ],
 )
 def test_every_bound_counts_and_is_told_with_what_was_measured(
-    bound: dict[str, float], outcome: Outcome, sentence: str
+    bound: dict[str, Any], outcome: Outcome, sentence: str
 ) -> None:
     assert decide_memory(FACTS, replace(NO_BOUND, **bound)) == (outcome, sentence)
 
@@ -76,8 +77,22 @@ def test_a_peak_that_is_none_is_an_error_and_no_pass(peak: float) -> None:
 @pytest.mark.parametrize("name", ["max_ratio", "max_gib", "max_weight_ratio"])
 def test_a_number_that_is_none_never_keeps_its_bound(name: str) -> None:
     broken = replace(FACTS, bf16_peak_gib=math.nan, weight_ratio=math.nan)
-    outcome, _ = decide_memory(broken, replace(NO_BOUND, **{name: 0.9}))
+    stated: dict[str, Any] = {name: 0.9}
+    outcome, _ = decide_memory(broken, replace(NO_BOUND, **stated))
     assert outcome is Outcome.REGRESSION
+
+
+@pytest.mark.parametrize(("short", "said"), [(19.95, "in 2 steps ("), (19.8, "in full calls (")])
+def test_the_length_of_the_calls_is_told_with_what_proves_it(short: float, said: str) -> None:
+    facts = replace(FACTS, short_calls=ShortCalls(steps=2, short_gib=short, full_gib=20.0))
+    _, sentence = decide_memory(facts, replace(NO_BOUND, max_ratio=0.7))
+    assert said in sentence
+    assert f"{short:.2f} GiB in 2 steps, 20.00 in all" in sentence
+
+
+def test_calls_are_short_unless_the_marker_wants_full_ones() -> None:
+    assert read(max_ratio=0.7).steps is CallLength.SHORT
+    assert read(max_ratio=0.7, steps="full").steps is CallLength.FULL
 
 
 def test_each_of_the_three_bounds_may_stand_alone() -> None:

@@ -2,23 +2,32 @@
 
 import math
 import random
-from itertools import pairwise
+from collections import Counter
 
 import pytest
 
-from pytest_mxq.gates.sampling import RoundOrder, Sampling, abba_order, enough
+from pytest_mxq.gates.sampling import Sampling, enough, round_orders
 from pytest_mxq.gates.speed_statistics import TARGET_HALF_WIDTH, SamplesError, hodges_lehmann, target_half_width
 
 
+@pytest.mark.parametrize("arms", [2, 3, 4])
 @pytest.mark.parametrize("seed", range(4))
-def test_abba_order_alternates_and_goes_on_where_a_shorter_one_ended(seed: int) -> None:
-    order = abba_order(20, seed)
-    assert all(a is not b for a, b in pairwise(order))
-    assert abba_order(6, seed) == order[:6]
+def test_every_second_round_is_the_one_before_backwards_and_more_go_on_where_fewer_ended(seed: int, arms: int) -> None:
+    orders = round_orders(arms, 20, seed)
+    assert all(one == tuple(reversed(another)) for one, another in zip(orders[::2], orders[1::2], strict=True))
+    assert round_orders(arms, 6, seed) == orders[:6]
 
 
-def test_abba_order_starts_with_either_arm() -> None:
-    assert {abba_order(1, seed)[0] for seed in range(20)} == set(RoundOrder)
+@pytest.mark.parametrize("arms", [2, 3, 4])
+def test_each_arm_stands_in_each_place_equally_often(arms: int) -> None:
+    orders = round_orders(arms, 2 * arms, seed=3)
+    for place in zip(*orders, strict=True):
+        assert set(Counter(place).values()) == {2 if arms > 2 else arms}
+
+
+def test_the_first_order_is_generated() -> None:
+    assert len({round_orders(3, 1, seed) for seed in range(40)}) == 6
+    assert {round_orders(2, 1, seed)[0] for seed in range(20)} == {(0, 1), (1, 0)}
 
 
 def rounds(n: int, spread: float) -> list[float]:

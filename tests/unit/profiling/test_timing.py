@@ -10,23 +10,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_mxq.gates.sampling import RoundOrder, Sampling, enough
+from pytest_mxq.gates.sampling import Sampling, enough
 from pytest_mxq.gates.speed_statistics import MAX_ROUNDS, MAX_SECONDS, SamplesError
 from pytest_mxq.profiling.compilation import count_compilations
 from pytest_mxq.profiling.timing import (
     MAX_WARM_UP,
     Clock,
-    PairedSamples,
     Run,
+    TimedRounds,
     TimingError,
     cpu_clock,
     cuda_clock,
-    time_pairs,
+    time_rounds,
     time_session,
     warm_up,
 )
 
-BF16_FIRST, QUANTIZED_FIRST = RoundOrder.BF16_FIRST, RoundOrder.QUANTIZED_FIRST
+BF16_FIRST, QUANTIZED_FIRST = (0, 1), (1, 0)
 
 
 class FakeDevice:
@@ -74,10 +74,10 @@ def pairs(
     noise: float = 0.0,
     seed: int = 0,
     quantized: float = 1.0,
-) -> PairedSamples:
+) -> TimedRounds:
     bf16 = device.workload("bf16", [2.0, 2.0 * (1 + noise), 2.0 * (1 - noise)])
     other = device.workload("quantized", [quantized])
-    return time_pairs(bf16, other, device.clock, sampling=Sampling(alpha=0.05), seed=seed, inspect=inspect)
+    return time_rounds([bf16, other], device.clock, sampling=Sampling(alpha=0.05), seed=seed, inspect=inspect)
 
 
 @pytest.fixture
@@ -219,12 +219,22 @@ def test_rounds_alternate_from_the_seeded_start_and_stop_on_the_width(seed: int)
     assert orders in ([BF16_FIRST, QUANTIZED_FIRST] * 3, [QUANTIZED_FIRST, BF16_FIRST] * 3)
     assert (samples.start_seed, samples.voided_share, samples.disturbed) == (seed, 0.0, False)
     assert samples.bf16 == pytest.approx([2.0] * 6)
-    assert samples.quantized == pytest.approx([1.0] * 6)
+    assert samples.of(1) == pytest.approx([1.0] * 6)
     assert samples.elapsed_seconds == pytest.approx(18.0)
     ran = [entry for entry in device.log if entry in ("bf16", "quantized")]
-    expected = [arm for order in orders for arm in order.value.removesuffix("-first").split()]
-    assert ran[::2] == expected
-    assert ran[1::2] == ["quantized" if arm == "bf16" else "bf16" for arm in expected]
+    assert ran == [("bf16", "quantized")[arm] for order in orders for arm in order]
+
+
+def test_every_quantized_arm_is_timed_against_the_same_bf16_until_all_are_sure() -> None:
+    device = FakeDevice()
+    steady, noisy = device.workload("steady", [1.0]), device.workload("noisy", [1.5, 1.6, 1.4])
+    runs = [device.workload("bf16", [2.0]), steady, noisy]
+    samples = time_rounds(runs, device.clock, sampling=Sampling(alpha=0.05), seed=0, inspect=fine)
+    assert len(samples.rounds) == MAX_ROUNDS
+    assert samples.bf16 == pytest.approx([2.0] * MAX_ROUNDS)
+    assert samples.of(1) == pytest.approx([1.0] * MAX_ROUNDS)
+    assert samples.of(2)[:3] == pytest.approx([1.5, 1.6, 1.4])
+    assert device.log.count("bf16") == MAX_ROUNDS
 
 
 def test_both_starts_are_generated() -> None:
@@ -236,7 +246,7 @@ def test_rounds_that_agree_after_seven_still_end_with_a_whole_block() -> None:
     assert [n for n in (6, 7, 8) if enough(seconds[:n], [1.0] * n, Sampling(alpha=0.05), elapsed_seconds=0.0)] == [7, 8]
     device = FakeDevice()
     bf16, quantized = device.workload("bf16", seconds), device.workload("quantized", [1.0])
-    samples = time_pairs(bf16, quantized, device.clock, sampling=Sampling(alpha=0.05), seed=0, inspect=fine)
+    samples = time_rounds([bf16, quantized], device.clock, sampling=Sampling(alpha=0.05), seed=0, inspect=fine)
     assert len(samples.rounds) == 8
 
 
@@ -247,8 +257,8 @@ def test_noisy_rounds_end_at_the_limit_and_are_even() -> None:
 def test_noisy_rounds_end_when_the_time_is_up() -> None:
     device = FakeDevice()
     slow = device.workload("bf16", [50.0, 70.0, 30.0])
-    samples = time_pairs(
-        slow, device.workload("quantized", [20.0]), device.clock, sampling=Sampling(alpha=0.05), seed=0, inspect=fine
+    samples = time_rounds(
+        [slow, device.workload("quantized", [20.0])], device.clock, sampling=Sampling(alpha=0.05), seed=0, inspect=fine
     )
     assert len(samples.rounds) == 6
     assert samples.elapsed_seconds > MAX_SECONDS
@@ -258,10 +268,10 @@ def test_a_voided_round_does_not_count_and_is_repeated_in_its_order() -> None:
     samples = pairs(FakeDevice(), inspect=reasons(None, "hot"))
     assert [round_.voided for round_ in samples.rounds] == [None, "hot", None, None, None, None, None]
     assert samples.voided == ("hot",)
-    assert (len(samples.bf16), len(samples.quantized)) == (6, 6)
-    assert samples.rounds[1].order is samples.rounds[2].order
+    assert (len(samples.bf16), len(samples.of(1))) == (6, 6)
+    assert samples.rounds[1].order == samples.rounds[2].order
     counting = [round_.order for round_ in samples.rounds if not round_.voided]
-    assert all(one is not another for one, another in itertools.pairwise(counting))
+    assert all(one != another for one, another in itertools.pairwise(counting))
 
 
 def test_two_voided_rounds_of_eight_are_borne() -> None:
@@ -288,7 +298,7 @@ def test_an_alpha_without_interval_is_refused_before_anything_runs() -> None:
     device = FakeDevice()
     run = device.workload("run", [1.0])
     with pytest.raises(SamplesError, match=r"alpha is 0\.7"):
-        time_pairs(run, run, device.clock, sampling=Sampling(alpha=0.7), seed=0, inspect=fine)
+        time_rounds([run, run], device.clock, sampling=Sampling(alpha=0.7), seed=0, inspect=fine)
     assert "run" not in device.log
 
 
@@ -302,7 +312,7 @@ def test_inspection_is_off_the_clock_and_once_a_round() -> None:
     samples = pairs(device, inspect=inspect)
     assert device.log.count("inspect") == len(samples.rounds) == 6
     assert samples.bf16 == pytest.approx([2.0] * 6)
-    assert samples.quantized == pytest.approx([1.0] * 6)
+    assert samples.of(1) == pytest.approx([1.0] * 6)
 
 
 @pytest.mark.usefixtures("_fresh_dynamo")
@@ -315,9 +325,8 @@ def test_a_recompile_in_a_round_voids_it() -> None:
         device.pending += 2.0
         return compiled(torch.zeros(next(sizes)))
 
-    samples = time_pairs(
-        bf16,
-        device.workload("q", [1.0]),
+    samples = time_rounds(
+        [bf16, device.workload("q", [1.0])],
         device.clock,
         sampling=Sampling(alpha=0.05),
         seed=0,

@@ -34,6 +34,18 @@ def test_a_terminal_shows_each_part_with_what_it_took_and_what_is_left() -> None
     ]
 
 
+def test_what_is_left_of_the_gate_is_told_until_its_estimate_has_passed() -> None:
+    shown = Shown(pause=0)
+    shown.progress.begin(100.0)
+    shown.after(20, "flux.1-dev nvfp4: loading", 0, 0)
+    shown.after(10, "flux.1-dev nvfp4: image", 0, 3)
+    shown.after(75, "flux.1-dev nvfp4: image", 1, 3)
+    shown.progress.begin(None)
+    shown.after(1, "flux.1-dev mxfp8: image", 0, 3)
+    assert [text.rpartition("; ")[2] for text in shown.texts[:2]] == ["gate: about 1:20 left", "gate: about 1:10 left"]
+    assert not [text for text in shown.texts[2:] if "gate" in text]
+
+
 def test_a_pipe_gets_a_line_every_thirty_seconds() -> None:
     shown = Shown(pause=PAUSE_SECONDS)
     for done in range(100):
