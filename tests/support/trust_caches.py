@@ -264,6 +264,8 @@ FAULTS = [
         injected="a LoRA of rank 2 in BF16 that hooks of the quantized layers keep in a closure",
         expected=Outcome.PASS,
         quantized=_low_rank,
+        bf16=_low_rank,
+        reference=Reference.LIVE,
         said="belong to no denoiser",
         why="a small share of the arithmetic: a caution names it",
     ),
