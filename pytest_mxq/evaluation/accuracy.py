@@ -183,6 +183,11 @@ def _cautions(plan: GatePlan, reference: ReferenceOutputs[Any], quantized: Any) 
     run = quantized.evidence.run if quantized.evidence is not None else None
     if run is not None and run.foreign_share > USUAL_FOREIGN_SHARE:
         texts.append(f"{run.foreign_share:.1%} of the arithmetic was with weights that belong to no denoiser")
+    if run is not None and run.beside_share > USUAL_FOREIGN_SHARE:
+        texts.append(
+            f"{run.beside_share:.1%} of the arithmetic was outside of the denoiser's calls, with weights that belong "
+            "to no component"
+        )
     if reference.manifest is not None and not reference.manifest.is_covered:
         texts.append("the baseline is of schema version 1: no digest covers selections, noise floor and fingerprint")
     if reference.manifest is not None and plan.cell.format not in reference.manifest.selections:

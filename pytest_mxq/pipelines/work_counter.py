@@ -150,8 +150,8 @@ class WorkCounter:
             self._changes.update(self._held.settings_changed())
             self._watch()
             self._modules.learn()
-            self._held = HeldPipeline.of(self._pipe)  # with the counters that were put on just now
             output = self._outputs.add(call(pipe, *args, **kwargs))
+            self._held = HeldPipeline.of(self._pipe)  # with the counters that were put on meanwhile
             original = Original.of(output)
             self.originals += [] if original is None else [original]
             scheduler = getattr(pipe, "scheduler", None)
