@@ -179,8 +179,14 @@ class _ExitCode:
 
         Raises:
             pytest.UsageError: a part of ours was unregistered while the run gated.
+            SystemExit: a hook raised it, such as one that ends the process before CUDA is torn down.
         """
-        code = yield
+        try:
+            code = yield
+        except SystemExit as ended:
+            if self.controller is None or ended.code:
+                raise
+            raise SystemExit(self.controller.exit_code(0)) from ended
         if not all(map(config.pluginmanager.is_registered, self.parts)):
             raise pytest.UsageError("something unregistered a part of pytest-mxq during the run: nothing was judged")
         return code if self.controller is None else self.controller.exit_code(code)

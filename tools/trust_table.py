@@ -30,6 +30,11 @@ What the pipeline generated is kept, as 8-bit pixels, where a body returns somet
 made in this run (of a stored baseline the drift check's) a change on one arm alone is an `error`. A change on both is
 postprocessing; if what was generated is beyond the bound and what was returned is not, a caution says so, and more than
 20 dB of PSNR gained that way are an `error`: halving images or blurring them gains 2 to 6 dB.
+
+What a body changes of the pipeline (patched methods, hooks, settings such as the VAE's tiling) is looked for whenever
+it calls the pipeline, put back or not, and has to be the same on both arms: of chunks that BF16 did not generate in
+this run, the baseline holds a digest of it and of whether the outputs were changed. Modules and parameters are left
+out: an adapter's class depends on the arm, and what ran tells of its products.
 """
 
 UNOBSERVED = """## What is not observed
@@ -37,6 +42,17 @@ UNOBSERVED = """## What is not observed
 - Of compiled blocks: one eager call is observed; layers that compiled code leaves out in later calls are not counted.
 - Products with weights from outside inside a denoiser's forward are looked for in its first call and taken to be as
   many in the others; in kernels that torch's functions do not call, and row by row as elementwise products, in none.
+- A patch or hook that both arms have under one name and that does something else by arm, and what a callback mixes in
+  from tensors of the other arm: the work, the settings and the products are the same. The images show a fault; what
+  brings them nearer to BF16's (its own latents of an earlier call, 95 to 5) passes, with cautions for patches and
+  hooks.
+- Components that are no denoiser (a ControlNet, a teacher) may multiply in BF16, as honest ones do; their calls are
+  counted and compared. Of modules that are none, weights unlike any of the denoiser's are a caution outside of its
+  calls, whatever is made of their results.
+- Functions of diffusers' modules that a test replaces there (`pipeline_flux.calculate_shift`): neither named nor put
+  back; a test's `monkeypatch` does that.
+- A process that `os._exit`, a crash or the machine ends before pytest returns: the exit code is not the plugin's. The
+  report's status is `running` then, or its verdicts say what the code does not.
 - What runs before the pipeline's call may be in its arguments (latents, embeddings), which are part of the case's
   identity: both arms get the same ones, and what made them is not judged.
 - Outputs that a body changes on both arms, for prompts that BF16 did not generate in this run: a caution where it did

@@ -178,6 +178,9 @@ class TorchBackend:
                 lambda done, total: self.progress(f"{case.recipe.name} {label}: {unit}", done, total),
             )
         outputs = _outputs(case, arm, generated, observed())
+        during = dict.fromkeys(what for work in generated.works.values() for what in work.changes)
+        known = " ".join(changes)
+        changes += [f"{label}: {what}, during a call" for what in during if what not in known]
         return replace(outputs, changes=tuple(changes), evidence=_with_lost(outputs.evidence, lost))
 
     @contextmanager

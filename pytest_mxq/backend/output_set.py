@@ -158,10 +158,11 @@ class GeneratedOutputs:
     def work_differences(self, other: Self) -> tuple[str, ...]:
         """Return in what the chunks that both ran differ: calls of the denoiser, timesteps, shapes, decoder, encoder.
 
-        Text encoders are left out: prompt embeddings are computed once for all arms.
+        Text encoders are left out: prompt embeddings are computed once for all arms. So are outputs that were changed,
+        which are judged apart.
         """
         shared = sorted(self.works.keys() & other.works.keys())
-        ignoring = frozenset({"text_encoder_calls"})
+        ignoring = frozenset({"text_encoder_calls", "has_changed_outputs"})
         pairs = ((self.works[start], other.works[start]) for start in shared)
         found = (text for one, another in pairs for text in work_differences(one, another, ignoring=ignoring))
         return tuple(dict.fromkeys(found))

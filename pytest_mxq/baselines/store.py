@@ -39,7 +39,7 @@ from pytest_mxq.baselines.video import Video
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from PIL.Image import Image
@@ -78,13 +78,20 @@ class BaselineStore:
             CaseFaultError: A name that is not allowed.
             BaselineInvalidError: A link leads out of the root.
         """
-        name = f"{case_file_name(case)}.json"
-        return _inside(self._root, self._root / self._device / model_folder_name(model) / name)
+        return _inside(self._root, self._place(model, case))
+
+    def _place(self, model: str, case: str) -> Path:
+        return self._root / self._device / model_folder_name(model) / f"{case_file_name(case)}.json"
 
     def manifests(self) -> list[Path]:
         """Return the path of every manifest of this device, sorted."""
         found = (self._root / self._device).glob("*/*.json")
         return sorted(path for path in found if not path.name.startswith("."))
+
+    def manifests_beside(self, cases: Iterable[tuple[str, str]]) -> list[Path]:
+        """Return the path of every manifest of this device that belongs to none of some cases (model, case)."""
+        known = {self._place(model, case) for model, case in cases}
+        return [path for path in self.manifests() if path not in known]
 
     def cases(self, model: str) -> list[str]:
         """Return the cases of a model that have a manifest, sorted."""

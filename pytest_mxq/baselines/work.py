@@ -30,7 +30,8 @@ class WorkRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         layer_calls: Calls of all layers of the denoisers; of compiled ones, of their compiled modules.
         layers_sha256: Of the calls of each layer.
         other_module_calls: Calls of modules that belong to no component of the pipeline.
-        rest_sha256: Of everything else that is counted: shapes, timesteps, steps of the scheduler, decoder calls.
+        rest_sha256: Of everything else that is observed: shapes, timesteps, steps of the scheduler, decoder calls, what
+            the test changed of the pipeline and whether it changed the outputs.
     """
 
     denoiser_calls: dict[str, Count]
@@ -84,7 +85,7 @@ def _changes(stored: WorkRecord, other: WorkRecord) -> Iterator[str]:
     if stored.other_module_calls < other.other_module_calls:
         yield f"other module calls: {stored.other_module_calls} -> {other.other_module_calls}"
     if stored.rest_sha256 != other.rest_sha256:
-        yield "shapes, timesteps, or calls of scheduler, encoders or decoders"
+        yield "shapes, timesteps, calls of scheduler, encoders or decoders, or what the test changed"
 
 
 def stored_works(works: Mapping[int, WorkRecord]) -> tuple[WorkRecord, ...]:

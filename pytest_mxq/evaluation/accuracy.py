@@ -171,6 +171,7 @@ class AccuracyStrategy(Generic[O]):
             text = f"{len(same)} of {count} {quantized.noun}s are bit-identical to BF16's (index {same[0]} first)"
             facts["cautions"] = (*facts["cautions"], text)
         check_same_changes(plan.cell.format, reference.observed, quantized, facts)
+        _check_stored_work(reference, quantized, facts)
 
     @property
     def _comparisons(self) -> Comparisons[O]:
@@ -184,6 +185,11 @@ def _cautions(plan: GatePlan, reference: ReferenceOutputs[Any], quantized: Any) 
     run = quantized.evidence.run if quantized.evidence is not None else None
     if run is not None and run.foreign_share > USUAL_FOREIGN_SHARE:
         texts.append(f"{run.foreign_share:.1%} of the arithmetic was with weights that belong to no denoiser")
+    if run is not None and run.beside_share > USUAL_FOREIGN_SHARE:
+        texts.append(
+            f"{run.beside_share:.1%} of the arithmetic was outside of the denoiser's calls, with weights that belong "
+            "to no component"
+        )
     if reference.manifest is not None and not reference.manifest.is_covered:
         texts.append("the baseline is of schema version 1: no digest covers selections, noise floor and fingerprint")
     if reference.manifest is not None and plan.cell.format not in reference.manifest.selections:
@@ -219,15 +225,24 @@ def _check_same_calls(arm: str, reference: ReferenceOutputs[O], quantized: O, fa
 
 
 def _check_same_work(reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:
-    """Compare with BF16 of this run, which tells the layers, and for the other chunks with what is stored."""
-    work, where = reference.observed.work_differences(quantized), "in this run"
-    if not work and reference.manifest is not None:
-        stored = reference.manifest
-        work, where = chunk_differences(stored.works, stored.identity, quantized.work_records), "when it was stored"
+    work = reference.observed.work_differences(quantized)
     if work:
         raise Stop(
             Outcome.ERROR,
-            f"the quantized arm did other work than BF16 {where} (BF16 -> quantized): {'; '.join(work)}; the "
+            f"the quantized arm did other work than BF16 in this run (BF16 -> quantized): {'; '.join(work)}; the "
             "test's body must do the same on every arm",
+            **facts,
+        )
+
+
+def _check_stored_work(reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:
+    """Compare the chunks that BF16 did not generate in this run, of which numbers and digests alone are stored."""
+    stored = reference.manifest
+    work = chunk_differences(stored.works, stored.identity, quantized.work_records) if stored is not None else ()
+    if work:
+        raise Stop(
+            Outcome.ERROR,
+            f"the quantized arm did other work than BF16 when it was stored (BF16 -> quantized): {'; '.join(work)}; "
+            "the test's body must do the same on every arm; if it was changed since, refresh the baseline",
             **facts,
         )

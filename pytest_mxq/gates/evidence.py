@@ -27,6 +27,8 @@ class RunEvidence:
         faults: what else was seen: layers that ran otherwise, weights that changed meanwhile.
         skipped: names of layers among those that ran that some calls of the denoiser left out, as a cache does.
         foreign_share: share of the multiplications that were with weights that belong to no denoiser, 0 to 1.
+        beside_share: share of the multiplications outside of the denoiser's calls with weights that belong to no
+            component and have other shapes than the denoiser's, such as a reranker's, 0 to 1.
     """
 
     ran: int
@@ -36,6 +38,7 @@ class RunEvidence:
     faults: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     foreign_share: float = 0.0
+    beside_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

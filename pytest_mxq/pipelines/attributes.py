@@ -36,10 +36,11 @@ _REPORTED = {
 
 
 class Change(NamedTuple):
-    """One attribute that was changed, and how in words."""
+    """One attribute that was changed, how in words, and whether it is a module, parameter or buffer."""
 
     attribute: str
     phrase: str
+    is_part: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,32 +66,35 @@ class HeldObject:
         containers = [(name, item, item.copy()) for name, item in attributes.items() if type(item) in _CONTAINERS]
         return cls(owner=owner, kind=type(owner), attributes=attributes, containers=tuple(containers))
 
-    def put_back(self) -> Iterator[Change]:
-        """Put everything back, and yield what is worth a report."""
+    def changes(self) -> Iterator[Change]:
+        """Yield what is another than it was and worth a report."""
         if type(self.owner) is not self.kind:
             yield Change("class", f"{self.kind.__name__} -> {type(self.owner).__name__}")
-            self.owner.__class__ = self.kind
-        yield from self._put_attributes_back()
-        for name, container, entries in self.containers:
-            changes = list(_entry_changes(container, entries))
-            if changes:
-                is_told = not _is_of_transformers(name, container, entries)
-                _refill(container, entries)
-                yield from _entry_report(name, changes) if is_told else ()
-
-    def _put_attributes_back(self) -> Iterator[Change]:
         now = vars(self.owner)
-        for name in [name for name in now if name not in self.attributes]:
-            value = now.pop(name)
-            if self._is_reported(name, value):
-                yield Change(_REPORTED.get(name, name), f"set to {_text(value)}")
-        for name, before in self.attributes.items():
-            value = now.get(name, _MISSING)
-            if value is before:
-                continue
-            now[name] = before
+        for name in [*self.attributes, *(name for name in now if name not in self.attributes)]:
+            before, value = self.attributes.get(name, _MISSING), now.get(name, _MISSING)
             if not _are_same(before, value) and self._is_reported(name, value):
                 yield Change(_REPORTED.get(name, name), _difference(before, value))
+        for name, container, entries in self.containers:
+            changes = list(_entry_changes(container, entries))
+            if changes and not _is_of_transformers(name, container, entries):
+                yield from _entry_report(name, changes)
+
+    def put_back(self) -> list[Change]:
+        """Put everything back, and return what is worth a report."""
+        found = list(self.changes())
+        if type(self.owner) is not self.kind:
+            self.owner.__class__ = self.kind
+        now = vars(self.owner)
+        for name in now.keys() - self.attributes.keys():
+            del now[name]
+        for name, before in self.attributes.items():
+            if now.get(name, _MISSING) is not before:
+                now[name] = before
+        for _, container, entries in self.containers:
+            if any(_entry_changes(container, entries)):
+                _refill(container, entries)
+        return found
 
     def _is_reported(self, name: str, value: Any) -> bool:
         if name in _REPORTED:
@@ -98,7 +102,7 @@ class HeldObject:
         if name == "_diffusers_hook":
             return bool(value is _MISSING or getattr(value, "hooks", None))
         if name.startswith("_"):
-            return False
+            return any(map(_is_function, (value, self.attributes.get(name))))
         # A scheduler's counters and tensors are new after each call; its settings and methods are not.
         is_counter = isinstance(value, int | torch.Tensor | None | list) and not isinstance(value, bool)
         return not (is_counter and hasattr(self.owner, "set_timesteps"))
@@ -109,6 +113,10 @@ def is_helper(value: Any) -> bool:
     if isinstance(value, torch.nn.Module | torch.Tensor | type) or not hasattr(value, "__dict__"):
         return False
     return type(value).__module__.startswith("diffusers.") and not isinstance(value, Mapping)
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) and value is not _MISSING and not isinstance(value, torch.nn.Module | type)
 
 
 def _are_same(before: Any, after: Any) -> bool:
@@ -148,7 +156,7 @@ def _is_of_transformers(name: str, container: Any, entries: Any) -> bool:
 
 def _entry_report(name: str, changes: list[Change]) -> Iterator[Change]:
     if name in {"_modules", "_parameters", "_buffers"}:
-        yield from (change for change in changes if change.phrase != "kept")
+        yield from (change._replace(is_part=True) for change in changes if change.phrase != "kept")
     elif name in _REPORTED or not name.startswith("_"):
         yield Change(_REPORTED.get(name, name), "changed")
 

@@ -73,6 +73,7 @@ class Execution:
         changed: what happened to parameters and buffers meanwhile, ``name: what``.
         multiplied: the worst of what multiplied quantized weights; NONE where none did.
         layer_calls: the layers one by one, sorted by name.
+        beside_arithmetic: multiplications outside of the denoisers' forwards with weights unlike theirs.
     """
 
     layers: tuple[str, ...]
@@ -90,6 +91,7 @@ class Execution:
     changed: tuple[str, ...]
     multiplied: Multiplication
     layer_calls: tuple[LayerCalls, ...]
+    beside_arithmetic: int = 0
 
     @property
     def arithmetic_share(self) -> float:
@@ -101,6 +103,12 @@ class Execution:
         """Share of the multiplications with weights that belong to no denoiser, 0 to 1."""
         foreign = sum(layer.arithmetic for layer in self.layer_calls if layer.is_foreign)
         return foreign / self.total_arithmetic if self.total_arithmetic else 0.0
+
+    @property
+    def beside_share(self) -> float:
+        """Share of all multiplications that were beside the denoisers, with weights unlike theirs, 0 to 1."""
+        every = self.total_arithmetic + self.beside_arithmetic
+        return self.beside_arithmetic / every if every else 0.0
 
     @property
     def weight_share(self) -> float:
@@ -119,6 +127,7 @@ class Execution:
         *,
         denoiser_calls: tuple[tuple[str, int], ...],
         changed: tuple[str, ...],
+        beside_arithmetic: int = 0,
     ) -> Execution:
         """Add up layers, given sorted by name."""
         ran = [layer for layer in layer_calls if layer.quantized or layer.not_quantized]
@@ -141,6 +150,7 @@ class Execution:
             changed=changed,
             multiplied=worst(layer.multiplied for layer in ran),
             layer_calls=layer_calls,
+            beside_arithmetic=beside_arithmetic,
         )
 
 

@@ -317,8 +317,8 @@ def generate(
             seed=series.seed,
             forced=series.forced,
         )
-        with WorkCounter(pipe, series.denoisers) as counter:
-            result = _run(workload, bound, texts, series.batch_size)
+        with torch.no_grad(), WorkCounter(pipe, series.denoisers) as counter:
+            result = workload(bound, texts[0] if series.batch_size == 1 else list(texts))
         parts.append(_returned(result, bound))
         if not counter.came_from(result):
             raise CaseFaultError(
@@ -327,16 +327,11 @@ def generate(
                 "was handed"
             )
         bounds.append(bound)
-        works[start] = counter.work
         original = changed_original(counter.originals, parts[-1])
+        works[start] = replace(counter.work, has_changed_outputs=original is not None)
         originals |= {} if original is None else {start: original}
     progress(len(series.starts), len(series.starts))
     return replace(_generated(join(parts), bounds, series.seed, works), originals=originals)
-
-
-def _run(workload: Workload, bound: BoundPipeline, texts: tuple[str, ...], batch_size: int) -> object:
-    with torch.no_grad():
-        return workload(bound, texts[0] if batch_size == 1 else list(texts))
 
 
 def _generated(returned: Returned, bounds: list[BoundPipeline], seed: int, works: Mapping[int, Work]) -> Generated:

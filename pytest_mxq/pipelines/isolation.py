@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from diffusers.models import attention_dispatch
@@ -50,22 +50,66 @@ class _HeldTensor(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineState:
-    """The state of a pipeline. It holds the objects, not copies of their numbers.
+class HeldPipeline:
+    """A pipeline's objects as they were, without their numbers.
 
     Attributes:
         objects: the pipeline, its modules and the plain objects that these hold, by their paths.
-        tensors: all parameters and buffers.
-        samples: some bytes of every tensor, for each device.
         shared: classes of these objects, torch's functions and settings.
         attention_backend: diffusers' attention backend of all models.
     """
 
     objects: tuple[tuple[str, HeldObject], ...]
-    tensors: tuple[_HeldTensor, ...]
-    samples: dict[torch.device, torch.Tensor]
     shared: SharedState
     attention_backend: Any
+
+    @classmethod
+    def of(cls, pipe: Any) -> Self:
+        """Hold a pipeline as it is now."""
+        objects = tuple((path, HeldObject.of(owner)) for path, owner in _objects(pipe))
+        backend, _ = _attention_backends().get_active_backend()
+        return cls(
+            objects=objects,
+            shared=SharedState.of(held.owner for _, held in objects),
+            attention_backend=backend,
+        )
+
+    def settings_changed(self) -> tuple[str, ...]:
+        """Return what is another than it was, one phrase each, without modules, parameters and buffers.
+
+        An adapter's modules have other classes on a quantized arm; what they multiply is observed.
+        """
+        changes = [(path, change) for path, held in self.objects for change in held.changes() if not change.is_part]
+        return (*_phrases(changes), *self.shared.changes(), *self._attention_backend_changed())
+
+    def put_back(self) -> list[str]:
+        """Put everything back, and return what was changed, one phrase each."""
+        shared = self.shared.put_back()  # first: what puts the rest back may use it
+        changes = [(path, change) for path, held in self.objects for change in held.put_back()]
+        backend = list(self._attention_backend_changed())
+        if backend:
+            _attention_backends().set_active_backend(self.attention_backend)
+        return [*_phrases(changes), *shared, *backend]
+
+    def _attention_backend_changed(self) -> Iterator[str]:
+        active, _ = _attention_backends().get_active_backend()
+        if active is not self.attention_backend:
+            yield f"diffusers' attention backend {self.attention_backend.value} -> {active.value}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineState:
+    """The state of a pipeline. It holds the objects, not copies of their numbers.
+
+    Attributes:
+        held: the objects.
+        tensors: all parameters and buffers.
+        samples: some bytes of every tensor, for each device.
+    """
+
+    held: HeldPipeline
+    tensors: tuple[_HeldTensor, ...]
+    samples: dict[torch.device, torch.Tensor]
 
 
 def snapshot(pipe: Any) -> PipelineState:
@@ -74,16 +118,9 @@ def snapshot(pipe: Any) -> PipelineState:
     Of the numbers only some bytes of each tensor are, so that a change through ``x.data`` is seen that autograd's
     version counter does not count. It is seen where it touches one of 32 bytes evenly spread over the tensor.
     """
-    objects = tuple((path, HeldObject.of(owner)) for path, owner in _objects(pipe))
+    held = HeldPipeline.of(pipe)
     tensors = tuple(_HeldTensor(name, tensor, tensor_state(tensor)) for name, tensor in _tensors(pipe))
-    backend, _ = _attention_backends().get_active_backend()
-    return PipelineState(
-        objects=objects,
-        tensors=tensors,
-        samples=_samples(tensors),
-        shared=SharedState.of(held.owner for _, held in objects),
-        attention_backend=backend,
-    )
+    return PipelineState(held=held, tensors=tensors, samples=_samples(tensors))
 
 
 def restore(pipe: Any, state: PipelineState) -> Restored:
@@ -97,9 +134,7 @@ def restore(pipe: Any, state: PipelineState) -> Restored:
         state: what `snapshot` returned.
     """
     del pipe  # the state holds it
-    shared = list(state.shared.put_back())  # first: what puts the rest back may use it
-    changes = [(path, change) for path, held in state.objects for change in held.put_back()]
-    changed = [*_phrases(changes), *shared, *_restore_attention_backend(state.attention_backend)]
+    changed = state.held.put_back()
     not_restored: list[str] = []
     for held in state.tensors:
         what = _restore_tensor(held)
@@ -112,13 +147,6 @@ def restore(pipe: Any, state: PipelineState) -> Restored:
 
 def _attention_backends() -> Any:
     return attention_dispatch._AttentionBackendRegistry  # noqa: SLF001 - diffusers offers a context manager alone
-
-
-def _restore_attention_backend(backend: Any) -> Iterator[str]:
-    active, _ = _attention_backends().get_active_backend()
-    if active is not backend:
-        _attention_backends().set_active_backend(backend)
-        yield f"diffusers' attention backend {backend.value} -> {active.value}"
 
 
 def _objects(pipe: Any) -> Iterator[tuple[str, Any]]:

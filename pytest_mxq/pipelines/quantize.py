@@ -180,6 +180,7 @@ def run_evidence(built: Evidence, chosen: Chosen, execution: Execution, prefix: 
             denoiser_calls=sum(calls for _, calls in execution.denoiser_calls),
             arithmetic_share=execution.arithmetic_share,
             foreign_share=execution.foreign_share,
+            beside_share=execution.beside_share,
             multiplied=execution.multiplied.value,
             faults=tuple(faults),
             skipped=tuple(sorted(wanted & set(execution.skipped))),

@@ -51,7 +51,10 @@ class ExecutionRecorder(TorchFunctionMode):
     Products with unknown weights that no rule of a torch function knows are counted by `ForeignProducts` in the first
     call of each denoiser, and taken to be as many in the others.
 
-    Between the calls of the denoisers, in a call of the pipeline, every product that no module makes counts as foreign.
+    Between the calls of the denoisers, in a call of the pipeline, every product that no module makes counts as well.
+
+    Outside of the denoisers' forwards only weights of the shape of a denoiser's count as foreign, as those of the same
+    denoiser in BF16 have; other ones, such as a reranker's, count as beside.
 
     Not seen: products inside a kernel that torch's functions do not call (a Triton kernel launched by hand), and inside
     recurrent layers.
@@ -74,6 +77,8 @@ class ExecutionRecorder(TorchFunctionMode):
         self._hooks: list[Any] = []
         self._rules = product_rules()
         self._between = Tally(name="between the steps", denoiser=self._denoisers[0], weight=None, is_foreign=True)
+        self._beside = Tally(name="beside", denoiser=self._denoisers[0], weight=None)
+        self._shapes: set[tuple[int, ...]] = set()  # of the denoisers' matrices, in any order of their axes
         self._is_between = False
         self._is_calling = False
         self._foreign = ForeignProducts(self._own_addresses)
@@ -110,6 +115,7 @@ class ExecutionRecorder(TorchFunctionMode):
             tuple(sorted(self._layer_calls(), key=lambda layer: layer.name)),
             denoiser_calls=tuple((denoiser.name, denoiser.calls) for denoiser in self._denoisers),
             changed=(*changed, *found),
+            beside_arithmetic=self._beside.arithmetic,
         )
 
     @staticmethod
@@ -122,6 +128,7 @@ class ExecutionRecorder(TorchFunctionMode):
             tally = Tally(name=denoiser.layer(name), denoiser=denoiser, weight=tensor)
             self._tallies.append(tally)
             self._by_id[id(tensor)] = tally
+            self._shapes.update({_axes(tensor)} if tensor.dim() > 1 else ())
             self._by_address.setdefault(storage_address(tensor), tally)
         self._by_address.pop(0, None)  # tensors without memory share nothing
 
@@ -241,10 +248,13 @@ class ExecutionRecorder(TorchFunctionMode):
         if rule is not None:
             left, right = rule.operands(args, kwargs)
             if all(isinstance(operand, torch.Tensor) and operand.dim() > 1 for operand in (left, right)):
-                self._between.add(rule.arithmetic(left, right, result), quantized=False)
+                self._tally_between(left, right).add(rule.arithmetic(left, right, result), quantized=False)
         elif func in MULTIPLICATIONS and (outer := outer_arithmetic(args, result)):
-            self._between.add(outer, quantized=False)
+            self._tally_between(*args[:2]).add(outer, quantized=False)
         return result
+
+    def _tally_between(self, *operands: torch.Tensor) -> Tally:
+        return self._between if any(_axes(operand) in self._shapes for operand in operands) else self._beside
 
     def _multiply(self, call: _Call, rule: Rule, left: Any, right: Any) -> torch.Tensor:
         weight = right if rule.has_weight else self._find_weight(left, right)
@@ -310,7 +320,9 @@ class ExecutionRecorder(TorchFunctionMode):
         return self._unknown_tally(weight) if known is None else known
 
     def _unknown_tally(self, weight: torch.Tensor) -> Tally:
-        """Return where an unknown weight counts: with the layer whose forward runs, or by its shape."""
+        """Return where an unknown weight counts: with the layer whose forward runs, by its shape, or beside."""
+        if self._running[-1] not in self._denoisers and _axes(weight) not in self._shapes:
+            return self._beside
         if self._layers:
             name = self._layers[-1]
             is_fresh = not _is_parameter(weight)  # computed just now from what the layer holds
@@ -350,6 +362,10 @@ class ExecutionRecorder(TorchFunctionMode):
             weight = held.get(name)
             if any(tally.arithmetic for tally in tallies) or (weight is not None and is_quantized(weight)):
                 yield joined(name, tallies, weight, self._called.get(name, CalledLayer()).calls)
+
+
+def _axes(tensor: torch.Tensor) -> tuple[int, ...]:
+    return tuple(sorted(size for size in tensor.shape if size > 1))
 
 
 def _is_parameter(tensor: torch.Tensor) -> bool:

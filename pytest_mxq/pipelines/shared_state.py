@@ -60,19 +60,38 @@ class SharedState:
             settings=tuple(setting.read() for setting in _SETTINGS),
         )
 
-    def put_back(self) -> Iterator[str]:
-        """Put everything back, and yield what was changed, one phrase each."""
-        for kind, attributes in self.classes:
-            yield from _put_class_back(kind, attributes)
-        for owner, name, value in self.functions:
-            if vars(owner).get(name, _MISSING) is not value:
-                _put(owner, name, value)
-                yield f"{owner.__name__}.{name} replaced"
+    def changes(self) -> Iterator[str]:
+        """Yield what is another than it was, one phrase each."""
+        for held in self._changed_attributes():
+            done = "set" if held.value is _MISSING else "replaced"
+            yield f"class {held.owner.__name__}: {held.name} {done}"
+        for held in self._changed_functions():
+            yield f"{held.owner.__name__}.{held.name} replaced"
         for setting, before in zip(_SETTINGS, self.settings, strict=True):
             now = setting.read()
             if now != before:
-                setting.write(before)
                 yield f"torch's {setting.name} {before} -> {now}"
+
+    def put_back(self) -> list[str]:
+        """Put everything back, and return what was changed, one phrase each."""
+        found = list(self.changes())
+        for held in (*self._changed_attributes(), *self._changed_functions()):
+            _put(held)
+        for setting, before in zip(_SETTINGS, self.settings, strict=True):
+            if setting.read() != before:
+                setting.write(before)
+        return found
+
+    def _changed_attributes(self) -> Iterator[_Held]:
+        for kind, attributes in self.classes:
+            now = vars(kind)
+            for name in {**attributes, **now}:
+                before = attributes.get(name, _MISSING)
+                if before is not now.get(name, _MISSING) and name not in _PYTHONS_OWN:
+                    yield _Held(kind, name, before)
+
+    def _changed_functions(self) -> Iterator[_Held]:
+        return (held for held in self.functions if vars(held.owner).get(held.name, _MISSING) is not held.value)
 
 
 def _classes(parts: Iterable[Any]) -> Iterator[type]:
@@ -93,21 +112,11 @@ def _functions() -> Iterator[_Held]:
     yield from (_Held(torch.Tensor, name, vars(torch.Tensor).get(name, _MISSING)) for name in _TENSOR_METHODS)
 
 
-def _put_class_back(kind: type, attributes: dict[str, Any]) -> Iterator[str]:
-    now = dict(vars(kind))
-    for name in {**attributes, **now}:
-        before, after = attributes.get(name, _MISSING), now.get(name, _MISSING)
-        if before is after or name in _PYTHONS_OWN:
-            continue
-        _put(kind, name, before)
-        yield f"class {kind.__name__}: {name} {'set' if before is _MISSING else 'replaced'}"
-
-
 _PYTHONS_OWN = frozenset({"__dict__", "__weakref__", "__annotations__", "__annotations_cache__", "_abc_impl"})
 
 
-def _put(owner: Any, name: str, value: Any) -> None:
-    if value is _MISSING:
-        delattr(owner, name)
+def _put(held: _Held) -> None:
+    if held.value is _MISSING:
+        delattr(held.owner, held.name)
     else:
-        setattr(owner, name, value)
+        setattr(held.owner, held.name, held.value)

@@ -36,6 +36,8 @@ class Work:
         component_calls: number of calls of each component, such as a vocoder, beside denoisers and text encoders.
         prompt_encodings: calls of the pipeline's ``encode_prompt``.
         text_encoder_calls: number of calls of each text encoder; 0 where prompt embeddings were computed before.
+        changes: what the workload had changed of the pipeline when it called it, one phrase each, sorted.
+        has_changed_outputs: whether it returned something else than the pipeline did.
     """
 
     pipeline_calls: int
@@ -54,11 +56,17 @@ class Work:
     component_calls: Named
     prompt_encodings: int
     text_encoder_calls: Named
+    changes: tuple[str, ...] = ()
+    has_changed_outputs: bool = False
 
     @property
     def record(self) -> WorkRecord:
-        """What a baseline stores of it: calls of text encoders are left out, as embeddings may come from elsewhere."""
+        """What a baseline stores of it: calls of text encoders are left out, as embeddings may come from elsewhere.
+
+        Where nothing was changed the digest is that of versions that did not look for changes.
+        """
         rest = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _RECORDED}
+        rest |= {name: getattr(self, name) for name in ("changes", "has_changed_outputs") if getattr(self, name)}
         return WorkRecord(
             denoiser_calls=dict(self.denoiser_calls),
             layer_calls=sum(calls for _, calls in self.layer_calls),
@@ -68,7 +76,16 @@ class Work:
         )
 
 
-_RECORDED = frozenset({"denoiser_calls", "layer_calls", "other_module_calls", "text_encoder_calls"})
+_RECORDED = frozenset(
+    {
+        "denoiser_calls",
+        "layer_calls",
+        "other_module_calls",
+        "text_encoder_calls",
+        "changes",
+        "has_changed_outputs",
+    }
+)
 
 
 def _digest(value: Any) -> str:
@@ -91,6 +108,9 @@ def work_differences(reference: Work, other: Work, *, ignoring: frozenset[str] =
             continue
         if name == "layer_calls" and reference.denoiser_calls != other.denoiser_calls:
             continue  # it follows
+        if name == "changes":
+            found += [f"changed on one arm alone: {what}" for what in _first(sorted({*before} ^ {*after}))]
+            continue
         found += [f"{name.replace('_', ' ')}: {phrase}" for phrase in _first(list(_phrases(before, after)))]
     return tuple(found)
 

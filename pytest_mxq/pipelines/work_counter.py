@@ -17,6 +17,7 @@ from typing import Any, Self
 import torch
 from diffusers import DiffusionPipeline
 
+from pytest_mxq.pipelines.isolation import HeldPipeline
 from pytest_mxq.pipelines.module_calls import ModuleCalls
 from pytest_mxq.pipelines.originals import Original
 from pytest_mxq.pipelines.pipeline_outputs import PipelineOutputs
@@ -45,7 +46,8 @@ class WorkCounter:
 
     The counters are forward pre-hooks of the components, wrappers around methods of the pipeline, its scheduler and the
     components that encode or decode, and `ModuleCalls`. Components are looked up again at every call of the pipeline,
-    so that a scheduler or a denoiser that the workload exchanged counts as well.
+    so that a scheduler or a denoiser that the workload exchanged counts as well. What the workload changed of the
+    pipeline is looked for at every call, so that it is known also where the workload itself puts it back.
 
     Attributes:
         originals: what each call of the pipeline generated, as far as it is images or videos.
@@ -64,6 +66,8 @@ class WorkCounter:
         self._watched: set[int] = set()
         self._scheduler: tuple[str, Any] = "", None  # class and timesteps after the last call
         self._is_embedding = False
+        self._held: HeldPipeline
+        self._changes: set[str] = set()
 
     def __enter__(self) -> Self:
         """Begin to count."""
@@ -76,6 +80,7 @@ class WorkCounter:
                 self._stack.enter_context(wrapped(kind, "__call__", self._calling_another))
         self._watch()
         self._modules.start()
+        self._held = HeldPipeline.of(self._pipe)
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -106,6 +111,7 @@ class WorkCounter:
             component_calls=tuple(counts.component_calls.items()),
             prompt_encodings=counts.prompt_encodings,
             text_encoder_calls=tuple(counts.encoder_calls.items()),
+            changes=tuple(sorted(self._changes)),
         )
 
     def came_from(self, result: object, reference: Work | None = None) -> bool:
@@ -141,9 +147,11 @@ class WorkCounter:
             if pipe is not self._pipe:
                 return other(pipe, *args, **kwargs)
             self._counts.pipeline_calls += 1
+            self._changes.update(self._held.settings_changed())
             self._watch()
             self._modules.learn()
             output = self._outputs.add(call(pipe, *args, **kwargs))
+            self._held = HeldPipeline.of(self._pipe)  # with the counters that were put on meanwhile
             original = Original.of(output)
             self.originals += [] if original is None else [original]
             scheduler = getattr(pipe, "scheduler", None)

@@ -297,9 +297,8 @@ class ReportPlugin:
     def _unasked_manifests(self) -> Iterable[str]:
         """Yield the stored baselines that no collected test asks for: a deleted or renamed test gates nothing."""
         store = self.session.runtime.store
-        asked = {store.manifest_path(cell.model, cell.case) for cell in self.planned.values() if cell.model}
-        for path in store.manifests():
-            if path not in asked and not path.stem.endswith(RANDOM_SUFFIX):
+        for path in store.manifests_beside((cell.model, cell.case) for cell in self.planned.values() if cell.model):
+            if not path.stem.endswith(RANDOM_SUFFIX):
                 ways = "collect its test, move it after a renamed one, or delete it"
                 yield f"the baseline {shown_path(path)} belongs to no collected test: {ways}"
 

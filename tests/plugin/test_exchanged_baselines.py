@@ -35,6 +35,14 @@ def test_what_was_exchanged_between_two_cases_is_not_compared_with(
     assert set(gates.outcomes().values()) == {outcome}
 
 
+def test_a_manifest_that_links_out_of_the_baselines_fails_its_test_alone(gates: GateDirectory, folder: Path) -> None:
+    (folder / "test_gate.json").rename(gates.path / "elsewhere.json")
+    (folder / "test_gate.json").symlink_to(gates.path / "elsewhere.json")
+    gates.run("--mxq-formats=mxfp8", "--mxq-emulate", "--mxq-strict").assert_outcomes(failed=2, passed=2)
+    assert not gates.report()["problems"]
+    assert len(gates.report()["verdicts"]) == 4
+
+
 def test_a_manifest_that_links_to_another_cases_is_not_compared_with(gates: GateDirectory, folder: Path) -> None:
     (folder / "test_gate.json").unlink()
     (folder / "test_gate.json").symlink_to("test_other.json")

@@ -49,6 +49,15 @@ def pytest_unconfigure(config):
     session = config.pluginmanager.get_plugin("session")
     session.exitstatus = 0
 """
+SYSTEM_EXIT = """
+import sys
+
+import pytest
+
+@pytest.hookimpl(trylast=True)
+def pytest_{hook}():
+    sys.exit(0)
+"""
 MAIN_ZERO = """
 import pytest
 
@@ -127,6 +136,16 @@ def test_an_exit_status_that_is_set_to_zero_does_not_hide_a_regression(
     gates.run("--mxq-refresh")
     gates.behave(shift={"nvfp4": 50})
     assert gates.emulated("--mxq-gates=lpips", *options).ret == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.mark.parametrize(("shift", "code"), [(50, pytest.ExitCode.TESTS_FAILED), (0, pytest.ExitCode.OK)])
+@pytest.mark.parametrize("hook", ["sessionfinish", "unconfigure"])
+def test_a_hook_that_ends_the_process_well_does_not_hide_a_regression(
+    gates: GateDirectory, hook: str, shift: int, code: pytest.ExitCode
+) -> None:
+    interfere(gates, SYSTEM_EXIT.format(hook=hook), in_folder=False)
+    gates.behave(shift={"nvfp4": shift} if shift else {})
+    assert gates.run_apart("--mxq-formats=nvfp4", "--mxq-emulate", "--mxq-gates=lpips").ret == code
 
 
 def test_a_conftest_that_returns_zero_for_the_whole_run_does_not_hide_a_regression(gates: GateDirectory) -> None:

@@ -162,6 +162,17 @@ def _ranked(scene: Scene) -> object:
     return images
 
 
+def _ranked_in_the_call(scene: Scene) -> object:
+    """Let a large module that is no component look at the latents after each step."""
+    ranker = scene.memory.setdefault("ranker", torch.nn.Linear(4096, 4096).bfloat16())
+
+    def callback(_pipe: Any, _step: int, _timestep: Any, held: dict[str, Any]) -> dict[str, Any]:
+        ranker(held["latents"].reshape(-1, 4096))
+        return {}
+
+    return scene.call(callback_on_step_end=callback)
+
+
 def _refined(scene: Scene) -> object:
     """Refine the images by another pipeline, with the BF16 denoiser."""
     parts = {**scene.pipe.components, "transformer": scene.memory["transformer"]}
@@ -264,6 +275,8 @@ FAULTS = [
         injected="a LoRA of rank 2 in BF16 that hooks of the quantized layers keep in a closure",
         expected=Outcome.PASS,
         quantized=_low_rank,
+        bf16=_low_rank,
+        reference=Reference.LIVE,
         said="belong to no denoiser",
         why="a small share of the arithmetic: a caution names it",
     ),
@@ -274,7 +287,7 @@ FAULTS = [
         bf16=_mixed_between_steps,
         reference=Reference.LIVE,
         said="belong to no denoiser",
-        why="modules with matrices that belong to no component are counted wherever they are called",
+        why="weights of the denoiser's shapes that belong to no component are counted wherever the pipeline calls them",
     ),
     _body(
         injected="the same by scheduler.step, on both arms",
@@ -283,7 +296,7 @@ FAULTS = [
         bf16=_mixed_in_a_step,
         reference=Reference.LIVE,
         said="belong to no denoiser",
-        why="modules with matrices that belong to no component are counted wherever they are called",
+        why="weights of the denoiser's shapes that belong to no component are counted wherever the pipeline calls them",
     ),
     _body(
         injected="BF16's weights multiplied in between the steps, in no module, on both arms",
@@ -292,7 +305,7 @@ FAULTS = [
         bf16=_linear_between_steps,
         reference=Reference.LIVE,
         said="belong to no denoiser",
-        why="between the denoiser's calls every product that no component makes counts",
+        why="between the denoiser's calls products with weights of its shapes count as well",
     ),
     _unharmed(
         injected="a large module that is no component (a reranker) called after the pipeline, on both arms",
@@ -302,8 +315,17 @@ FAULTS = [
         layers=52,
         why="no fault: what runs outside of the pipeline's calls changes nothing that they generate",
     ),
+    _unharmed(
+        injected="a reranker that is no component, called after each step, on both arms",
+        quantized=_ranked_in_the_call,
+        bf16=_ranked_in_the_call,
+        reference=Reference.LIVE,
+        said="belong to no component",
+        layers=52,
+        why="no fault: both arms call it, and its weights are unlike the denoiser's; a caution names its share",
+    ),
     _body(
-        injected="the same on the quantized arm alone",
+        injected="a reranker after the pipeline's call, on the quantized arm alone",
         quantized=_ranked,
         reference=Reference.LIVE,
         said="other module calls",

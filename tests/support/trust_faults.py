@@ -3,6 +3,7 @@
 import trust_caches
 import trust_layers
 import trust_outputs
+import trust_patches
 import trust_steps
 import trust_stored
 import trust_unharmed
@@ -15,6 +16,7 @@ FAULTS: list[Fault] = [
     *trust_layers.FAULTS,
     *trust_caches.FAULTS,
     *trust_work.FAULTS,
+    *trust_patches.FAULTS,
     *trust_steps.FAULTS,
     *trust_weights.FAULTS,
     *trust_outputs.FAULTS,

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from trust_bench import WHOLE, Act, Fault, Layer, Scene
+from trust_bench import WHOLE, WITHOUT_EFFECT, Act, Fault, Layer, Scene
 
 from pytest_mxq.gates.outcome import Outcome
+from pytest_mxq.planning.settings import Reference
 
 
 def _in_two_steps(other: Callable[[Scene, list[Any], Any, Any], Any]) -> Act:
@@ -45,6 +46,8 @@ def _outputs_repeated(*steps: int) -> Act:
     return act
 
 
+_hooked = _outputs_repeated()  # the same hook, without effect
+WITHOUT_EFFECT.add(_hooked)
 _body = partial(Fault, layer=Layer.BODY, **WHOLE)
 
 FAULTS = [
@@ -64,6 +67,8 @@ FAULTS = [
         injected="the outputs of the fourth and fifth of eight steps replaced by the third's, by a hook of the denoiser",
         expected=Outcome.REGRESSION,
         quantized=_outputs_repeated(4, 5),
+        bf16=_hooked,
+        reference=Reference.LIVE,
         gate="psnr",
         why="all work was done; one image is below the bound of the worst",
     ),
@@ -72,6 +77,8 @@ FAULTS = [
         expected=Outcome.PASS,
         unseen=True,
         quantized=_outputs_repeated(5, 7),
+        bf16=_hooked,
+        reference=Reference.LIVE,
         gate="psnr",
         why="all work was done, and late steps are so alike that the images change less than by MXFP8 itself",
     ),

@@ -9,6 +9,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from gate_bench import FORMATS
 from trust_bench import WHOLE, Fault, Layer, Scene, empty_store, plainly
+from trust_patches import tiled
 from trust_work import with_scheduler
 
 from pytest_mxq.gates.outcome import Outcome
@@ -69,13 +70,23 @@ FAULTS = [
         injected="the same scheduler made again from its configuration, on both arms",
         quantized=_same_scheduler,
         bf16=_same_scheduler,
+        reference=Reference.LIVE,
         said="put back",
         why="no fault: the same work; the change of the pipeline is named in a caution and put back",
+    ),
+    _plain(
+        injected="the VAE's tiling enabled, on both arms",
+        quantized=tiled,
+        bf16=tiled,
+        reference=Reference.LIVE,
+        said="vae: use_tiling False -> True, and put back",
+        why="no fault: both arms' images are decoded alike",
     ),
     _plain(
         injected="a method of the scheduler's class patched, and torch's default dtype set, on both arms",
         quantized=_changing_what_all_share,
         bf16=_changing_what_all_share,
+        reference=Reference.LIVE,
         said="class FlowMatchEulerDiscreteScheduler: step replaced, and put back",
         why="no fault: the same work; what all pipelines share is named in a caution and put back",
     ),

@@ -15,13 +15,14 @@ from torch.nn import functional
 from torchao.core.config import AOBaseConfig
 from torchao.quantization import Float8WeightOnlyConfig
 from torchao.quantization.transform_module import register_quantize_module_handler
-from trust_bench import RECIPE, WHOLE, Fault, Layer, Scene
+from trust_bench import RECIPE, WHOLE, Fault, Layer
 
 from pytest_mxq.formats import Format
 from pytest_mxq.formats.emulation.numerics import NumberFormat
 from pytest_mxq.formats.emulation.tensor import EmulatedTensor
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.models import Recipe
+from pytest_mxq.models.demo import DEMO
 
 Harm = Callable[[int, torch.Tensor], torch.Tensor]
 
@@ -119,21 +120,20 @@ def _not_rounded() -> Recipe:
     return replace(RECIPE, prepare=prepare)
 
 
-def _limited(share: float) -> Callable[[Scene], object]:
-    """Return a body that limits the activations of every quantized layer to a quantile of their sizes."""
+def _limited(recipe: Recipe, share: float = 0.999) -> Recipe:
+    """Return a recipe that limits the activations of every quantized layer to a quantile of their sizes."""
 
     def forward(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
         sizes = x.abs().float().flatten()
         limit = float(sizes.kthvalue(max(1, int(share * sizes.numel()))).values)
         return functional.linear(x.clamp(-limit, limit), layer.weight, layer.bias)
 
-    def act(scene: Scene) -> object:
-        for layer in scene.pipe.transformer.modules():
+    def prepare(pipe: Any) -> None:
+        for layer in pipe.transformer.modules():
             if isinstance(layer, torch.nn.Linear) and type(layer.weight).__name__ == "EmulatedTensor":
                 layer.forward = types.MethodType(forward, layer)  # type: ignore[method-assign]
-        return scene.call()
 
-    return act
+    return replace(recipe, prepare=prepare)
 
 
 _weights = partial(Fault, layer=Layer.WEIGHTS, expected=Outcome.REGRESSION)
@@ -204,14 +204,13 @@ FAULTS = [
     ),
     _weights(
         injected="activations limited at 99.9 %",
-        quantized=_limited(0.999),
+        recipe=lambda: _limited(RECIPE),
         why="the loss of one value in a thousand changes the images more than MXFP8 may",
     ),
     _weights(
         injected="activations limited at 99.9 %, in NVFP4",
         number_format=lambda: FORMATS["nvfp4"],
-        quantized=_limited(0.999),
-        **WHOLE,
+        **{**WHOLE, "recipe": lambda: _limited(DEMO)},
         why="the loss of one value in a thousand changes the images more than NVFP4 may",
     ),
     _weights(

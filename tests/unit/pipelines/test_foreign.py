@@ -11,6 +11,7 @@ import torch
 from small_denoiser import LAYERS, ONE, WIDTH, Denoiser, observed, quantized, sample, scripted
 from torch.nn import functional
 
+from pytest_mxq.pipelines.execution import Execution
 from pytest_mxq.pipelines.observe import observe_execution
 
 Multiply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -94,19 +95,33 @@ class Pipeline:
         return image @ torch.ones(WIDTH, WIDTH).bfloat16()
 
 
-def share_between(between: Callable[[torch.Tensor], torch.Tensor]) -> float:
+def observed_between(between: Callable[[torch.Tensor], torch.Tensor]) -> Execution:
     pipe = Pipeline(between)
     with observe_execution(pipe, ["transformer"]) as recorder, torch.no_grad():
         pipe()
         Denoiser()(sample())  # beside the pipeline's call: what it generates is not changed by it
-    return recorder.execution.foreign_share
+    return recorder.execution
 
 
 @pytest.mark.parametrize("written", ["linear", "matmul", "multiplied and added"])
 def test_products_between_the_calls_of_a_denoiser_count(written: str) -> None:
     weight = torch.randn(WIDTH, WIDTH).bfloat16()
-    assert share_between(lambda x: WRITTEN[written](x, weight)) == pytest.approx(1 / 9)
+    assert observed_between(lambda x: WRITTEN[written](x, weight)).foreign_share == pytest.approx(1 / 9)
+
+
+@pytest.mark.parametrize("is_module", [True, False])
+def test_weights_unlike_the_denoisers_are_beside_and_leave_its_shares_alone(is_module: bool) -> None:
+    ranker = torch.nn.Linear(WIDTH, 2 * WIDTH, bias=False).bfloat16()
+
+    def rank(x: torch.Tensor) -> torch.Tensor:
+        ranker(x) if is_module else x @ ranker.weight.T
+        return x
+
+    execution = observed_between(rank)
+    assert execution.beside_share == pytest.approx(2 / 10)
+    assert (execution.foreign_share, execution.weight_share, execution.total_arithmetic) == (0.0, 1.0, 8 * ONE)
 
 
 def test_what_a_scheduler_computes_and_what_follows_the_denoiser_does_not_count() -> None:
-    assert share_between(lambda x: x + torch.full((3, 1), 0.5).bfloat16() * x) == 0.0
+    execution = observed_between(lambda x: x + torch.full((3, 1), 0.5).bfloat16() * x)
+    assert (execution.foreign_share, execution.beside_share) == (0.0, 0.0)

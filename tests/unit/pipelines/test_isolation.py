@@ -132,6 +132,7 @@ BODIES: dict[str, tuple[Body, str]] = {
     "checkpointing": (checkpoint_gradients, "transformer: gradient_checkpointing False -> True"),
     "training": (lambda pipe: pipe.transformer.train(), "transformer: training False -> True"),
     "encode_prompt": (serve_prompts, "encode_prompt set to"),
+    "private method": (lambda pipe: setattr(pipe, "_pack_latents", pipe._pack_latents), "_pack_latents set to"),
     "removed component": (lambda pipe: setattr(pipe, "vae", None), "vae AutoencoderKL -> None"),
 }
 

@@ -21,7 +21,7 @@ def pipeline() -> Any:
 
 def count(body: Callable[[Any], Any]) -> tuple[Work, bool]:
     """The work of a body, and whether its result came from the pipeline."""
-    with WorkCounter(pipeline(), ("transformer",)) as counter:
+    with torch.no_grad(), WorkCounter(pipeline(), ("transformer",)) as counter:
         result = body(pipeline())
     return counter.work, counter.came_from(result)
 
@@ -109,7 +109,49 @@ def test_steps_of_an_exchanged_scheduler_count_and_its_timesteps_differ(plain: W
     assert {phrase.split(":")[0] for phrase in work_differences(plain, work)} == {
         "timesteps",
         "scheduler timesteps",
+        "changed on one arm alone",
     }
+
+
+def patched_meanwhile(pipe: Any) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipe, "_unpack_latents", lambda *args: type(pipe)._unpack_latents(*args))
+        return call_demo(pipe)
+
+
+def tiled_meanwhile(pipe: Any) -> Any:
+    pipe.vae.enable_tiling()
+    images = call_demo(pipe)
+    pipe.vae.disable_tiling()
+    return images
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (patched_meanwhile, "_unpack_latents set to patched_meanwhile"),
+        (tiled_meanwhile, "vae: use_tiling False -> True"),
+    ],
+)
+def test_what_was_changed_in_the_call_and_put_back_by_the_body_is_part_of_the_work(
+    plain: Work, body: Callable[[Any], Any], said: str
+) -> None:
+    work, _ = count(body)
+    (phrase,) = work_differences(plain, work)
+    assert phrase.startswith(f"changed on one arm alone: {said}")
+    assert work.record.rest_sha256 != plain.record.rest_sha256
+    assert work_differences(work, count(body)[0]) == ()
+
+
+def test_an_adapter_whose_class_depends_on_the_arm_is_no_difference_of_settings(plain: Work) -> None:
+    def adapted(pipe: Any) -> Any:
+        embedder = pipe.transformer.x_embedder
+        pipe.transformer.x_embedder = torch.nn.Sequential(embedder)
+        images = call_demo(pipe)
+        pipe.transformer.x_embedder = embedder
+        return images
+
+    assert count(adapted)[0].changes == plain.changes == ()
 
 
 def test_a_field_can_be_left_out_of_the_comparison(plain: Work) -> None:
