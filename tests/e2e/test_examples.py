@@ -62,7 +62,7 @@ def test_a_model_of_ones_own_is_gated_from_its_folder_and_fails_a_bound_that_doe
     assert record["evidence"]["weight_share"] > 0.5
     assert len(record["scores"]["values"]) == 2
     assert 0.0 < record["observed"] <= 0.01
-    assert "REGRESSION  own-model mxfp8 (emulated) lpips" in done.stdout
+    assert "own-model mxfp8 (emulated) lpips   mean 0." in done.stdout
 
 
 def test_a_gate_of_ones_own_is_refreshed_and_judged_strictly_like_the_built_in_ones(tmp_path: Path) -> None:
