@@ -17,7 +17,6 @@ from pytest_mxq.reports.records import decode_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from pytest_mxq.baselines.manifest import Manifest
     from pytest_mxq.gates.verdict import Cell
@@ -42,12 +41,11 @@ class LastReport:
     seconds: Mapping[Cell, float] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, folder: Path, device: str) -> LastReport:
-        """Return the times of the report in a folder; none where it is of another device, or unreadable."""
-        path = folder / "report.json"
+    def read(cls, content: bytes, device: str) -> LastReport:
+        """Return the times of a report; none where it is of another device, or unreadable."""
         try:
-            report = decode_report(path.read_bytes(), where=str(path))
-        except (OSError, MxqError):
+            report = decode_report(content, where="report.json")
+        except MxqError:
             return cls()
         if report.device.slug != device:
             return cls()

@@ -47,6 +47,7 @@ from pytest_mxq.session.item_reports import (
 )
 from pytest_mxq.session.rerun import Rerun
 from pytest_mxq.session.runtime import Runtime, find_machine
+from pytest_mxq.session.starting import EARLIER
 from pytest_mxq.session.timing_processes import TimingProcesses, is_child
 
 PLAN = pytest.StashKey[Plan]()  # what a gate item is to do, from its collection to its run
@@ -66,9 +67,7 @@ def start_session(config: pytest.Config) -> GatePlugin:
         formats, gates = kinds.formats.names(), kinds.gates.names()
         config.args = list(dict.fromkeys(refresh_nodeid(arg, formats=formats, gates=gates) for arg in config.args))
     runtime = Runtime(find_machine(config), settings, kinds, make_progress(config))
-    # Before this run's report takes its place; a worker shows no progress.
-    is_worker = hasattr(config, "workerinput")
-    last = LastReport() if is_worker else LastReport.read(settings.report, runtime.device.slug)
+    last = LastReport.read(config.stash.get(EARLIER, b""), runtime.device.slug)  # a worker has none: no progress
     return GatePlugin(config, settings, kinds, runtime, Forecast(settings, runtime, last))
 
 

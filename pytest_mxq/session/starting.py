@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import pytest
 
 from pytest_mxq.planning.folders import REPORT, named_folder
 from pytest_mxq.reports.json_report import Journal
 from pytest_mxq.reports.publish import FILES, WRITERS
 from pytest_mxq.reports.records import DeviceFacts, FingerprintFacts, Report, RunSettings
 
-if TYPE_CHECKING:
-    import pytest
+EARLIER: pytest.StashKey[bytes] = pytest.StashKey()
+"""The report that an earlier run left, which tells how long its gates took."""
 
 
 def mark_as_starting(config: pytest.Config) -> None:
-    """Put a report that says that a run has begun in place of an earlier one; without one, nothing is written."""
+    """Put a report that says that a run has begun in place of an earlier one, which is kept in memory.
+
+    Where there is none nothing is written, nor where the run is only planned.
+    """
     folder = named_folder(config, config.known_args_namespace.mxq_report, config.getini("mxq_report") or REPORT)
-    if folder is not None and any((folder / name).exists() for name in FILES):
+    if folder is None:
+        return
+    config.stash[EARLIER] = _content(folder / FILES[0])
+    if not config.known_args_namespace.mxq_plan and any((folder / name).exists() for name in FILES):
         Journal(folder, WRITERS).start(_unknown_report())
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _unknown_report() -> Report:

@@ -12,6 +12,7 @@ from pytest_mxq.reports import html  # noqa: F401  its template would be compile
 def gates(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> GateDirectory:
     """A project with one gate test, on a machine without a GPU, outside CI."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("COLUMNS", "100")  # whatever terminal the suite runs in
     for name in ("CI", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
         monkeypatch.delenv(name, raising=False)
     pytester.makeini("[pytest]\n")
