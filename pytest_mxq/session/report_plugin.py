@@ -250,8 +250,8 @@ class ReportPlugin:
         return [*dict.fromkeys([*self.cautions, *self.session.runtime.cautions, *fault])]
 
     def _record(self, verdict: Verdict) -> None:
+        self.journal.verdict(verdict)  # first: a signal between the two must not leave it out of the journal
         self.verdicts[verdict.cell.nodeid] = verdict
-        self.journal.verdict(verdict)
         self.journal.update(partial(self._report, "running"))
 
     def _add_not_run(self, *, is_setup_only: bool) -> None:

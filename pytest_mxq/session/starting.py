@@ -19,7 +19,7 @@ EARLIER: pytest.StashKey[bytes] = pytest.StashKey()
 def mark_as_starting(config: pytest.Config) -> None:
     """Put a report that says that a run has begun in place of an earlier one, which is kept in memory.
 
-    Where there is none nothing is written, nor where the run is only planned.
+    Without an earlier one nothing is written, nor where the run is only planned.
     """
     folder = named_folder(config, config.known_args_namespace.mxq_report, config.getini("mxq_report") or REPORT)
     if folder is None:
