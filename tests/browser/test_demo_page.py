@@ -76,7 +76,7 @@ def test_the_first_screen_answers_without_scrolling(show: Show, address: str) ->
 
 def test_images_load_and_the_slider_uncovers_the_quantized_one(show: Show, address: str) -> None:
     window = show(address)
-    window.page.wait_for_function(f"document.querySelector('{COMPARE} .pane.quantized img').naturalWidth > 0")
+    window.wait_until(f"document.querySelector('{COMPARE} .pane.quantized img').naturalWidth > 0")
     panes = window.page.locator(f"{COMPARE} .panes")
     before = panes.screenshot()
     slider = window.page.locator(f"{COMPARE} .slide input")

@@ -127,18 +127,19 @@ def test_videos_play_in_step_and_a_click_on_the_curve_seeks(show: Show, tmp_path
     scores = summarize([0.1] * 15 + [0.9], higher_is_better=False, frames=16)
     files = {name: f"{name}.png" for name in names} | {f"{name}_video": f"{name}.webm" for name in names}
     shown = JudgedOutput(prompt="a", seed=0, frame=15, **files)  # type: ignore[arg-type]
-    page = show(written(tmp_path, report(replace(RED, scores=scores, outputs=(shown,))))).page
+    window = show(written(tmp_path, report(replace(RED, scores=scores, outputs=(shown,)))))
+    page = window.page
     videos = page.locator("video")
-    page.wait_for_function("[...document.querySelectorAll('video')].every(video => video.readyState >= 2)")
+    window.wait_until("[...document.querySelectorAll('video')].every(video => video.readyState >= 2)")
     box = page.locator(".frames svg").bounding_box()
     page.locator(".frames svg").click(position={"x": box["width"] * 0.75, "y": 20})
-    page.wait_for_function(
+    window.wait_until(
         "[...document.querySelectorAll('video')].every(video => !video.seeking && video.currentTime > 1.4)"
     )
     times = videos.evaluate_all("all => all.map(video => video.currentTime)")
     assert times == pytest.approx([1.5, 1.5], abs=0.05)
     videos.first.evaluate("video => video.play()")
-    page.wait_for_function("!document.querySelectorAll('video')[1].paused")
+    window.wait_until("!document.querySelectorAll('video')[1].paused")
 
 
 def test_a_dot_beyond_the_worst_opens_its_pair_and_says_that_it_is_compressed(show: Show, tmp_path: Path) -> None:
@@ -177,8 +178,8 @@ def test_of_two_recordings_one_plays_and_goes_on_where_the_other_stood(show: Sho
     players = window.page.locator(".players.audio audio")
     assert players.count() == 2
     players.nth(0).evaluate("audio => audio.play()")
-    window.page.wait_for_function("() => document.querySelector('audio').currentTime > 0.3")
+    window.wait_until("document.querySelector('audio').currentTime > 0.3")
     players.nth(1).evaluate("audio => audio.play()")
-    window.page.wait_for_function("() => document.querySelectorAll('audio')[1].currentTime > 0.3")
+    window.wait_until("document.querySelectorAll('audio')[1].currentTime > 0.3")
     assert players.evaluate_all("all => all.map(audio => audio.paused)") == [True, False]
     assert window.violations() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic, sleep
 from typing import Any
 
 
@@ -36,6 +37,13 @@ class Window:
     def press(self, *keys: str) -> None:
         for key in keys:
             self.page.keyboard.press(key)
+
+    def wait_until(self, expression: str, seconds: float = 30.0) -> None:
+        """Wait until a JavaScript expression is true. Playwright's own polling needs `eval`, which the page forbids."""
+        end = monotonic() + seconds
+        while not self.page.evaluate(expression):
+            assert monotonic() < end, f"not true within {seconds:.0f} s: {expression}"
+            sleep(0.02)
 
     def style(self, selector: str, name: str) -> str:
         value = self.page.eval_on_selector(selector, "(element, name) => getComputedStyle(element)[name]", name)
