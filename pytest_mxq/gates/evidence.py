@@ -58,6 +58,7 @@ class Evidence:
         widest: the larger of the smallest features of each layer: what the rule's size clause compares; None: unknown.
         min_features: that clause.
         weight_ratio: bytes over BF16's as the format defines them; None: not defined.
+        emulated_by: which code computes the emulated numerics on the arm's device; None: none is emulated.
         run: what ran; None before anything did.
     """
 
@@ -73,6 +74,7 @@ class Evidence:
     widest: int | None = None
     min_features: int | None = None
     weight_ratio: float | None = None
+    emulated_by: str | None = None
     run: RunEvidence | None = None
 
     @property

@@ -153,6 +153,8 @@ def collect_evidence(
         widest=max((min(layer.in_features, layer.out_features) for _, layer in _linears(denoiser)), default=None),
         min_features=min_features,
         weight_ratio=weight_ratio,
+        emulated_by=", ".join(sorted({by for _, weight in quantized if (by := getattr(weight, "computed_by", ""))}))
+        or None,
     )
 
 

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: native float8, graphs, and memory told without moving anything.
+"""What only a CUDA device can show: native float8, graphs, memory told without moving anything, compiled kernels.
 
 All of it stands in this file: of several workers one may hold the GPU, for a second process on it spoils what is timed.
 """
@@ -14,12 +14,31 @@ from typing import Any
 
 import pytest
 import torch
+from emulation_inputs import (
+    ALL,
+    BF16,
+    FP32,
+    MX,
+    MX_ELEMENTS,
+    awkward,
+    emulated,
+    linear,
+    normal,
+    torchao_nvfp4,
+    weight_of,
+)
+from kernel_inputs import block_maxima, same_bits
+from torchao.prototype.mx_formats.mx_tensor import MXTensor, ScaleCalculationMode
+from torchao.quantization import PerRow
+from torchao.quantization.quantize_.workflows.float8.float8_tensor import Float8Tensor
 from torchao.utils import TorchAOBaseTensor
 
 from pytest_mxq.backend.benchmark import TorchBenchmark
 from pytest_mxq.backend.generation import TorchBackend
 from pytest_mxq.environment.device import find_device
 from pytest_mxq.formats import built_in_formats
+from pytest_mxq.formats.emulation.numerics import NUMERICS, NumberFormat, Operand
+from pytest_mxq.formats.emulation.path import path_of
 from pytest_mxq.gates.evidence import RunEvidence
 from pytest_mxq.metrics.images import to_uint8
 from pytest_mxq.models import ModelSource
@@ -212,13 +231,96 @@ def test_on_a_full_gpu_the_idle_arm_is_freed_for_the_encoders(
     backend.evidence(several, float8_arm(several))
     encoder = backend.arms.base(several.source).pipe.text_encoder  # on the CPU by now
     encoder.register_buffer("ballast", ballast(1, "cpu"))
-    backend.arms._arms["quantized"][1].pipe.transformer.register_buffer("ballast", ballast(2, "cuda"))
+    backend.arms._arms["float8"][1].pipe.transformer.register_buffer("ballast", ballast(2, "cuda"))
     leave_free(GIB // 2)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         ballast(1, "cuda")
     outputs = backend.generate(several, generate, ArmSpec.bf16(several), label="bf16")
-    assert "quantized" not in backend.arms._arms
+    assert "float8" not in backend.arms._arms
     assert torch.equal(outputs.images, to_uint8(plain))
     assert encoder.ballast.device.type == next(encoder.parameters()).device.type == "cpu"
     backend.evidence(several, float8_arm(several))
     assert backend.arms.builds["demo", "float8"] == 2
+
+
+def kernels(x: torch.Tensor, number_format: NumberFormat, dtype: torch.dtype = BF16) -> Operand:
+    path = path_of(number_format, x.device)
+    assert path.text == "Triton kernels"
+    return path.numerics.quantize_activation(x, dtype)
+
+
+@MX
+def test_mx_kernels_give_torchaos_bits_for_every_pattern(number_format: NumberFormat) -> None:
+    for on_cpu in (block_maxima(32), *(awkward(10.0**power) for power in range(-30, 31, 5))):
+        x = on_cpu.cuda()
+        native = MXTensor.to_mx(x, MX_ELEMENTS[number_format], 32, scaling_mode=ScaleCalculationMode.RCEIL)
+        assert same_bits(kernels(x, number_format).values, native.dequantize(BF16), zeros=True)
+
+
+@pytest.mark.parametrize("group", range(1, 16))
+def test_the_nvfp4_kernel_gives_torchaos_bits_for_every_pattern(group: int) -> None:
+    """Each tensor has the patterns of 16 exponents, whose largest scales it."""
+    x = block_maxima(16)
+    x = x[((x[:, 0].view(torch.int16) >> 11 & 15) == group) & x.isfinite().all(1)].cuda()
+    assert len(x) >= 4000
+    values, scale = torchao_nvfp4(x)
+    mine = kernels(x, NumberFormat.NVFP4)
+    assert mine.scale is not None
+    assert same_bits(mine.scale, scale)
+    assert same_bits(mine.values.float(), values, zeros=True)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_the_nvfp4_kernel_is_not_finite_where_torchao_is_not(broken: float) -> None:
+    x = awkward(1.0).cuda()
+    x[10, 20] = broken
+    values, scale = torchao_nvfp4(x)
+    mine = kernels(x, NumberFormat.NVFP4)
+    assert mine.scale is not None
+    assert same_bits(mine.scale, scale)
+    assert same_bits(mine.values.float(), values)
+
+
+@pytest.mark.parametrize("columns", [16, 96, 4096, 15360])
+def test_the_float8_kernel_gives_torchaos_bits_for_every_pattern(columns: int) -> None:
+    patterns = block_maxima(96).repeat(1, columns // 96) if columns > 4096 else block_maxima(columns)
+    for on_cpu in (patterns, awkward(1e-3), awkward(1e30)):
+        x = on_cpu.cuda()
+        native = Float8Tensor.from_hp(x, torch.float8_e4m3fn, PerRow())
+        mine = kernels(x, NumberFormat.FLOAT8, FP32)
+        assert mine.scale is not None
+        assert same_bits(mine.scale, native.scale)
+        assert same_bits(mine.values, native.qdata.float(), zeros=True)
+
+
+@ALL
+def test_kernels_and_plain_operations_multiply_alike(number_format: NumberFormat) -> None:
+    """What follows the GEMM too; activations that are not contiguous, and those of no numbers."""
+    layer = emulated(linear(), number_format).cuda()
+    assert weight_of(layer).computed_by == "Triton kernels"
+    weight, plain = Operand(weight_of(layer).values, weight_of(layer).scale), NUMERICS[number_format]
+    x = normal(6, 192, 5, magnitude=3.0).cuda()
+    for view in (x.transpose(1, 2), x.transpose(1, 2)[::2], x[:, :, 0], x[:, :, :0].transpose(1, 2)):
+        operand = plain.quantize_activation(view.contiguous(), weight.values.dtype)
+        assert same_bits(layer(view), plain.linear(operand, weight, layer.bias))
+
+
+@ALL
+def test_kernels_reach_beyond_2_31_elements(number_format: NumberFormat) -> None:
+    if torch.cuda.mem_get_info()[0] < 24 * GIB:
+        pytest.skip("needs 24 GiB of free GPU memory")
+    tail = normal(64, 4096, magnitude=3.0).cuda()
+    x = normal(1, 4096).cuda().repeat(2**31 // 4096 + 64, 1)
+    x[-64:] = tail
+    mine, alone = kernels(x, number_format), kernels(tail, number_format)
+    assert same_bits(mine.values[-64:], alone.values)  # the largest of all is the tail's
+    head = kernels(torch.cat([x[:64], tail]), number_format)
+    assert same_bits(mine.values[:64], head.values[:64])
+    if mine.scale is not None and mine.scale.dim():
+        assert alone.scale is not None
+        assert same_bits(mine.scale[-64:], alone.scale)
+
+
+def test_the_record_says_which_code_emulates(backend: TorchBackend) -> None:
+    arm = ArmSpec(number_format=FORMATS["nvfp4"], emulated=True, execution=case().settings.execution)
+    assert backend.evidence(case(), arm).emulated_by == "Triton kernels"

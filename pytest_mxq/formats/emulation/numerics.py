@@ -93,9 +93,18 @@ def fast_gemm_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def _scale(operand: Operand) -> Tensor:
+def scale_of(operand: Operand) -> Tensor:
+    """Return the scale of an operand of a format that has one."""
     assert operand.scale is not None, "this format's operands have a scale"
     return operand.scale
+
+
+def fp32_product(x: Tensor, weight: Tensor) -> Tensor:
+    """Return ``x`` (..., in) times ``weight`` (out, in) transposed, both BF16 or FP32, as FP32 (..., out)."""
+    if x.dtype == torch.float32:
+        return functional.linear(x, weight)
+    product = torch.mm(x.view(-1, x.shape[-1]), weight.t(), out_dtype=torch.float32)
+    return product.view(*x.shape[:-1], -1) if x.dim() != 2 else product
 
 
 def _stored_bytes(native: TorchAOBaseTensor) -> int:
@@ -207,6 +216,8 @@ class Nvfp4Numerics:
     def quantize_activation(self, x: Tensor, dtype: torch.dtype) -> Operand:
         """See `Numerics`."""
         blocks, values = x.view(-1, 16), torch.empty_like(x, dtype=dtype)
+        if not len(blocks):
+            return Operand(values, x.new_zeros((), dtype=torch.float32))
         bits = torch.cat([_block_amax(piece.view(torch.int16) & 0x7FFF) for (piece,) in _pieces(blocks)])
         amax = bits.bitwise_left_shift_(16).view(torch.float32)
         scale = amax.amax() / (448.0 * 6.0)
@@ -221,7 +232,7 @@ class Nvfp4Numerics:
 
     def linear(self, x: Operand, weight: Operand, bias: Tensor | None) -> Tensor:
         """See `Numerics`; the epilogue of torchao's ``_addmm_nvfp4_dispatch``: each step rounds to BF16."""
-        out = functional.linear(x.values, weight.values).bfloat16().mul_((_scale(x) * _scale(weight)).bfloat16())
+        out = functional.linear(x.values, weight.values).bfloat16().mul_((scale_of(x) * scale_of(weight)).bfloat16())
         return out if bias is None else out.add_(bias)
 
 
@@ -233,9 +244,8 @@ class Float8Numerics:
     out_multiple: int = 16
 
     def gemm_dtype(self, device: torch.device) -> torch.dtype:
-        """Return FP32 on every device: the scales meet the FP32 accumulator, and a BF16 GEMM would round it before."""
-        del device
-        return torch.float32
+        """Return BF16 where a BF16 GEMM gives its FP32 accumulator, else FP32: the scales meet the accumulator."""
+        return fast_gemm_dtype(device) if device.type == "cuda" else torch.float32
 
     def quantize_weight(self, weight: Tensor) -> NativeWeight:
         """See `Numerics`."""
@@ -254,7 +264,7 @@ class Float8Numerics:
         The weight's scale comes first: it undoes the factor up to 448 by which the weight was enlarged, so that a large
         scale of the activation cannot overflow.
         """
-        out = functional.linear(x.values, weight.values).mul_(_scale(weight)).mul_(_scale(x))
+        out = fp32_product(x.values, weight.values).mul_(scale_of(weight)).mul_(scale_of(x))
         return (out if bias is None else out.add_(bias)).bfloat16()
 
 

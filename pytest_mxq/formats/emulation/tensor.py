@@ -19,6 +19,7 @@ from torchao.utils import TorchAOBaseTensor
 
 from pytest_mxq.errors import MxqError
 from pytest_mxq.formats.emulation.numerics import NUMERICS, NumberFormat, Numerics, Operand
+from pytest_mxq.formats.emulation.path import path_of
 
 
 class EmulationError(MxqError):
@@ -42,12 +43,12 @@ class RecentActivation:
     def quantize(self, x: Tensor, number_format: NumberFormat, dtype: torch.dtype) -> Operand:
         """Return ``x`` quantized, its values in ``dtype``; see `Numerics.quantize_activation`."""
         if x.is_inference():
-            return NUMERICS[number_format].quantize_activation(x.contiguous(), dtype)
+            return path_of(number_format, x.device).numerics.quantize_activation(x.contiguous(), dtype)
         key = (x._version, number_format, dtype)  # noqa: SLF001 - documented in "Autograd mechanics", no public spelling
         entry = self._entry
         if entry is not None and entry[0]() is x and entry[1] == key:
             return entry[2]
-        operand = NUMERICS[number_format].quantize_activation(x.contiguous(), dtype)
+        operand = path_of(number_format, x.device).numerics.quantize_activation(x.contiguous(), dtype)
         self._entry = (weakref.ref(x, self._forget), key, operand)
         return operand
 
@@ -104,8 +105,13 @@ class EmulatedTensor(TorchAOBaseTensor):  # type: ignore[misc]  # torchao ships 
         numerics = NUMERICS[number_format]
         _check_weight(weight, number_format.value, numerics)
         operand, native_bytes = numerics.quantize_weight(weight.detach().contiguous())
-        values = operand.values.to(numerics.gemm_dtype(weight.device))
+        values = operand.values.to(path_of(number_format, weight.device).numerics.gemm_dtype(weight.device))
         return cls(values, number_format, native_bytes, operand.scale)
+
+    @property
+    def computed_by(self) -> str:
+        """Return which code multiplies this weight on its device."""
+        return path_of(self.number_format, self.device).text
 
     @classmethod
     def __torch_function__(
@@ -149,7 +155,7 @@ def _linear(x: Tensor, weight: EmulatedTensor, bias: Tensor | None = None) -> Te
 
 def _multiply(x: Tensor, weight: Operand, bias: Tensor | None, number_format: NumberFormat) -> Tensor:
     operand = RECENT.quantize(x, number_format, weight.values.dtype)
-    return NUMERICS[number_format].linear(operand, weight, bias)
+    return path_of(number_format, x.device).numerics.linear(operand, weight, bias)
 
 
 @torch.library.custom_op("pytest_mxq::emulated_linear", mutates_args=())
@@ -173,7 +179,7 @@ def _(func: Any, types: Any, args: tuple[EmulatedTensor], kwargs: dict[str, Any]
     del types
     weight = args[0]
     device = torch.device(kwargs.get("device") or weight.values.device)
-    dtype = NUMERICS[weight.number_format].gemm_dtype(device)
+    dtype = path_of(weight.number_format, device).numerics.gemm_dtype(device)
     scale = None if weight.scale is None else weight.scale.to(device)
     moved = EmulatedTensor(weight.values.to(device, dtype), weight.number_format, weight.native_bytes, scale)
     result: Tensor = return_and_correct_aliasing(func, args, kwargs, moved)  # type: ignore[no-untyped-call]

@@ -63,6 +63,7 @@ def test_evidence_tells_layers_share_and_native_bytes(name: str, ratio: float) -
     assert evidence.weight_bytes / evidence.bf16_bytes == pytest.approx(ratio, abs=0.001)
     assert evidence.layers_sha256 == Selection.of(chosen.names, total=7, weight_share=0.5).sha256
     assert evidence.unfit == tuple(map(str, chosen.unfit)) != ()
+    assert evidence.emulated_by == "PyTorch operations"
 
 
 def test_a_share_copy_shares_every_weight_and_quantizing_it_leaves_the_original_alone() -> None:
