@@ -96,7 +96,7 @@ def _clamp(x, low, high):
 @triton.jit
 def _divide(x, NUMBER: tl.constexpr, RECIPROCAL: tl.constexpr):
     """Divide by a Python number: multiply by its reciprocal, or divide where that is 0."""
-    if RECIPROCAL:
+    if RECIPROCAL != 0.0:
         return x * RECIPROCAL
     return tl.math.div_rn(x, tl.full(x.shape, NUMBER, tl.float32))
 

@@ -41,8 +41,9 @@ def try_kernels(number_format: NumberFormat, device: torch.device) -> Path:
         fused = FUSED[number_format]
         agreed = _agree(plain, fused, device)
     except Exception as error:  # noqa: BLE001 - Triton's compiler raises what it likes, and every cause is told
-        cause = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Path(numerics=plain, text=f"PyTorch operations: the Triton kernels do not run here ({cause[:200]})")
+        cause = " ".join(f"{type(error).__name__}: {error}".split())  # a compiler's error quotes the source first
+        shown = cause if len(cause) <= 200 else f"{cause[:60]} ... {cause[-130:]}"
+        return Path(numerics=plain, text=f"PyTorch operations: the Triton kernels do not run here ({shown})")
     if not agreed:
         return Path(numerics=plain, text="PyTorch operations: the Triton kernels compute other values here")
     return Path(numerics=fused, text="Triton kernels")

@@ -45,17 +45,20 @@ def shapes() -> list[Call]:
 SHAPES = shapes()
 
 
+def run_script(name: str, *arguments: str, **environment: str) -> str:
+    support = Path(__file__).parents[2] / "support"
+    found = os.pathsep.join([str(support), str(support.parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(support / name), *arguments]
+    environment = os.environ | {"PYTHONPATH": found, **environment}
+    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     """What the interpreted kernels give for ``AWKWARD``, ``PATTERNS`` and ``SHAPES``."""
-    folder, support = tmp_path_factory.mktemp("kernels"), Path(__file__).parents[2] / "support"
+    folder = tmp_path_factory.mktemp("kernels")
     torch.save([*AWKWARD, *PATTERNS, *SHAPES], folder / "calls.pt")
-    found = os.pathsep.join([str(support), str(support.parents[1]), os.environ.get("PYTHONPATH", "")])
-    subprocess.run(
-        [sys.executable, str(support / "interpret_kernels.py"), str(folder / "calls.pt"), str(folder / "results.pt")],
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": found},
-        check=True,
-    )
+    run_script("interpret_kernels.py", str(folder / "calls.pt"), str(folder / "results.pt"), TRITON_INTERPRET="1")
     results: list[Result] = torch.load(folder / "results.pt", weights_only=False)
     return results
 
@@ -91,6 +94,13 @@ def test_odd_and_empty_shapes_are_multiplied_as_by_plain_operations(results: lis
         for product, (weight, bias) in zip(result.products, call.products, strict=True):
             assert product.shape == (*call.x.shape[:-1], 64)
             assert same_bits(product, plain.linear(operand, weight, bias))
+
+
+@needs_triton
+def test_every_kernel_compiles_for_hopper_and_blackwell(tmp_path: Path) -> None:
+    compiled = run_script("compile_kernels.py", "90", "100", TRITON_CACHE_DIR=str(tmp_path))
+    assert compiled.split().count("_quantize_nvfp4") == 4  # two devices, with and without a reciprocal
+    assert len(compiled.splitlines()) == 20
 
 
 @needs_triton
