@@ -81,7 +81,7 @@ def compare_other_prompts() -> dict[str, float]:
     arrays = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(STORED.glob("*.png"))]
     images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
     others = images.roll(1, dims=0)
-    metrics = {"lpips": shared_lpips(ALEX), "lpips_vgg": shared_lpips(VGG), "dists": shared_dists()}
+    metrics: dict[str, Any] = {"lpips": shared_lpips(ALEX), "lpips_vgg": shared_lpips(VGG), "dists": shared_dists()}
     return {name: mean(metric.distances(images, others)) for name, metric in metrics.items()}
 
 

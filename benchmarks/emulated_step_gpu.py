@@ -91,11 +91,15 @@ def weights_gib(denoiser: nn.Module) -> float:
 def measure_step(base: nn.Module, arm: nn.Module, arguments: dict[str, Any], rounds: int) -> dict[str, Any]:
     device = next(base.parameters()).device
 
-    def plain() -> object:
+    def plain() -> Any:
         with mock.patch.object(tensor, "path_of", by_plain_operations):
             return arm(**arguments)
 
-    arms = {"bf16": lambda: base(**arguments), "fused": lambda: arm(**arguments), "plain": plain}
+    arms: dict[str, Callable[[], Any]] = {
+        "bf16": lambda: base(**arguments),
+        "fused": lambda: arm(**arguments),
+        "plain": plain,
+    }
     samples: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(rounds + 2):  # two warm up
         for name in sorted(arms, reverse=bool(number % 2)):

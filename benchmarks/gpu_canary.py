@@ -166,7 +166,7 @@ def read(run: Callable[[], object], clock: Clock) -> float:
 
 def read_all(
     runs: dict[str, Callable[[], object]], clock: Clock, telemetry: Telemetry, repeats: int
-) -> tuple[dict[str, list[float]], list[str]]:
+) -> tuple[dict[str, list[float]], list[str | None]]:
     """Return the readings of every candidate, and what the telemetry reported of them."""
     readings: dict[str, list[float]] = {name: [] for name in runs}
     notes = []

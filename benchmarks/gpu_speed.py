@@ -7,6 +7,7 @@ Every section is a process of its own with its own time limit, and appends what 
 - harm: four injected slowdowns of the float8 arm, and the unharmed arm twice before them;
 - sleeps: longer and longer sleeps in the float8 arm's denoiser, and the unharmed arm twice before them;
 - float8: float8 against BF16 at 4 and at 28 steps, and the peak memory of each arm alone;
+- canary-0 to canary-5: BF16 in short calls, before and after whole ones: whether these tell that those have moved;
 - graphs: float8 with CUDA Graphs against float8 without them;
 - bits: whether graphs change a bit of a float8 block, or Inductor does, which tunes each compiled form by itself.
 
@@ -128,6 +129,14 @@ def float8(bench: Bench) -> None:
 def session(bench: Bench, what: str, run: Run, steps: int) -> None:
     taken = time_session(run, bench.clock, inspect=bench.telemetry.inspect, rounds=SESSION_ROUNDS)
     bench.record("session", of=what, steps=steps, session=taken)
+
+
+def canary(bench: Bench) -> None:
+    """Time the compiled BF16 arm as a gate would have to: short calls of a warm arm, whole ones, short ones again."""
+    pipe = load(bench)
+    warm(bench, "bf16", pipe)
+    for steps in (STEPS, LONG_STEPS, STEPS):
+        session(bench, "bf16", bench.workload(pipe, steps), steps)
 
 
 def pairs(bench: Bench, *, number: int) -> None:
@@ -269,6 +278,7 @@ SECTIONS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "harm": (harm, 200),
     "sleeps": (sleeps, 110),
     "float8": (float8, 120),
+    **{f"canary-{number}": (canary, 90) for number in range(6)},
     "graphs": (graphs, 120),
     "bits": (bits, 150),
 }

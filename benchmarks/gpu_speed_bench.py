@@ -18,9 +18,9 @@ from pytest_mxq.baselines.manifest import Selection
 from pytest_mxq.errors import MxqError
 from pytest_mxq.formats.float8 import FLOAT8
 from pytest_mxq.gates.evidence import judge_evidence
+from pytest_mxq.gates.sampling import Sampling
 from pytest_mxq.gates.speed_statistics import (
     DEFAULT_PROCESS_SD,
-    Sampling,
     SpeedRule,
     decide_speed,
     estimate_paired,

@@ -95,7 +95,7 @@ class Ledger:
         if lengths is None:
             return self.call(case, name)
         few, many = lengths
-        whole = case.recipe.call["num_inference_steps"]
+        whole: int = case.recipe.call["num_inference_steps"]
         shorter, longer = (self.call(case, name) * length / whole for length in lengths)
         return shorter + (longer - shorter) * (whole - few) / (many - few)
 
