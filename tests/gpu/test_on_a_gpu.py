@@ -262,7 +262,7 @@ def test_the_nvfp4_kernel_gives_torchaos_bits_for_every_pattern(group: int) -> N
     """Each tensor has the patterns of 16 exponents, whose largest scales it."""
     x = block_maxima(16)
     x = x[((x[:, 0].view(torch.int16) >> 11 & 15) == group) & x.isfinite().all(1)].cuda()
-    assert len(x) >= 4000
+    assert len(x) == (4096 if group < 15 else 3840)  # the last exponent is that of NaN and Inf
     values, scale = torchao_nvfp4(x)
     mine = kernels(x, NumberFormat.NVFP4)
     assert mine.scale is not None

@@ -17,9 +17,8 @@ def block_maxima(size: int) -> Tensor:
     """
     first = torch.arange(65536, dtype=torch.int32).to(torch.int16).view(BF16)
     steps = torch.linspace(-1, 1, size - 1)
-    others = first[:, None].float() * steps
-    others[:, ::3] = (first[:, None].float() * torch.arange(-8, 8)[: (size + 1) // 3] / 8)[:, : others[:, ::3].shape[1]]
-    blocks = torch.cat([first[:, None], others.to(BF16)], dim=1)
+    steps[::3] = steps[::3].mul(8).round().div(8)
+    blocks = torch.cat([first[:, None], (first[:, None].float() * steps).to(BF16)], dim=1)
     blocks[::2, 5] = 0
     blocks[1::4, 6] = torch.tensor(1, dtype=torch.int16).view(BF16)
     return blocks

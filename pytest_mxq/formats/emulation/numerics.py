@@ -104,7 +104,7 @@ def fp32_product(x: Tensor, weight: Tensor) -> Tensor:
     if x.dtype == torch.float32:
         return functional.linear(x, weight)
     product = torch.mm(x.view(-1, x.shape[-1]), weight.t(), out_dtype=torch.float32)
-    return product.view(*x.shape[:-1], -1) if x.dim() != 2 else product
+    return product.view(*x.shape[:-1], weight.shape[0])
 
 
 def _stored_bytes(native: TorchAOBaseTensor) -> int:
