@@ -18,6 +18,7 @@ from pytest_mxq.backend.short_timing import predict, timed_arms
 from pytest_mxq.backend.warm_arm import (
     WarmArm,
     check_images,
+    check_nothing_kept,
     check_same_regions,
     check_same_work,
     check_settled,
@@ -250,7 +251,7 @@ class TorchBenchmark:
         with self._watching():
             self._backend.arms.drop("bf16")  # with its CUDA Graphs' pool
             warm = self._warm(case, workload, number_format, steady=False, steps=steps)
-            return self._measure(case, warm)
+            return self._measure(case, warm, steps=steps)
 
     def measure_bf16(self, case: Case, workload: Workload, *, steps: int | None) -> BothLengths:
         """Peak memory of BF16, as `measure_memory`: in a call of ``steps`` (None: in none such), and in a full one.
@@ -267,8 +268,8 @@ class TorchBenchmark:
             self._bf16_peaks[key] = None if steps is None else first, whole
         return self._bf16_peaks[key]
 
-    def _measure(self, case: Case, arm: WarmArm) -> Measured:
-        measured = self._peak(case, arm), arm.observed
+    def _measure(self, case: Case, arm: WarmArm, steps: int | None = None) -> Measured:
+        measured = self._peak(case, arm, steps), arm.observed
         arm.check()
         return measured
 
@@ -292,11 +293,11 @@ class TorchBenchmark:
         """How the arms of a case run while they are timed, as a stored session records it."""
         return self._how(case).text
 
-    def _peak(self, case: Case, arm: WarmArm) -> PeakMemory:
-        """Peak of one call, without the weights that the arm does not use.
+    def _peak(self, case: Case, arm: WarmArm, steps: int | None = None) -> PeakMemory:
+        """Peak of one call, of ``steps`` where it stands for a full one, without weights that the arm does not use.
 
         Raises:
-            Stop: more was resident before the call than these weights.
+            Stop: more was resident before the call than these weights, or a short call leaves memory allocated.
         """
         modules = [component for component in arm.pipe.components.values() if isinstance(component, torch.nn.Module)]
         base = getattr(self._backend.arms.base(case.source).pipe, case.recipe.denoiser)
@@ -310,6 +311,8 @@ class TorchBenchmark:
                 "this process holds GPU memory (the traceback of an earlier failure keeps its tensors); "
                 "run this gate alone",
             )
+        if steps is not None:
+            check_nothing_kept(peak.kept_gib, peak.allocated_gib - idle, steps, case.usual_steps or steps)
         return PeakMemory(allocated_gib=peak.allocated_gib - idle, reserved_gib=peak.reserved_gib - idle)
 
     def _how(self, case: Case) -> How:

@@ -11,6 +11,7 @@ import torch
 from pytest_mxq.baselines.manifest import Identity
 from pytest_mxq.baselines.work import ObservedRun
 from pytest_mxq.errors import MxqError
+from pytest_mxq.gates.memory import SHORT_TOLERANCE
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.pipelines.generate import Generated, Series, TimedCall, timed_call
 from pytest_mxq.pipelines.work import work_differences
@@ -137,4 +138,20 @@ def check_same_regions(bf16: WarmArm, quantized: WarmArm) -> None:
             Outcome.REGRESSION,
             f"the arms do not run alike: one forward pass enters {bf16.regions} compiled regions in BF16 and "
             f"{quantized.regions} in the quantized arm: a block fell back to eager execution",
+        )
+
+
+def check_nothing_kept(kept_gib: float, peak_gib: float, steps: int, all_steps: int) -> None:
+    """Refuse a short call that leaves memory allocated: BF16's calls agree, and this arm's full one may need more.
+
+    Raises:
+        Stop: what it keeps would move the peak of a full call.
+    """
+    in_all = kept_gib / steps * all_steps
+    if in_all > SHORT_TOLERANCE * peak_gib:
+        raise Stop(
+            Outcome.ERROR,
+            f"a call of {steps} steps leaves {kept_gib:.3g} GiB allocated, about {in_all:.2g} GiB in {all_steps} steps "
+            f"beside a peak of {peak_gib:.2f} GiB: a full call may need more than a short one tells; "
+            "mxq_memory(steps='full') measures full calls",
         )

@@ -26,11 +26,13 @@ class Peak:
         allocated_gib: most that tensors held at once, the gate's number.
         reserved_gib: most that torch held of the device.
         resident_gib: what tensors held before the call; more than the arm's weights if another arm is resident.
+        kept_gib: what they held more once its result was dropped; a warm call should leave nothing.
     """
 
     allocated_gib: float
     reserved_gib: float
     resident_gib: float
+    kept_gib: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +69,12 @@ def measure_peak(run: Callable[[], object], device: torch.device) -> Peak:
     resident = torch.cuda.memory_allocated(device)
     run()
     torch.cuda.synchronize(device)
+    gc.collect()
     return Peak(
         allocated_gib=torch.cuda.max_memory_allocated(device) / _GIB,
         reserved_gib=torch.cuda.max_memory_reserved(device) / _GIB,
         resident_gib=resident / _GIB,
+        kept_gib=(torch.cuda.memory_allocated(device) - resident) / _GIB,
     )
 
 

@@ -138,13 +138,15 @@ def measurer(
     monkeypatch: pytest.MonkeyPatch,
     *,
     resident: float,
+    kept: float = 0.0,
     recipe: Recipe = ONE_STEP,
 ) -> tuple[TorchBenchmark, Case]:
     """A benchmark on an account that a test writes: both arms are resident, each call adds two GiB."""
 
     def fake_peak(run: Callable[[], object], _device: torch.device) -> Peak:
         run()
-        return Peak(allocated_gib=resident + 2.0, reserved_gib=resident + 3.0, resident_gib=resident)
+        reserved = resident + 3.0
+        return Peak(allocated_gib=resident + 2.0, reserved_gib=reserved, resident_gib=resident, kept_gib=kept)
 
     monkeypatch.setattr("pytest_mxq.backend.benchmark.measure_peak", fake_peak)
     case = demo_case(recipe)
@@ -165,6 +167,20 @@ def test_short_calls_take_fewer_steps_than_the_test_asks_for_and_a_full_one_take
     ran = [observed.work.denoiser_calls["transformer"] for _, observed in (short, full, quantized)]
     asked = [observed.identity.calls[0]["num_inference_steps"] for _, observed in (short, full, quantized)]
     assert (ran, asked) == ([2, 4, 2], [4, 4, 4])
+
+
+@pytest.mark.parametrize("steps", [2, None])
+def test_a_short_call_that_keeps_memory_does_not_stand_for_a_full_one(
+    shared: TorchBackend, time: FakeTime, monkeypatch: pytest.MonkeyPatch, steps: int | None
+) -> None:
+    """7.5 MiB in 2 of 3 steps are 11 in all, more than 0.5 % of the peak of 2 GiB."""
+    benchmark, case = measurer(shared, time, monkeypatch, resident=0.05, kept=7.5 / 1024, recipe=THREE_STEPS)
+    if steps is None:
+        assert benchmark.measure_memory(case, generate, MXFP8)[0].allocated_gib > 1
+        return
+    with pytest.raises(Stop, match=r"a call of 2 steps leaves 0\.00732 GiB allocated") as caught:
+        benchmark.measure_memory(case, generate, MXFP8, steps=steps)
+    assert caught.value.outcome is Outcome.ERROR
 
 
 def test_compiled_regions_are_counted_in_a_short_call(shared: TorchBackend, time: FakeTime) -> None:

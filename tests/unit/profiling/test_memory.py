@@ -93,11 +93,12 @@ class FakeAccount:
         self.pending = 0
 
     def run(self) -> None:
-        """Allocate 4 GiB for a while; the device gets to it later."""
+        """Allocate 4 GiB for a while and keep 1; the device gets to it later."""
         self.pending = 4
 
     def synchronize(self, _: torch.device) -> None:
         self.peak = max(self.peak, self.now + self.pending)
+        self.now += self.pending > 0
         self.pending = 0
 
     def empty_cache(self) -> None:
@@ -123,4 +124,4 @@ def test_the_peak_is_that_of_one_finished_call(monkeypatch: pytest.MonkeyPatch) 
     for name in ("max_memory_allocated", "max_memory_reserved"):
         monkeypatch.setattr(torch.cuda, name, getattr(account, name))
     peak = measure_peak(account.run, torch.device("cuda"))
-    assert (peak.allocated_gib, peak.reserved_gib, peak.resident_gib) == (7.0, 8.0, 3.0)
+    assert (peak.allocated_gib, peak.reserved_gib, peak.resident_gib, peak.kept_gib) == (7.0, 8.0, 3.0, 1.0)
