@@ -50,7 +50,7 @@ def try_kernels(number_format: NumberFormat, device: torch.device) -> Path:
 
 
 def _agree(plain: Numerics, fused: Numerics, device: torch.device) -> bool:
-    """Return whether both compute the same Linear of a small activation, to the bit."""
+    """Return whether both compute the same Linear of a small activation, bit by bit."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(64, 96, generator=generator).bfloat16().to(device)
     x = torch.randn(2, 33, 96, generator=generator).exp().bfloat16().to(device)
