@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,16 +172,16 @@ class FakeBackend:
         return FakeOutputs(images=tuple(media), positions=tuple(range(len(media))), faults=(), identity=identity)
 
     def score(self, gate: AccuracyGate, reference: FakeOutputs, other: FakeOutputs) -> list[float]:
-        """Return the difference of the first pixel's red / 1000 as LPIPS and the like; SSIM and PSNR follow from it."""
-        lpips = [abs(_red(one) - _red(two)) / 1000 for one, two in zip(reference.images, other.images, strict=True)]
+        """Return how far the images are apart on the gate's own scale; their distance is a thousandth of that in red.
+
+        It is counted in the gate's `Behaviour.units`; where higher is better, down from the gate's largest bound.
+        """
+        distances = [abs(_red(one) - _red(two)) / 1000 for one, two in zip(reference.images, other.images, strict=True)]
         if self.behaviour.nan:
-            return [float("nan")] * len(lpips)
-        derived: dict[str, Callable[[float], float]] = {
-            "ssim": lambda value: 1 - value,
-            "psnr": lambda value: 60 - 1000 * value,
-            "audio": lambda value: 1000 * value,
-        }
-        return [derived.get(gate.name, float)(value) for value in lpips]
+            return [float("nan")] * len(distances)
+        best = gate.largest if gate.scale.higher_is_better else 0.0
+        unit = self.behaviour.units.get(gate.name, gate.largest if gate.scale.higher_is_better else 1.0)
+        return [best - unit * distance if gate.scale.higher_is_better else unit * distance for distance in distances]
 
     def preview(self, _gate: AccuracyGate, outputs: FakeOutputs, index: int, _frame: int | None) -> Any:
         """Return the image."""
