@@ -21,7 +21,7 @@ from pytest_mxq.gates.psnr import PSNR
 from pytest_mxq.gates.scores import summarize
 from pytest_mxq.gates.speed_statistics import SpeedMode, SpeedRule
 from pytest_mxq.gates.speedup import SpeedBound, SpeedSamples, decide_speedup
-from pytest_mxq.gates.verdict import Cell, JudgedOutput, ReferenceNote, Verdict
+from pytest_mxq.gates.verdict import Cell, Drift, JudgedOutput, ReferenceNote, Verdict
 from pytest_mxq.reports.records import (
     SCHEMA_VERSION,
     DeviceFacts,
@@ -90,7 +90,8 @@ WHOLE = Verdict(
         mode="stored",
         reason="same",
         manifest="baselines/case.json",
-        drift=0.001,
+        drift=(Drift(gate="lpips", value=0.001, limit=0.02), Drift(gate="own", value=None, limit=1.0)),
+        noise_gate="lpips",
         noise_repeat=0.0,
         noise_compiled=0.002,
         created="2026-01-01T00:00:00+00:00",
@@ -183,6 +184,7 @@ def test_a_number_that_json_has_not_comes_back(number: float) -> None:
     memory = MemoryFacts(peak_gib=number, reserved_gib=1.0, bf16_peak_gib=number, weight_ratio=number)
     assert SPEED is not None
     samples = replace(SPEED.samples, bf16=(1.0, number), sessions=((number,), (2.0, number)), throttle_share=number)
+    drift = Drift(gate="lpips", value=number, limit=number)
     verdict = replace(
         WHOLE,
         observed=number,
@@ -191,7 +193,7 @@ def test_a_number_that_json_has_not_comes_back(number: float) -> None:
         scores=scores,
         memory=memory,
         speed=replace(SPEED, lower=number, upper=number, samples=samples),
-        reference=ReferenceNote(mode="stored", reason="", drift=number, noise_repeat=number, noise_compiled=number),
+        reference=ReferenceNote(mode="stored", reason="", drift=(drift,), noise_repeat=number, noise_compiled=number),
         seconds=number,
     )
     text = json.dumps(to_record(verdict), allow_nan=False)

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_mxq.baselines.identity import Identity
 from pytest_mxq.gates.base import AccuracyGate, Scale
-from pytest_mxq.testing import FakeBackend, FakeOutputs
+from pytest_mxq.testing import FakeOutputs, FakeScorer
 from pytest_mxq.testing.fakes import fake_image
 
 IDENTITY = Identity(
@@ -57,5 +57,5 @@ def test_a_gate_is_scored_by_its_direction_its_largest_bound_and_the_unit_of_the
     monkeypatch.chdir(tmp_path)
     (tmp_path / "behaviour.json").write_text(json.dumps(behaviour))
     gate = own(higher_is_better=higher_is_better)
-    assert FakeBackend().score(gate, outputs(0), outputs(10)) == [pytest.approx(value)]
-    assert FakeBackend().score(gate, outputs(0), outputs(0)) == [50.0 if higher_is_better else 0.0]
+    assert FakeScorer().score(gate, outputs(0), outputs(10)) == [pytest.approx(value)]
+    assert FakeScorer().score(gate, outputs(0), outputs(0)) == [50.0 if higher_is_better else 0.0]
