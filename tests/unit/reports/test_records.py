@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pytest_mxq.baselines.unknown_fields import unknown_field
 from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import ReportInvalidError
 from pytest_mxq.gates.evidence import Evidence, RunEvidence
@@ -275,7 +276,12 @@ def test_a_report_with_numbers_that_json_has_not_is_json_and_comes_back() -> Non
 
 
 @pytest.mark.parametrize(
-    ("version", "way"), [(1, "run the gates again"), (3, "upgrade pytest-mxq"), (None, "run the gates again")]
+    ("version", "way"),
+    [
+        (1, "run the gates again"),
+        (3, "written by a newer pytest-mxq: upgrade pytest-mxq"),
+        (None, "run the gates again"),
+    ],
 )
 def test_a_report_of_another_version_is_refused_with_what_to_do(version: int | None, way: str) -> None:
     document = {**json.loads(encode_report(report(WHOLE))), "schema_version": version}
@@ -284,6 +290,34 @@ def test_a_report_of_another_version_is_refused_with_what_to_do(version: int | N
     assert str(caught.value) == (
         f"mxq-report/report.json: the report has schema_version {version}, this pytest-mxq reads {SCHEMA_VERSION}; {way}"
     )
+
+
+@pytest.mark.parametrize(
+    ("place", "path", "allowed"),
+    [
+        ((), "surprise", "created, status, commit"),
+        (("settings",), "settings.surprise", "formats, models, gates"),
+        (("verdicts", 0), "verdicts[0].surprise", "cell, outcome, sentence"),
+        (("verdicts", 0, "reference", "fingerprint"), "verdicts[0].reference.fingerprint.surprise", "hard, recorded"),
+        (("verdicts", 0, "speed", "samples"), "verdicts[0].speed.samples.surprise", "mode, bf16, quantized"),
+    ],
+)
+def test_a_field_that_a_report_has_not_is_refused_with_those_that_it_has(
+    place: tuple[str | int, ...], path: str, allowed: str
+) -> None:
+    document = json.loads(encode_report(report(WHOLE)))
+    target = document
+    for step in place:
+        target = target[step]
+    target["surprise"] = 1
+    with pytest.raises(ReportInvalidError) as caught:
+        decode_report(json.dumps(document).encode(), where="mxq-report/report.json")
+    assert str(caught.value).startswith(f"mxq-report/report.json: unknown field `{path}`; allowed: {allowed}")
+    assert "upgrade pytest-mxq, or run the gates again" in str(caught.value)
+
+
+def test_what_a_record_maps_by_name_has_no_unknown_fields() -> None:
+    assert unknown_field(to_record(replace(WHOLE, fingerprint={"surprise": "1"})), Verdict) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"not json", b'{"schema_version": 2', b"\xff\xfe\x00"])
