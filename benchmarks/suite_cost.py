@@ -22,6 +22,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,7 +31,7 @@ from pytest_mxq.evaluation.protocols import Machine
 from pytest_mxq.gates.sampling import enough
 from pytest_mxq.gates.speed_statistics import MIN_SESSION_ROUNDS, minimum_rounds
 from pytest_mxq.models import flux, ltx2, qwen_image
-from pytest_mxq.testing import B200, FakeBackend, FakeBenchmark
+from pytest_mxq.testing import B200, FakeBackend, FakeBenchmark, fake_machine
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -172,8 +173,8 @@ class CostingBenchmark(FakeBenchmark):
 def pytest_mxq_machine() -> Machine:
     """Return a B200 whose backend and benchmark cost what is published."""
     ledger = Ledger()
-    return Machine(
-        device=B200,
+    return replace(
+        fake_machine(B200),
         backend=lambda _: CostingBackend(ledger),
         benchmark=lambda backend, _cache: CostingBenchmark(backend),
         weights=lambda _: "folder:0",

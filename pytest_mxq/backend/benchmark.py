@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias
@@ -31,6 +31,7 @@ from pytest_mxq.baselines.identity import check_same_calls
 from pytest_mxq.baselines.work import ObservedRun
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.evidence import Evidence
+from pytest_mxq.gates.measured import Measured, TimedBf16, TimingConditions
 from pytest_mxq.gates.memory import PeakMemory
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.sampling import Sampling
@@ -51,21 +52,8 @@ if TYPE_CHECKING:
     from pytest_mxq.planning.case import Case
 
 Workload = Callable[..., object]
-Measured: TypeAlias = tuple[PeakMemory, ObservedRun]
 BothLengths: TypeAlias = tuple[Measured | None, Measured]
 """A short call, where there is one, and a full one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimedBf16:
-    """BF16 timed for a stored session, and what was observed of it."""
-
-    seconds: tuple[float, ...]
-    peak_gib: float | None
-    execution: str
-    observed: ObservedRun
-    short: Measured | None
-    predicted: float | None
 
 
 class TorchBenchmark:
@@ -224,7 +212,7 @@ class TorchBenchmark:
         return TimedBf16(
             seconds=session.seconds,
             peak_gib=peak,
-            execution=self._how(case).text,
+            conditions=self.conditions(case),
             observed=bf16.observed,
             short=short,
             predicted=predicted,
@@ -273,25 +261,11 @@ class TorchBenchmark:
         arm.check()
         return measured
 
-    def inductor_digest(self) -> str:
-        """Twelve hex digits that name Inductor's configuration."""
+    def conditions(self, case: Case) -> TimingConditions:
+        """How the arms of a case run while they are timed, and twelve hex digits that name Inductor's configuration."""
         text = "\n".join(f"{name}={value}" for name, value in sorted(inductor_settings().items()))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    def process_number(self) -> str | None:
-        """Return the number under which the GPU's driver lists this process; None: it does not tell."""
-        with open_telemetry(self._device) as telemetry:
-            number = telemetry.own_number()
-        return None if number is None else str(number)
-
-    def other_processes(self) -> Sequence[str]:
-        """Return the processes that the GPU's driver lists beside this one and those that are known to wait for it."""
-        with open_telemetry(self._device, known=self._known) as telemetry:
-            return telemetry.others()
-
-    def execution(self, case: Case) -> str:
-        """How the arms of a case run while they are timed, as a stored session records it."""
-        return self._how(case).text
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return TimingConditions(execution=self._how(case).text, inductor=digest)
 
     def _peak(self, case: Case, arm: WarmArm, steps: int | None = None) -> PeakMemory:
         """Peak of one call, of ``steps`` where it stands for a full one, without weights that the arm does not use.

@@ -1,4 +1,4 @@
-"""The backend of a session: arms that generate, gates that score. Imported only when a gate runs."""
+"""The backend of a session: arms that generate. Imported only when a gate runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pytest_mxq.gates.verdict import OutputFault
 from pytest_mxq.metrics.audio import find_silent
 from pytest_mxq.metrics.degenerate import find_degenerate
 from pytest_mxq.metrics.images import to_uint8
-from pytest_mxq.metrics.lpips_map import map_image
 from pytest_mxq.pipelines.cache import Arm, ArmStore, How
 from pytest_mxq.pipelines.compile import CompileMode, compiling_faithfully
 from pytest_mxq.pipelines.execution import Execution as RunRecord
@@ -27,11 +26,8 @@ from pytest_mxq.pipelines.quantize import run_evidence
 from pytest_mxq.planning.settings import Execution
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from pytest_mxq.environment.device import Device
     from pytest_mxq.formats import Format
-    from pytest_mxq.gates.base import AccuracyGate
     from pytest_mxq.gates.evidence import Evidence
     from pytest_mxq.planning.arms import ArmSpec
     from pytest_mxq.planning.case import Case
@@ -42,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class TorchBackend:
-    """Arms by torchao and diffusers, probes by lpips and scikit-image.
+    """Arms by torchao and diffusers.
 
     Attributes:
         arms: the arms of the session.
@@ -112,24 +108,6 @@ class TorchBackend:
     def load(self, media: Sequence[Any], identity: Identity) -> GeneratedOutputs:
         """Return the outputs that a store kept."""
         return GeneratedOutputs.from_media(media, identity)
-
-    def score(self, gate: AccuracyGate, reference: GeneratedOutputs, other: GeneratedOutputs) -> list[float]:
-        """Return a gate's values: image by image, frame by frame, or video by video.
-
-        The gate is given copies: the next gates judge what was generated, whatever this one writes into them.
-
-        Raises:
-            MxqError: the gate cannot score such outputs.
-        """
-        return [float(value) for value in gate.score(reference.copied(), other.copied())]
-
-    def preview(self, gate: AccuracyGate, outputs: GeneratedOutputs, index: int, frame: int | None) -> Any:
-        """Return the PIL image of what a gate looked at: an image, a frame, a spectrogram."""
-        return gate.preview(outputs.copied(), index, frame)
-
-    def lpips_map(self, reference: Image, quantized: Image) -> tuple[Image, float] | None:
-        """Return where two images differ, and the value that is white; None where LPIPS has no value."""
-        return map_image(reference, quantized)
 
     def release(self) -> None:
         """Free every arm."""
@@ -253,7 +231,7 @@ def _outputs(case: Case, arm: Arm, generated: Generated, execution: RunRecord | 
     audio = generated.video.audio if generated.video is not None else None
     found = find_degenerate(generated.images, size=size, frames=generated.video.frames if generated.video else 1)
     found += find_silent(audio.waves) if audio is not None else []
-    return GeneratedOutputs(
+    outputs = GeneratedOutputs(
         images=to_uint8(generated.images),
         video=generated.video,
         positions=tuple(seed - case.settings.seed for seed in generated.seeds),
@@ -261,8 +239,8 @@ def _outputs(case: Case, arm: Arm, generated: Generated, execution: RunRecord | 
         identity=observed_identity(case, arm.weights, generated, execution=case.settings.execution.value),
         evidence=executed_evidence(arm, execution),
         works=generated.works,
-        originals=generated.originals,
     )
+    return outputs.with_originals(generated.originals)
 
 
 def executed_evidence(arm: Arm, execution: RunRecord | None) -> Evidence | None:

@@ -15,7 +15,6 @@ from pytest_mxq.baselines.video import Video
 from pytest_mxq.baselines.work import WorkRecord
 from pytest_mxq.gates.evidence import Evidence
 from pytest_mxq.gates.verdict import OutputFault
-from pytest_mxq.metrics.degenerate import identical
 from pytest_mxq.metrics.images import check_pair, to_image
 from pytest_mxq.pipelines.originals import Original
 from pytest_mxq.pipelines.outputs import Audio, VideoInfo
@@ -50,7 +49,7 @@ class GeneratedOutputs:
     evidence: Evidence | None = None
     works: Mapping[int, Work] = field(default_factory=dict)
     changes: tuple[str, ...] = ()
-    originals: Mapping[int, Original] = field(default_factory=dict)
+    originals: Mapping[int, Self] = field(default_factory=dict)
 
     @property
     def noun(self) -> str:
@@ -128,16 +127,6 @@ class GeneratedOutputs:
             video = replace(video, audio=replace(video.audio, waves=video.audio.waves.clone()))
         return replace(self, images=self.images.clone(), video=video)
 
-    def equals(self, other: Self) -> bool:
-        """Tell whether all images, and all audio, are bit-identical.
-
-        Raises:
-            ImageError: the images differ in size or number.
-        """
-        ours, theirs = (outputs.audio.waves if outputs.audio is not None else None for outputs in (self, other))
-        same_audio = ours is theirs if ours is None or theirs is None else torch.equal(ours, theirs)
-        return same_audio and identical(self.images, other.images)
-
     def identical_positions(self, other: Self) -> tuple[int, ...]:
         """Return the positions at which image or video, and audio, are bit-identical.
 
@@ -167,17 +156,12 @@ class GeneratedOutputs:
         found = (text for one, another in pairs for text in work_differences(one, another, ignoring=ignoring))
         return tuple(dict.fromkeys(found))
 
-    def returned_in(self, start: int) -> Self:
-        """Return what the workload returned in a chunk, by the index of its first prompt."""
-        per_prompt, prompts = self.identity.images_per_prompt, len(self.identity.prompts)
-        end = min(start + self.identity.batch_size, prompts)
-        return self.subset(range(start * per_prompt, end * per_prompt))
+    def with_originals(self, originals: Mapping[int, Original]) -> Self:
+        """Return the same outputs, with what the pipeline generated in some chunks (index of the first prompt)."""
+        return replace(self, originals={start: self._original(start, one) for start, one in originals.items()})
 
-    def generated_in(self, start: int) -> Self:
-        """Return what the pipeline generated in a chunk, by the index of its first prompt."""
-        returned, original = self.returned_in(start), self.originals.get(start)
-        if original is None:
-            return returned
+    def _original(self, start: int, original: Original) -> Self:
+        returned = self.subset(self.identity.chunk_positions(start))
         video = returned.video
         if video is not None:
             video = replace(video, frames=len(original.images) // len(returned.positions))

@@ -70,6 +70,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 offset = prompt_index * self.images_per_prompt + image_index
                 yield OutputKey(prompt, prompt_index, image_index, self.seed + offset)
 
+    def chunk_positions(self, start: int) -> range:
+        """Return the positions of the outputs of one chunk of prompts, by the index of its first prompt."""
+        end = min(start + self.batch_size, len(self.prompts))
+        return range(start * self.images_per_prompt, end * self.images_per_prompt)
+
 
 def identity_differences(stored: Identity, current: Identity) -> tuple[str, ...]:
     """List every field in which two identities differ; empty exactly if their digests agree.

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import msgspec
 from msgspec import Meta
@@ -127,7 +127,10 @@ class NoiseFloor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         repeat: The same arm generated twice.
         eager_vs_compiled: Eager against compiled; None where it was not measured.
         note: Why it was not measured; otherwise free.
+        gate: Name of the gate on whose scale they are.
     """
+
+    gate: ClassVar[str] = "lpips"
 
     repeat: Distance
     eager_vs_compiled: Distance | None

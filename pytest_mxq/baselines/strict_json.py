@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from pytest_mxq.baselines.unknown_fields import unknown_field
 from pytest_mxq.errors import BaselineInvalidError
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ def build(document: object, kind: type[T], *, where: str) -> T:
         problem, _, path = str(error).partition(" - at `")
         name, value = _locate(document, kind, path.rstrip("`"), str(error))
         subject = name if isinstance(value, dict | list) else f"{cut(name, 150)} is {shown(value)}"
-        raise invalid(where, f"{cut(subject, 240)}: {problem}") from None
+        unknown = unknown_field(document, kind) if "unknown field" in problem else None
+        allowed = f"; allowed: {', '.join(unknown.allowed)}" if unknown is not None else ""
+        raise invalid(where, f"{cut(subject, 240)}: {problem}{allowed}") from None
 
 
 def canonical(value: object, *, where: str) -> bytes:

@@ -18,7 +18,7 @@ from pytest_mxq.evaluation.comparisons import (
     prompt_of,
     worst_spots,
 )
-from pytest_mxq.evaluation.protocols import Backend, O, Workload
+from pytest_mxq.evaluation.protocols import Generator, O, Scorer, Workload
 from pytest_mxq.evaluation.reference import ReferenceOutputs, References
 from pytest_mxq.gates.base import AccuracyGate
 from pytest_mxq.gates.evidence import USUAL_FOREIGN_SHARE, Evidence, judge_evidence, judge_run
@@ -40,11 +40,14 @@ class AccuracyStrategy(Generic[O]):
     """Judges gates of generated outputs; what several gates of a format need is generated once.
 
     Attributes:
+        backend: builds arms and generates.
+        scorer: compares their outputs.
         references: finds what to compare with.
         write_comparison: writes a comparison image and returns its path.
     """
 
-    backend: Backend[O]
+    backend: Generator[O]
+    scorer: Scorer[O]
     references: References[O]
     write_comparison: ComparisonWriter
     _quantized: tuple[object, O] | None = None
@@ -65,7 +68,7 @@ class AccuracyStrategy(Generic[O]):
         differences = self.references.check(plan, manifest)
         usable = manifest if isinstance(manifest, Manifest) and not differences else None
         evidence = self._proved(plan, usable)
-        reference = self.references.find(plan, gate, manifest, differences, workload)
+        reference = self.references.find(plan, manifest, differences, workload)
         facts: dict[str, Any] = {"evidence": evidence, "reference": reference.note}
         quantized = self._generate_quantized(plan, workload)
         facts["evidence"] = quantized.evidence
@@ -74,7 +77,7 @@ class AccuracyStrategy(Generic[O]):
         scores = self._score(gate, reference.outputs, quantized)
         outcome, sentence = decide(gate.scale, scores, plan.bound)
         if not outcome.is_failure:
-            found = judge_originals(self.backend, plan, gate, reference.observed, quantized, facts)
+            found = judge_originals(self.scorer, plan, gate, reference.observed, quantized, facts)
             facts["cautions"] = (*facts["cautions"], *found)
         sheets, count = (MAX_COMPARISONS, MAX_SHOWN) if outcome.is_failure else (1, 1)
         spots = worst_spots(gate, scores, sheets=sheets, count=count)
@@ -115,7 +118,7 @@ class AccuracyStrategy(Generic[O]):
         return self._quantized[1]
 
     def _score(self, gate: AccuracyGate, reference: O, quantized: O) -> Scores:
-        values = self.backend.score(gate, reference, quantized)
+        values = self.scorer.score(gate, reference, quantized)
         count = len(quantized.positions)
         if not values or len(values) % count:
             raise MxqError(
@@ -175,7 +178,7 @@ class AccuracyStrategy(Generic[O]):
 
     @property
     def _comparisons(self) -> Comparisons[O]:
-        return Comparisons(backend=self.backend, write=self.write_comparison)
+        return Comparisons(scorer=self.scorer, write=self.write_comparison)
 
 
 def _cautions(plan: GatePlan, reference: ReferenceOutputs[Any], quantized: Any) -> tuple[str, ...]:

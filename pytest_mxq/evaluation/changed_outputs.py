@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pytest_mxq.evaluation.protocols import Backend, O
+from pytest_mxq.evaluation.protocols import O, Scorer
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.psnr import PSNR
 from pytest_mxq.gates.scores import Scores, decide, summarize
@@ -53,12 +53,12 @@ def check_same_changes(arm: str, bf16: O, quantized: O, facts: dict[str, Any]) -
 
 
 def judge_originals(
-    backend: Backend[O], plan: GatePlan, gate: AccuracyGate, bf16: O, quantized: O, facts: dict[str, Any]
+    scorer: Scorer[O], plan: GatePlan, gate: AccuracyGate, bf16: O, quantized: O, facts: dict[str, Any]
 ) -> Iterator[str]:
     """Yield what is worth a look of outputs that the body changed on both arms and that are within the bound.
 
     Args:
-        backend: scores.
+        scorer: scores.
         plan: what is judged.
         gate: its gate.
         bf16: what BF16 generated in this run.
@@ -77,13 +77,13 @@ def judge_originals(
         )
     if not shared:
         return
-    generated = [(bf16.generated_in(start), quantized.generated_in(start)) for start in shared]
-    outcome, sentence = decide(gate.scale, _scores(backend, gate, generated), plan.bound)
+    generated = [(_generated(bf16, start), _generated(quantized, start)) for start in shared]
+    outcome, sentence = decide(gate.scale, _scores(scorer, gate, generated), plan.bound)
     if not outcome.is_failure:
         return
-    returned = [(bf16.returned_in(start), quantized.returned_in(start)) for start in shared]
+    returned = [(_returned(bf16, start), _returned(quantized, start)) for start in shared]
     pairs = zip(returned, generated, strict=True)
-    nearer = max(_scores(backend, PSNR, [new]).mean - _scores(backend, PSNR, [old]).mean for new, old in pairs)
+    nearer = max(_scores(scorer, PSNR, [new]).mean - _scores(scorer, PSNR, [old]).mean for new, old in pairs)
     text = f"what the quantized arm generated is beyond the bound ({sentence}), and what the test made of it is not"
     if nearer > MAX_NEARER_DB:
         raise Stop(
@@ -95,6 +95,17 @@ def judge_originals(
     yield text
 
 
-def _scores(backend: Backend[O], gate: AccuracyGate, pairs: list[tuple[O, O]]) -> Scores:
-    values = [value for bf16, quantized in pairs for value in backend.score(gate, bf16, quantized)]
+def _returned(outputs: O, start: int) -> O:
+    """Return what the workload returned in a chunk, by the index of its first prompt."""
+    return outputs.subset(outputs.identity.chunk_positions(start))
+
+
+def _generated(outputs: O, start: int) -> O:
+    """Return what the pipeline generated in a chunk, by the index of its first prompt."""
+    original = outputs.originals.get(start)
+    return _returned(outputs, start) if original is None else original
+
+
+def _scores(scorer: Scorer[O], gate: AccuracyGate, pairs: list[tuple[O, O]]) -> Scores:
+    values = [value for bf16, quantized in pairs for value in scorer.score(gate, bf16, quantized)]
     return summarize(values, higher_is_better=gate.scale.higher_is_better)

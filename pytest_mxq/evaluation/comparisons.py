@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
-from pytest_mxq.evaluation.protocols import Backend, O, Outputs
+from pytest_mxq.evaluation.protocols import Described, O, Outputs, Scorer
 from pytest_mxq.gates.base import frame_preview
 from pytest_mxq.gates.scores import worst_first
 from pytest_mxq.gates.verdict import JudgedOutput
@@ -88,22 +88,22 @@ def worst_spots(gate: AccuracyGate, scores: Scores, *, sheets: int, count: int) 
     return spots
 
 
-def judged_outputs(outputs: Outputs) -> list[JudgedOutput]:
+def judged_outputs(outputs: Described) -> list[JudgedOutput]:
     """Return prompt and seed of each output, in order."""
     keys = list(outputs.identity.output_keys())
     return [JudgedOutput(prompt=keys[place].prompt, seed=keys[place].seed) for place in outputs.positions]
 
 
-def prompt_of(case: Case, outputs: O, index: int) -> str:
+def prompt_of(case: Case, outputs: Described, index: int) -> str:
     """Return the prompt of an image or video."""
     return case.prompts[outputs.positions[index] // outputs.identity.images_per_prompt]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparisons(Generic[O]):
-    """Writes comparisons with what the backend shows of the outputs."""
+    """Writes comparisons with what gates see of the outputs."""
 
-    backend: Backend[O]
+    scorer: Scorer[O]
     write: ComparisonWriter
 
     def of(
@@ -148,7 +148,7 @@ class Comparisons(Generic[O]):
         return {"outputs": tuple(judged), "comparisons": tuple(sheets)}
 
     def _shown(self, gate: AccuracyGate, spot: Spot, text: str | None, prompt: str, arms: tuple[O, O]) -> Shown:
-        left, right = (self.backend.preview(gate, outputs, spot.output, spot.frame) for outputs in arms)
+        left, right = (self.scorer.preview(gate, outputs, spot.output, spot.frame) for outputs in arms)
         sees_frames = gate.preview is frame_preview
         return Shown(
             output=spot.output,
@@ -157,11 +157,11 @@ class Comparisons(Generic[O]):
             text=text,
             reference=left,
             quantized=right,
-            lpips_map=self.backend.lpips_map(left, right) if sees_frames and text is not None else None,
+            lpips_map=self.scorer.lpips_map(left, right) if sees_frames and text is not None else None,
         )
 
 
-def _file_name(spot: Spot, seen_by: AccuracyGate | None, outputs: Outputs) -> str:
+def _file_name(spot: Spot, seen_by: AccuracyGate | None, outputs: Described) -> str:
     """Return ``04``, of a video ``04-frame-017``, and ``04-audio`` of what one gate alone looks at."""
     if seen_by is not None:
         return f"{spot.output:02d}-{seen_by.name}"

@@ -15,7 +15,7 @@ from pytest_mxq.baselines.strict_json import LIVE
 from pytest_mxq.baselines.work import ObservedRun, is_shorter
 from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import BaselineMissingError, MxqError
-from pytest_mxq.evaluation.protocols import Benchmark, Measured, Workload
+from pytest_mxq.evaluation.protocols import Benchmark, Workload
 from pytest_mxq.evaluation.sessions import (
     Job,
     Sessions,
@@ -29,6 +29,7 @@ from pytest_mxq.evaluation.staleness import KnownWeights, move_of_renamed
 from pytest_mxq.gates.base import CallLength
 from pytest_mxq.gates.evidence import judge_evidence, judge_run
 from pytest_mxq.gates.extrapolation import SHORT_LENGTHS
+from pytest_mxq.gates.measured import Measured
 from pytest_mxq.gates.memory import MemoryBound, MemoryFacts, MemoryGate, ShortCalls
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.sampling import Sampling
@@ -320,12 +321,12 @@ class PerformanceStrategy:
         """Return the stored sessions of this hardware, software, Inductor configuration and execution."""
         if job.manifest is None or self.mode is Reference.LIVE:
             return Sessions(usable=(), why_not=None)
-        here = timing_fingerprint(self.fingerprint, self.benchmark.inductor_digest())
-        execution = self.benchmark.execution(job.plan.case)
+        conditions = self.benchmark.conditions(job.plan.case)
+        here = timing_fingerprint(self.fingerprint, conditions.inductor)
         usable: list[TimingSession] = []
         why_not: str | None = None
         for session in job.manifest.sessions:
-            differences = machine_differences(session, here, execution)
+            differences = machine_differences(session, here, conditions.execution)
             if differences:
                 why_not = f" (the newest that is not: {'; '.join(differences)})"
             else:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_mxq.formats import Format
     from pytest_mxq.gates.base import AccuracyGate
     from pytest_mxq.gates.evidence import Evidence
-    from pytest_mxq.gates.memory import PeakMemory
+    from pytest_mxq.gates.measured import Measured, TimedBf16, TimingConditions
     from pytest_mxq.gates.sampling import Sampling
     from pytest_mxq.gates.speedup import SpeedSamples
     from pytest_mxq.gates.verdict import OutputFault, Verdict
@@ -28,16 +28,13 @@ if TYPE_CHECKING:
 Workload: TypeAlias = Callable[..., object]
 """The body of a test, called with a pipeline and a prompt."""
 
-Measured: TypeAlias = "tuple[PeakMemory, ObservedRun]"
-"""Peak memory of one call, and what it did."""
-
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Told (label, parts done, parts in all) between the parts of long work: chunks of prompts, timed rounds; 0 in all: the
 number is not known (loading, quantizing, compiling)."""
 
 
-class Outputs(Protocol):
-    """The images or videos of one arm (the backend's own type), with what was observed while they were generated."""
+class Described(Protocol):
+    """What the images or videos of one arm are."""
 
     @property
     def noun(self) -> str:
@@ -59,6 +56,10 @@ class Outputs(Protocol):
         """What was observed."""
         ...
 
+
+class Observed(Protocol):
+    """What an arm did while it generated."""
+
     @property
     def evidence(self) -> Evidence | None:
         """Proof that what generated them ran quantized; None of BF16's and of stored ones."""
@@ -69,34 +70,26 @@ class Outputs(Protocol):
         """What the workload changed of the pipeline; it was put back, or the arm is built again."""
         ...
 
-    def work_differences(self, other: Self) -> tuple[str, ...]:
-        """Return in what the work of both arms differs, such as ``denoiser calls: transformer 8 -> 4``."""
-        ...
-
-    @property
-    def originals(self) -> Mapping[int, object]:
-        """What the pipeline generated in the chunks whose outputs the workload changed, by their first prompt."""
-        ...
-
-    def returned_in(self, start: int) -> Self:
-        """Return what the workload returned in a chunk, by the index of its first prompt."""
-        ...
-
-    def generated_in(self, start: int) -> Self:
-        """Return what the pipeline generated in a chunk, by the index of its first prompt."""
-        ...
-
     @property
     def work_records(self) -> Mapping[int, WorkRecord]:
         """What each chunk ran, by the index of its first prompt; empty of stored outputs."""
         ...
 
-    def subset(self, positions: Sequence[int]) -> Self:
-        """Return the images or videos at some positions."""
+    def work_differences(self, other: Self) -> tuple[str, ...]:
+        """Return in what the work of both arms differs, such as ``denoiser calls: transformer 8 -> 4``."""
         ...
 
-    def equals(self, other: Self) -> bool:
-        """Tell whether all images, and all audio, are bit-identical."""
+
+class Comparable(Protocol):
+    """Parts of the outputs of one arm, and how they differ from another's."""
+
+    @property
+    def originals(self) -> Mapping[int, Self]:
+        """What the pipeline generated in the chunks whose outputs the workload changed, by their first prompt."""
+        ...
+
+    def subset(self, positions: Sequence[int]) -> Self:
+        """Return the images or videos at some positions."""
         ...
 
     def identical_positions(self, other: Self) -> tuple[int, ...]:
@@ -107,6 +100,10 @@ class Outputs(Protocol):
         """Return in what the videos cannot be compared, such as ``frame count 121 -> 97``."""
         ...
 
+
+class Outputs(Described, Observed, Comparable, Protocol):
+    """The images or videos of one arm (the backend's own type), with what was observed while they were generated."""
+
     def to_media(self) -> list[Any]:
         """Return what a store keeps: PIL images, or `Video` values."""
         ...
@@ -115,13 +112,21 @@ class Outputs(Protocol):
 O = TypeVar("O", bound=Outputs)  # noqa: E741  the backend's own type of outputs
 
 
-class Backend(Protocol[O]):
-    """Builds arms, generates, and scores; outputs are opaque to an evaluation."""
+O_co = TypeVar("O_co", bound=Outputs, covariant=True)
+O_contra = TypeVar("O_contra", bound=Outputs, contravariant=True)
+
+
+class Generator(Protocol[O_co]):
+    """Builds arms, and makes outputs: by generating them, and of what a store kept."""
 
     def generate(
         self, case: Case, workload: Workload, arm: ArmSpec, *, label: str, chunks: Sequence[int] | None = None
-    ) -> O:
+    ) -> O_co:
         """Generate a case, or some chunks of its prompts, with an arm."""
+        ...
+
+    def load(self, media: Sequence[Any], identity: Identity) -> O_co:
+        """Return the outputs that a store kept."""
         ...
 
     def evidence(self, case: Case, arm: ArmSpec) -> Evidence:
@@ -132,24 +137,9 @@ class Backend(Protocol[O]):
         """Return the layers that a format would quantize; None if there are none."""
         ...
 
-    def load(self, media: Sequence[Any], identity: Identity) -> O:
-        """Return the outputs that a store kept."""
-        ...
 
-    def score(self, gate: AccuracyGate, reference: O, other: O) -> list[float]:
-        """Return a gate's values in the order of the positions: one at each, or one for each frame there."""
-        ...
-
-    def preview(self, gate: AccuracyGate, outputs: O, index: int, frame: int | None) -> Any:
-        """Return the PIL image of what a gate looked at: an image, a frame (None: the middle one), a spectrogram."""
-        ...
-
-    def lpips_map(self, reference: Any, quantized: Any) -> tuple[Any, float] | None:
-        """Return where two PIL images differ, as a PIL image of the same size, and the value that is white in it.
-
-        None where LPIPS has no value: images that are too small or of two sizes.
-        """
-        ...
+class ArmMemory(Protocol):
+    """What arms leave free on the device: asked by the session before it loads another."""
 
     def free_gib(self, case: Case) -> float | None:
         """Return what the device has for a case's arms, GiB; None where its model is loaded, and on a CPU."""
@@ -160,42 +150,31 @@ class Backend(Protocol[O]):
         ...
 
 
-class TimedBf16(Protocol):
-    """BF16 timed for a stored session."""
+class Backend(Generator[O_co], ArmMemory, Protocol[O_co]):
+    """What a machine makes: strategies generate with it, the session frees it."""
 
-    @property
-    def seconds(self) -> tuple[float, ...]:
-        """Seconds of each call."""
+
+class Scorer(Protocol[O_contra]):
+    """Compares outputs, which are opaque to an evaluation; holds nothing."""
+
+    def score(self, gate: AccuracyGate, reference: O_contra, other: O_contra) -> list[float]:
+        """Return a gate's values in the order of the positions: one at each, or one for each frame there."""
         ...
 
-    @property
-    def peak_gib(self) -> float | None:
-        """Peak memory of one call, GiB; None where the device does not tell."""
+    def preview(self, gate: AccuracyGate, outputs: O_contra, index: int, frame: int | None) -> Any:
+        """Return the PIL image of what a gate looked at: an image, a frame (None: the middle one), a spectrogram."""
         ...
 
-    @property
-    def predicted(self) -> float | None:
-        """Seconds of a call by the line through short calls; None where they were not timed."""
-        ...
+    def lpips_map(self, reference: Any, quantized: Any) -> tuple[Any, float] | None:
+        """Return where two PIL images differ, as a PIL image of the same size, and the value that is white in it.
 
-    @property
-    def short(self) -> Measured | None:
-        """Peak of a short call, and what it did; None where it was not measured."""
-        ...
-
-    @property
-    def execution(self) -> str:
-        """How the arm ran."""
-        ...
-
-    @property
-    def observed(self) -> ObservedRun:
-        """What was observed."""
+        None where LPIPS has no value: images that are too small or of two sizes.
+        """
         ...
 
 
-class Benchmark(Protocol):
-    """Measures time and memory of whole calls."""
+class ArmProof(Protocol):
+    """Proves that the arms that are measured are quantized."""
 
     def evidence(self, case: Case, number_format: Format, beside: Sequence[Format] = ()) -> Evidence:
         """Build the quantized arm that is timed, and return the proof that it is quantized.
@@ -206,6 +185,14 @@ class Benchmark(Protocol):
 
     def run_evidence(self, case: Case, number_format: Format) -> Evidence:
         """Return the evidence of the arm that was timed or measured, with what it multiplied with."""
+        ...
+
+
+class ArmTimer(Protocol):
+    """Times quantized arms: beside BF16, or alone to be held against stored sessions."""
+
+    def conditions(self, case: Case) -> TimingConditions:
+        """Return what timings of a case must have in common beside hardware and software."""
         ...
 
     def time_live(
@@ -226,15 +213,23 @@ class Benchmark(Protocol):
         """Time one session of the quantized arm; return the samples and what was observed."""
         ...
 
+
+class MemoryMeter(Protocol):
+    """Measures peak memory of one call of an arm, alone on the device."""
+
     def measure_memory(
         self, case: Case, workload: Workload, number_format: Format, *, steps: int | None = None
     ) -> Measured:
-        """Measure peak memory of one call of a quantized arm alone on the device, in that many steps (None: all)."""
+        """Measure that of a quantized arm, in that many steps (None: all)."""
         ...
 
     def measure_bf16(self, case: Case, workload: Workload, *, steps: int | None) -> tuple[Measured | None, Measured]:
-        """Measure peak memory of BF16 alone on the device, in a short call (None without ``steps``) and a full one."""
+        """Measure that of BF16, in a short call (None without ``steps``) and a full one."""
         ...
+
+
+class SessionTimer(Protocol):
+    """Times BF16 for a baseline."""
 
     def time_bf16(self, case: Case, workload: Workload) -> TimedBf16:
         """Time one session of BF16, with its peak memory, to be stored.
@@ -244,20 +239,20 @@ class Benchmark(Protocol):
         """
         ...
 
-    def execution(self, case: Case) -> str:
-        """Return how the arms of a case run while they are timed."""
+
+class Benchmark(ArmProof, ArmTimer, MemoryMeter, SessionTimer, Protocol):
+    """What a machine makes to measure whole calls: a gate of speed or memory uses three parts, a refresh the last."""
+
+
+class Processes(Protocol):
+    """Who uses the GPU, as its driver lists it."""
+
+    def own_number(self) -> str | None:
+        """Return the number of this process there; None: the driver does not tell."""
         ...
 
-    def inductor_digest(self) -> str:
-        """Return a name of Inductor's configuration: part of what timings must have in common."""
-        ...
-
-    def process_number(self) -> str | None:
-        """Return the number under which the GPU's driver lists this process; None: it does not tell."""
-        ...
-
-    def other_processes(self) -> Sequence[str]:
-        """Return the processes that the GPU's driver lists beside this one."""
+    def others(self) -> Sequence[str]:
+        """Return the processes beside this one."""
         ...
 
 
@@ -268,13 +263,17 @@ class Machine:
     Attributes:
         device: the device.
         backend: makes the backend; told how to show progress.
+        scorer: makes what compares its outputs.
         benchmark: makes the benchmark over that backend; told the directory of compiled code (None: torch's own).
+        processes: who uses the device.
         weights: tells the name of a model's weights, where it is known before they are loaded.
     """
 
     device: Device
     backend: Callable[[Progress], Backend[Any]]
+    scorer: Callable[[], Scorer[Any]]
     benchmark: Callable[[Any, Path | None], Benchmark]
+    processes: Processes
     weights: Callable[[ModelSource], str | None]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import isnan, nan
 from typing import TYPE_CHECKING, Generic
 
 import msgspec
@@ -14,7 +13,8 @@ from pytest_mxq.baselines.strict_json import LIVE
 from pytest_mxq.baselines.work import chunk_differences
 from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import BaselineMissingError
-from pytest_mxq.evaluation.protocols import Backend, O, Workload
+from pytest_mxq.evaluation.drift import bit_identical, farthest
+from pytest_mxq.evaluation.protocols import Generator, O, Scorer, Workload
 from pytest_mxq.evaluation.staleness import (
     KnownWeights,
     case_differences,
@@ -22,14 +22,13 @@ from pytest_mxq.evaluation.staleness import (
     move_of_renamed,
     software_differences,
 )
-from pytest_mxq.gates.lpips import LPIPS
 from pytest_mxq.gates.outcome import Outcome, Stop
-from pytest_mxq.gates.verdict import ReferenceNote
+from pytest_mxq.gates.verdict import Drift, ReferenceNote
 from pytest_mxq.planning.arms import ArmSpec
 from pytest_mxq.planning.settings import Reference
 
 if TYPE_CHECKING:
-    from pytest_mxq.gates.base import AccuracyGate
+    from pytest_mxq.gates.base import DriftCheck
     from pytest_mxq.planning.case import Case
     from pytest_mxq.planning.plans import GatePlan
 
@@ -55,12 +54,15 @@ class References(Generic[O]):
     """Finds the reference of each case of a session; what several gates need is generated once.
 
     Attributes:
+        backend: generates.
+        scorer: tells drift.
         mode: where the reference comes from.
         strict: whether a fallback fails.
         weights: tells the name of a case's weights, where it is known before they are loaded.
     """
 
-    backend: Backend[O]
+    backend: Generator[O]
+    scorer: Scorer[O]
     store: BaselineStore
     fingerprint: Fingerprint
     mode: Reference
@@ -125,7 +127,6 @@ class References(Generic[O]):
     def find(
         self,
         plan: GatePlan,
-        gate: AccuracyGate,
         manifest: Manifest | BaselineMissingError | None,
         differences: tuple[str, ...],
         workload: Workload,
@@ -134,7 +135,6 @@ class References(Generic[O]):
 
         Args:
             plan: the plan.
-            gate: its gate.
             manifest: as `manifest` returned it.
             differences: as `check` returned them.
             workload: the test's body.
@@ -154,19 +154,19 @@ class References(Generic[O]):
         stored = self._stored_outputs(case, manifest)
         same = stored.subset(regenerated.positions)
         _check_same_case(same.differences(regenerated))
-        drift = largest_lpips(self.backend, same, regenerated)
-        if not drift <= plan.drift_limit:
-            found = f"LPIPS {drift:.4f} > {plan.drift_limit:.4f}"
-            reason = f"regenerated BF16 outputs differ from the stored {stored.noun}s by {found}"
+        found = [(check, farthest(self.scorer, check.gate, same, regenerated)) for check in plan.drift_checks]
+        drift = tuple(Drift(gate=check.gate.name, value=value, limit=check.limit) for check, value in found)
+        beyond = [_shown(check, value, with_limit=True) for check, value in found if not check.allows(value)]
+        if beyond:
+            reason = f"regenerated BF16 outputs differ from the stored {stored.noun}s by {', '.join(beyond)}"
             return self._drifted(case, workload, replace(self._note(case, manifest, reason), drift=drift))
-        own = self._own_drift(plan, gate, same, regenerated)
-        if own is not None:
-            return self._drifted(case, workload, replace(self._note(case, manifest, own), drift=drift))
-        said = "are bit-identical" if same.equals(regenerated) else f"differ by LPIPS {drift:.4f}"
+        by = ", ".join(_shown(check, value) for check, value in found)
+        agreement = "are bit-identical" if bit_identical(same, regenerated) else f"differ by {by}"
         floor = manifest.noise_floor
         note = replace(
-            self._note(case, manifest, f"same hardware and software; regenerated BF16 outputs {said}"),
+            self._note(case, manifest, f"same hardware and software; regenerated BF16 outputs {agreement}"),
             drift=drift,
+            noise_gate=floor.gate if floor else None,
             noise_repeat=floor.repeat if floor else None,
             noise_compiled=floor.eager_vs_compiled if floor else None,
         )
@@ -222,26 +222,12 @@ class References(Generic[O]):
             known = self._stored[case.key] = (manifest, self.backend.load(media, manifest.identity))
         return known[1]
 
-    def _own_drift(self, plan: GatePlan, gate: AccuracyGate, stored: O, regenerated: O) -> str | None:
-        """Return the reference drift on a gate's own scale, such as that of audio; None: it is allowed."""
-        if gate.drift_limit is None or gate is LPIPS:
-            return None
-        limit = gate.drift_limit(plan.bound)
-        values = self.backend.score(gate, stored, regenerated)
-        if all(value <= limit for value in values):
-            return None
-        shown = ", ".join(map(gate.scale.show, values))
-        return (
-            f"regenerated BF16 outputs differ from the stored ones in {gate.name}: {shown} > {gate.scale.show(limit)}"
-        )
 
-
-def largest_lpips(backend: Backend[O], reference: O, other: O) -> float:
-    """Return the largest LPIPS between outputs, 0 without computing it where they are bit-identical."""
-    if reference.equals(other):
-        return 0.0
-    values = backend.score(LPIPS, reference, other)
-    return nan if any(map(isnan, values)) else max(values)
+def _shown(check: DriftCheck, value: float | None, *, with_limit: bool = False) -> str:
+    """Return by how much outputs drifted, such as ``lpips 0.0300`` or, with the limit, ``lpips 0.0300 > 0.0050``."""
+    scale = check.gate.scale
+    found = f"{check.gate.name} {scale.show(value or 0.0)}"
+    return f"{found} {'<' if scale.higher_is_better else '>'} {scale.show(check.limit)}" if with_limit else found
 
 
 def _check_same_case(differences: tuple[str, ...]) -> None:

@@ -24,8 +24,8 @@ from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.baselines.work import ObservedRun, WorkRecord, stored_works
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineInvalidError, BaselineMissingError, MxqError
-from pytest_mxq.evaluation.protocols import Backend, Benchmark, O, TimedBf16, Workload
-from pytest_mxq.evaluation.reference import largest_lpips
+from pytest_mxq.evaluation.drift import bit_identical, farthest
+from pytest_mxq.evaluation.protocols import Generator, O, Scorer, SessionTimer, Workload
 from pytest_mxq.evaluation.sessions import session_differences, short_peak, timing_fingerprint
 from pytest_mxq.evaluation.staleness import lpips_info
 from pytest_mxq.gates.lpips import LPIPS
@@ -35,6 +35,7 @@ from pytest_mxq.planning.arms import ArmSpec
 
 if TYPE_CHECKING:
     from pytest_mxq.formats import Format
+    from pytest_mxq.gates.measured import TimedBf16
     from pytest_mxq.gates.verdict import Verdict
     from pytest_mxq.planning.case import Case
     from pytest_mxq.planning.plans import RefreshPlan
@@ -56,6 +57,8 @@ class RefreshStrategy(Generic[O]):
     """Measures and stores the baselines of a session.
 
     Attributes:
+        backend: generates.
+        scorer: compares old and new outputs.
         device: slug of the device.
         formats: formats whose selection of layers is recorded.
         benchmark: makes what times BF16; None on a device whose timings are not stored.
@@ -63,12 +66,13 @@ class RefreshStrategy(Generic[O]):
         write_sheets: writes old and new images of a case's changed outputs (index, old, new), and returns the paths.
     """
 
-    backend: Backend[O]
+    backend: Generator[O]
+    scorer: Scorer[O]
     store: BaselineStore
     device: str
     fingerprint: Fingerprint
     formats: Sequence[Format]
-    benchmark: Callable[[], Benchmark] | None = None
+    benchmark: Callable[[], SessionTimer] | None = None
     timing_only: bool = False
     now: Callable[[], datetime] = _utc_now
     write_sheets: SheetWriter = _no_sheets
@@ -155,13 +159,12 @@ class RefreshStrategy(Generic[O]):
         return self.benchmark().time_bf16(case, workload)
 
     def _as_session(self, timed: TimedBf16) -> TimingSession:
-        digest = self.benchmark().inductor_digest() if self.benchmark is not None else ""
         return TimingSession(
             created=self.now().isoformat(timespec="seconds"),
-            execution=timed.execution,
+            execution=timed.conditions.execution,
             seconds=timed.seconds,
             peak_gib=timed.peak_gib,
-            fingerprint=timing_fingerprint(self.fingerprint, digest),
+            fingerprint=timing_fingerprint(self.fingerprint, timed.conditions.inductor),
             calls=timed.observed.identity.calls,
             work=timed.observed.work,
             short=short_peak(timed.short, timed.observed.work),
@@ -218,7 +221,7 @@ class RefreshStrategy(Generic[O]):
         chunks = case.drift_check_chunks
         again = self.backend.generate(case, workload, ArmSpec.bf16(case), label="bf16 again", chunks=chunks)
         same = outputs.subset(again.positions)
-        repeat = largest_lpips(self.backend, same, again)
+        repeat = self._lpips(same, again)
         try:
             other = self.backend.generate(
                 case, workload, ArmSpec.bf16_otherwise(case), label="bf16 otherwise", chunks=chunks
@@ -227,7 +230,11 @@ class RefreshStrategy(Generic[O]):
             reason = next(iter(str(error).strip().splitlines()), "")[:200]
             note = f"not compiled: {type(error).__name__}: {reason}"
             return NoiseFloor(repeat=repeat, eager_vs_compiled=None, note=note)
-        return NoiseFloor(repeat=repeat, eager_vs_compiled=largest_lpips(self.backend, same, other), note="")
+        return NoiseFloor(repeat=repeat, eager_vs_compiled=self._lpips(same, other), note="")
+
+    def _lpips(self, outputs: O, again: O) -> float:
+        """Return the largest LPIPS, which is what a manifest's noise floor holds; 0 where they are bit-identical."""
+        return farthest(self.scorer, LPIPS, outputs, again) or 0.0
 
     def _changes(
         self, case: Case, old: tuple[Manifest, O] | str, new: Manifest, outputs: O
@@ -250,9 +257,9 @@ class RefreshStrategy(Generic[O]):
 
     def _output_changes(self, case: Case, old: O, new: O) -> tuple[str, tuple[str, ...]]:
         """Return how far the outputs changed, and the paths of the sheets of those that did, the farthest first."""
-        if old.equals(new):
+        if bit_identical(old, new):
             return f"{new.noun}s: bit-identical to the old ones", ()
-        values = self.backend.score(LPIPS, old, new)
+        values = self.scorer.score(LPIPS, old, new)
         frames = len(values) // len(new.positions)
         changed = sum(value > 0 for value in values)
         text = (
@@ -265,7 +272,7 @@ class RefreshStrategy(Generic[O]):
         return text, self.write_sheets(case, (self._pair(old, new, *spot) for spot in worst[:MAX_SHEETS]))
 
     def _pair(self, old: O, new: O, index: int, frame: int) -> tuple[int, Any, Any]:
-        return index, self.backend.preview(LPIPS, old, index, frame), self.backend.preview(LPIPS, new, index, frame)
+        return index, self.scorer.preview(LPIPS, old, index, frame), self.scorer.preview(LPIPS, new, index, frame)
 
 
 MAX_SHEETS = 24
@@ -283,7 +290,7 @@ def _is_unchanged(old: Manifest, stored: O, new: Draft, outputs: O) -> bool:
         and all(getattr(old, name) == getattr(new, name) for name in names)
         and not hard_differences(old.fingerprint, new.fingerprint)
         and not tuple(stored.differences(outputs))
-        and stored.equals(outputs)
+        and bit_identical(stored, outputs)
     )
 
 

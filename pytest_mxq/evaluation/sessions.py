@@ -12,9 +12,10 @@ from pytest_mxq.baselines.identity import check_same_calls
 from pytest_mxq.baselines.manifest import Identity, Manifest, ShortPeak, TimingSession, identity_differences
 from pytest_mxq.baselines.work import ObservedRun, WorkRecord, is_shorter, work_changes
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
-from pytest_mxq.evaluation.protocols import Measured, Workload
+from pytest_mxq.evaluation.protocols import Workload
 from pytest_mxq.evaluation.staleness import timing_differences
 from pytest_mxq.gates.extrapolation import LEAST_MODEL_ERROR, model_error
+from pytest_mxq.gates.measured import Measured
 from pytest_mxq.gates.memory import SHORT_STEPS
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.verdict import Verdict

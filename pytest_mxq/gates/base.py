@@ -178,7 +178,9 @@ class AccuracyGate(Gate):
             image, for each frame of the videos, or for each video, in their order.
         default_worst: bound of the worst output where the marker states none, from the mean's; None: not bounded.
         drift_limit: how far regenerated BF16 outputs may be from the stored ones on this gate's own scale, from its
-            bound; None: LPIPS of the images alone tells reference drift.
+            bound; None: it tells no reference drift.
+        usual_drift_limit: the same where a test lacks its marker, so that every gate of outputs is judged against a
+            reference that this one finds unchanged; None: it tells the drift of what it judges itself alone.
         preview: called with outputs, an index, and a frame or None; returns the PIL image of what the gate looked at.
     """
 
@@ -186,6 +188,7 @@ class AccuracyGate(Gate):
     score: Callable[[Any, Any], Sequence[float]]
     default_worst: Callable[[float], float] | None = None
     drift_limit: Callable[[Bound], float] | None = None
+    usual_drift_limit: float | None = None
     preview: Callable[[Any, int, int | None], Any] = frame_preview
 
     @property
@@ -217,8 +220,31 @@ class AccuracyGate(Gate):
             )
         return Bound(mean=mean, worst=worst)
 
+    def drift_check(self, bound: Bound | None) -> DriftCheck | None:
+        """Return how reference drift is told on this gate's scale; None: it is not.
+
+        Args:
+            bound: what the test's marker states; None: the test lacks it.
+        """
+        if self.drift_limit is None:
+            return None
+        limit = self.usual_drift_limit if bound is None else self.drift_limit(bound)
+        return None if limit is None else DriftCheck(gate=self, limit=limit)
+
     def _default_worst(self, mean: float) -> float | None:
         worst = None if self.default_worst is None else min(self.default_worst(mean), self.largest)
         if worst is not None and not self.scale.holds(mean, worst):
             raise CaseFaultError(f"{self.marker}: default_worst({mean:g}) is {worst!r}, stricter than the mean's bound")
         return worst
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftCheck:
+    """How far regenerated BF16 outputs may be from the stored ones on one gate's scale."""
+
+    gate: AccuracyGate
+    limit: float
+
+    def allows(self, value: float | None) -> bool:
+        """Tell whether the outputs that are farthest apart keep the limit; None: all are bit-identical."""
+        return value is None or self.gate.scale.holds(value, self.limit)

@@ -40,4 +40,5 @@ LPIPS = AccuracyGate(
     score=_score,
     default_worst=_default_worst,
     drift_limit=_drift_limit,
+    usual_drift_limit=DRIFT_LIMIT,
 )

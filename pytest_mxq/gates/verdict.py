@@ -33,6 +33,21 @@ class OutputFault(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """How far regenerated BF16 outputs were from the stored ones on one gate's scale.
+
+    Attributes:
+        gate: its name.
+        value: of the outputs that were farthest apart; None where all were bit-identical.
+        limit: beyond which no format can be judged.
+    """
+
+    gate: str
+    value: float | None
+    limit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceNote:
     """Which BF16 outputs or times a verdict was made against, and why these.
 
@@ -40,9 +55,10 @@ class ReferenceNote:
         mode: "stored" or "live".
         reason: one sentence.
         manifest: path of the stored baseline's manifest; None without one.
-        drift: largest LPIPS between a stored image and the same image regenerated in this run.
-        noise_repeat: LPIPS of BF16 against BF16 repeated, as stored at refresh.
-        noise_compiled: LPIPS of BF16 eager against BF16 compiled, as stored at refresh.
+        drift: what the drift check of this run found, on the scale of each gate that tells drift.
+        noise_gate: name of the gate on whose scale the two that follow are; None without them.
+        noise_repeat: BF16 against BF16 repeated, as stored at refresh.
+        noise_compiled: BF16 eager against BF16 compiled, as stored at refresh.
         created: ISO 8601 date and time of the stored baseline; None without one.
         fingerprint: of the machine and software that the stored baseline comes from; None without one.
     """
@@ -50,7 +66,8 @@ class ReferenceNote:
     mode: str
     reason: str
     manifest: str | None = None
-    drift: float | None = None
+    drift: tuple[Drift, ...] = ()
+    noise_gate: str | None = None
     noise_repeat: float | None = None
     noise_compiled: float | None = None
     created: str | None = None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pytest_mxq.metrics.flicker import FROZEN_CHANGE, largest_departure
-from pytest_mxq.metrics.images import check_pair, check_set, to_uint8
+from pytest_mxq.metrics.images import check_set, to_uint8
 
 CONSTANT_STD = 2 / 255
 """An image whose every channel spreads less than this (standard deviation, values in [0, 1]) is constant."""
@@ -68,20 +68,6 @@ def find_degenerate(images: Tensor, *, size: tuple[int, int] | None, frames: int
         faults = (_size_fault(index, image, size), _content_fault(index, image, pixels, twin))
         found += [fault for fault in faults if fault is not None]
     return found
-
-
-def identical(reference: Tensor, other: Tensor) -> bool:
-    """Return whether every image is bit-identical to its reference: a format that changed nothing was not applied.
-
-    Args:
-        reference: Images, uint8 (N, 3, H, W).
-        other: Images of the same shape, uint8.
-
-    Raises:
-        ImageError: The shapes or types do not agree.
-    """
-    check_pair(reference, other)
-    return bool((reference == other).all())
 
 
 def _size_fault(index: int, image: Tensor, size: tuple[int, int] | None) -> Degenerate | None:

@@ -9,10 +9,6 @@ from pytest_mxq.models.base import (
     SelectionRule,
     SkipPattern,
 )
-from pytest_mxq.models.demo import DEMO
-from pytest_mxq.models.flux import FLUX_1_DEV
-from pytest_mxq.models.ltx2 import LTX_2
-from pytest_mxq.models.qwen_image import QWEN_IMAGE
 
 __all__ = [
     "GENERIC_RULE",
@@ -27,5 +23,12 @@ __all__ = [
 
 
 def built_in_models() -> tuple[Recipe, ...]:
-    """Return the recipes that come with the package."""
-    return (DEMO, FLUX_1_DEV, QWEN_IMAGE, LTX_2)
+    """Return the recipes that come with the package, in their order: one line each."""
+    # isort: off
+    from pytest_mxq.models.demo import DEMO
+    from pytest_mxq.models.flux import FLUX_1_DEV
+    from pytest_mxq.models.qwen_image import QWEN_IMAGE
+    from pytest_mxq.models.ltx2 import LTX_2
+    # isort: on
+
+    return tuple(locals().values())

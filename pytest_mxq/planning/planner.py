@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -15,9 +15,8 @@ from pytest_mxq.baselines.paths import case_file_name, check_case_name, model_fo
 from pytest_mxq.baselines.strict_json import shown
 from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.fixtures import NO_FORMATS
-from pytest_mxq.gates.base import CallLength, Gate
+from pytest_mxq.gates.base import AccuracyGate, CallLength, DriftCheck, Gate
 from pytest_mxq.gates.extrapolation import SHORT_LENGTHS
-from pytest_mxq.gates.lpips import DRIFT_LIMIT, LPIPS
 from pytest_mxq.gates.speedup import SpeedBound
 from pytest_mxq.gates.verdict import Cell
 from pytest_mxq.planning import gate_param
@@ -125,7 +124,7 @@ class Planner:
             number_format=number_format,
             bound=bound,
             emulated=emulated,
-            drift_limit=_drift_limit(item, gate, param.format, emulated=emulated),
+            drift_checks=tuple(_drift_checks(item, gate, self.kinds.gates, param.format, emulated=emulated)),
         )
 
     def _case(self, item: pytest.Function, param: GateParam) -> Case:
@@ -184,11 +183,18 @@ def _timing(bound: SpeedBound, case: Case, asked: CallLength) -> CallLength:
     return (bound.steps or asked) if can_be_short else CallLength.FULL
 
 
-def _drift_limit(item: pytest.Function, gate: Gate, format_name: str, *, emulated: bool) -> float:
-    """Return how much reference drift the test's LPIPS bound allows, or the limit that holds without one."""
-    if not gate.needs.trained_weights or LPIPS.drift_limit is None or closest(item, LPIPS.marker) is None:
-        return DRIFT_LIMIT
-    return LPIPS.drift_limit(LPIPS.read_bound(read_marker(item, LPIPS, format_name, emulated=emulated)))
+def _drift_checks(
+    item: pytest.Function, judged: Gate, gates: Iterable[Gate], format_name: str, *, emulated: bool
+) -> Iterator[DriftCheck]:
+    """Yield how a test's reference drift is told: by the gates that tell every test's, and by the judged one itself."""
+    for gate in gates if isinstance(judged, AccuracyGate) else ():
+        if not isinstance(gate, AccuracyGate) or (gate is not judged and gate.usual_drift_limit is None):
+            continue
+        is_stated = closest(item, gate.marker) is not None
+        stated = read_marker(item, gate, format_name, emulated=emulated) if is_stated else None
+        check = gate.drift_check(None if stated is None else gate.read_bound(stated))
+        if check is not None:
+            yield check
 
 
 def _refresh_refusal(case: Case, device: Device) -> str | None:

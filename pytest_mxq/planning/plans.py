@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pytest_mxq.gates.base import AccuracyGate
+from pytest_mxq.gates.base import AccuracyGate, DriftCheck
 from pytest_mxq.gates.speedup import SpeedGate
 from pytest_mxq.planning.requirements import kernel_caution, most_arms
 
@@ -23,7 +23,7 @@ class GatePlan:
     """One gate, ready to be judged.
 
     Attributes:
-        drift_limit: how far regenerated BF16 images may be from the stored ones, LPIPS.
+        drift_checks: how far regenerated BF16 outputs may be from the stored ones; empty where none are compared.
         together: formats that one session times, its own among them; empty: it is timed alone.
     """
 
@@ -33,7 +33,7 @@ class GatePlan:
     number_format: Format
     bound: Any
     emulated: bool
-    drift_limit: float
+    drift_checks: tuple[DriftCheck, ...]
     together: tuple[Format, ...] = ()
 
     @property

@@ -1,7 +1,7 @@
 """What the GPU did while it was timed, asked of NVML between the rounds; nothing is ever set."""
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import IntFlag
@@ -193,6 +193,30 @@ def open_telemetry(device: Device, nvml: Nvml | None = None, known: Collection[i
             yield Telemetry(_no_answer)
             return
         yield Telemetry(_asking(session, device.facts.get("uuid", "")), known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuProcesses:
+    """Who uses a device, as the GPU's driver lists it.
+
+    Attributes:
+        device: what `find_device` found.
+        known: processes that may hold the GPU beside this one, as the driver numbers them.
+    """
+
+    device: Device
+    known: Collection[int] = ()
+
+    def own_number(self) -> str | None:
+        """Return the number of this process there; None: the driver does not tell."""
+        with open_telemetry(self.device) as telemetry:
+            number = telemetry.own_number()
+        return None if number is None else str(number)
+
+    def others(self) -> Sequence[str]:
+        """Return the processes beside this one and those that are known."""
+        with open_telemetry(self.device, known=self.known) as telemetry:
+            return telemetry.others()
 
 
 def _no_answer(*_: object) -> None:

@@ -82,7 +82,7 @@ def _reference(reference: ReferenceNote, said: str, root: Path) -> Iterator[str]
     if reference.noise_repeat is not None:
         compiled = reference.noise_compiled
         tail = "" if compiled is None else f", eager against compiled {compiled:.4f}"
-        yield f"  noise     BF16 against BF16: LPIPS repeated {reference.noise_repeat:.4f}{tail}"
+        yield f"  noise     BF16 against BF16: {reference.noise_gate} repeated {reference.noise_repeat:.4f}{tail}"
 
 
 def _rounds(speed: SpeedFacts) -> Iterator[str]:

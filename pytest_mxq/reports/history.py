@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,8 @@ from pytest_mxq.reports.records import converted, jsonable
 if TYPE_CHECKING:
     from pytest_mxq.gates.verdict import Cell, Verdict
     from pytest_mxq.reports.records import Report
+
+SCHEMA_VERSION: Final = 1
 
 SHOWN_RUNS = 50
 """Runs of a cell that the page shows."""
@@ -50,8 +52,9 @@ class CellRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run: when, of which commit, on which kind of device, and its judged cells."""
+    """One run: when, of which commit, on which kind of device, and its judged cells; one line of the file."""
 
+    schema_version: Literal[1] = SCHEMA_VERSION
     created: str
     commit: str | None
     device: str
@@ -89,14 +92,18 @@ def append_run(path: Path, run: Run) -> None:
             file.write(f"{start}{text}\n".encode())
 
 
-def read_history(path: Path) -> dict[Key, list[Point]]:
-    """Return the last runs of each cell, the oldest first; lines that hold no run are left out.
+def read_history(path: Path, tell: Callable[[str], object] = str) -> dict[Key, list[Point]]:
+    """Return the last runs of each cell, the oldest first; lines that hold no run are left out, and stay in the file.
+
+    Args:
+        path: the file.
+        tell: is told of a line that another version of this package seems to have written.
 
     Raises:
         OSError: the file is there and cannot be read.
     """
     found: dict[Key, deque[Point]] = {}
-    for run in _read_runs(path):
+    for run in _read_runs(path, tell):
         for cell in run.cells:
             key = (run.device, cell.model, cell.case, cell.format, cell.gate, cell.emulated)
             points = found.setdefault(key, deque(maxlen=SHOWN_RUNS))
@@ -131,14 +138,31 @@ def _ends_a_line(name: str) -> bool:
         return file.read(1) == b"\n"
 
 
-def _read_runs(path: Path) -> Iterable[Run]:
+def _read_runs(path: Path, tell: Callable[[str], object]) -> Iterable[Run]:
     if not path.exists():
         return
     with path.open("rb") as file:
-        lines = deque(file, maxlen=_READ_RUNS)
-    for line in lines:
+        lines = deque(enumerate(file, 1), maxlen=_READ_RUNS)
+    for number, line in lines:
         try:
-            run: Run = converted(json.loads(line), Run, str(path))
-        except (ValueError, ReportInvalidError):  # cut off by a full disk or a killed run, or written by hand
+            document = json.loads(line)
+        except ValueError:  # cut off by a full disk or a killed run
+            continue
+        try:
+            run: Run = converted(document, Run, f"{path.name} line {number}")
+        except ReportInvalidError as error:
+            if isinstance(document, dict):
+                tell(_why_left_out(document, number, path.name) or str(error))
             continue
         yield run
+
+
+def _why_left_out(document: dict[str, object], number: int, name: str) -> str | None:
+    """Return that a newer version wrote a line; None: it did not say so."""
+    version = document.get("schema_version")
+    if not isinstance(version, int) or version <= SCHEMA_VERSION:
+        return None
+    return (
+        f"{name} line {number}: schema_version {version}, this pytest-mxq reads up to {SCHEMA_VERSION}: written by a "
+        "newer pytest-mxq; upgrade pytest-mxq"
+    )

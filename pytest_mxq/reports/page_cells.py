@@ -217,7 +217,7 @@ def _figures(verdict: Verdict) -> Iterator[tuple[str, str]]:
     if scores is not None and verdict.reference is not None and verdict.reference.noise_repeat is not None:
         compiled = verdict.reference.noise_compiled
         tail = "" if compiled is None else f", eager against compiled {compiled:.4f}"
-        yield "BF16 against BF16", f"LPIPS {verdict.reference.noise_repeat:.4f}{tail}"
+        yield "BF16 against BF16", f"{verdict.reference.noise_gate} {verdict.reference.noise_repeat:.4f}{tail}"
 
 
 def _speed_figures(speed: SpeedFacts) -> Iterator[tuple[str, str]]:
@@ -235,17 +235,26 @@ def _speed_figures(speed: SpeedFacts) -> Iterator[tuple[str, str]]:
 
 
 def _strip(verdict: Verdict) -> Chart | None:
-    scores, scale, reference = verdict.scores, verdict.scale, verdict.reference
+    scores, scale = verdict.scores, verdict.scale
     if scores is None or scale is None:
         return None
-    is_lpips = verdict.cell.gate == "lpips"
     bounds = [
         ("bound", "bound of the mean", verdict.bound),
         ("worst", "bound of the worst", verdict.worst_bound),
-        ("noise", "BF16 against BF16", reference.noise_repeat if reference is not None and is_lpips else None),
+        ("noise", "BF16 against BF16", _noise(verdict)),
     ]
     names = [_short(output.prompt) for output in verdict.outputs]
     return score_strip(scores, scale, names, bounds)
+
+
+def _noise(verdict: Verdict) -> float | None:
+    """Return BF16 against BF16 on the gate's own scale: as stored at refresh, or as this run's drift check found it."""
+    reference = verdict.reference
+    if reference is None:
+        return None
+    if reference.noise_gate == verdict.cell.gate:
+        return reference.noise_repeat
+    return next((drift.value for drift in reference.drift if drift.gate == verdict.cell.gate), None)
 
 
 def _output_rows(verdict: Verdict, strip: Chart | None) -> Iterator[OutputRow]:

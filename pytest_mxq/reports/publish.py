@@ -56,7 +56,12 @@ def _history(report: Report, settings: Settings, cautions: list[str]) -> dict[Ke
     try:
         if run is not None:
             append_run(path, run)
-        return read_history(path)
+        left_out: list[str] = []
+        history = read_history(path, left_out.append)
+        if left_out:
+            more = f" ({len(left_out)} such lines)" if len(left_out) > 1 else ""
+            cautions.append(f"the page leaves out a run of the history: {left_out[0]}{more}")
+        return history
     except OSError as error:
         cautions.append(f"the history could not be written: {error}")
         return {}

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from pytest_mxq.baselines.unknown_fields import unknown_field
 from pytest_mxq.errors import ReportInvalidError
 from pytest_mxq.gates.verdict import Cell, Verdict
 
@@ -155,7 +156,8 @@ def decode_report(data: bytes, *, where: str) -> Report:
         raise ReportInvalidError(f"{where}: not a JSON document ({error}); run the gates again") from None
     found = document.get("schema_version") if isinstance(document, dict) else None
     if found != SCHEMA_VERSION:
-        way = "upgrade pytest-mxq" if isinstance(found, int) and found > SCHEMA_VERSION else "run the gates again"
+        is_newer = isinstance(found, int) and found > SCHEMA_VERSION
+        way = "written by a newer pytest-mxq: upgrade pytest-mxq" if is_newer else "run the gates again"
         raise ReportInvalidError(
             f"{where}: the report has schema_version {found!r}, this pytest-mxq reads {SCHEMA_VERSION}; {way}"
         )
@@ -167,8 +169,14 @@ def converted(value: Any, kind: type[Any], where: str) -> Any:
     """Return plain values as a value of a type.
 
     Raises:
-        ReportInvalidError: they are no such value; names ``where`` and the field.
+        ReportInvalidError: they are no such value, or have a field that it has not; names ``where`` and the field.
     """
+    unknown = unknown_field(value, kind)
+    if unknown is not None:
+        raise ReportInvalidError(
+            f"{where}: {unknown}; a newer pytest-mxq wrote it, or it was edited: upgrade pytest-mxq, or run the gates "
+            "again"
+        )
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError:

@@ -267,7 +267,7 @@ class GatePlugin:
 
     def _add_sessions(self, plan: RefreshPlan, verdict: Verdict, rerun: Rerun, further: int) -> Verdict:
         self.runtime.backend.release()
-        own_number = self.runtime.benchmark.process_number()
+        own_number = self.runtime.processes.own_number()
         processes = TimingProcesses(rerun=rerun, store=self.runtime.store, own_number=own_number)
         return processes.add(plan, verdict, further)
 

@@ -17,7 +17,7 @@ from pytest_mxq.environment.third_party_warnings import silence_third_party_warn
 from pytest_mxq.errors import MxqError, PromptsUnavailableError
 from pytest_mxq.evaluation.accuracy import AccuracyStrategy
 from pytest_mxq.evaluation.performance import PerformanceStrategy
-from pytest_mxq.evaluation.protocols import Backend, Benchmark, Machine, Progress
+from pytest_mxq.evaluation.protocols import Backend, Benchmark, Machine, Processes, Progress, Scorer
 from pytest_mxq.evaluation.reference import References
 from pytest_mxq.evaluation.refresh import RefreshStrategy
 from pytest_mxq.evaluation.run import Evaluator
@@ -26,6 +26,7 @@ from pytest_mxq.planning.options import answer
 from pytest_mxq.planning.plans import GatePlan, InvalidPlan, Plan, RefreshPlan, RunnablePlan, SkippedPlan
 from pytest_mxq.planning.requirements import Use, memory_in_use
 from pytest_mxq.planning.settings import PromptSet
+from pytest_mxq.profiling.telemetry import GpuProcesses
 from pytest_mxq.session.comparison_files import ComparisonWriter
 from pytest_mxq.session.timing_processes import is_child, waiting_parent
 
@@ -60,7 +61,9 @@ def find_machine(config: pytest.Config) -> Machine:
     return Machine(
         device=device,
         backend=lambda progress: _make_backend(device, progress),
+        scorer=_make_scorer,
         benchmark=lambda backend, cache: _make_benchmark(device, backend, cache),
+        processes=GpuProcesses(device=device, known=waiting_parent()),
         weights=known_weights,
     )
 
@@ -78,6 +81,12 @@ def _make_backend(device: Device, progress: Progress) -> Backend[Any]:
     backend = TorchBackend(device.kind, progress)
     backend.check_device(device)
     return backend
+
+
+def _make_scorer() -> Scorer[Any]:
+    from pytest_mxq.backend.scoring import TorchScorer
+
+    return TorchScorer()
 
 
 def _make_benchmark(device: Device, backend: Any, cache: Path | None) -> Benchmark:
@@ -112,8 +121,18 @@ class Runtime:
 
     @cached_property
     def backend(self) -> Backend[Any]:
-        """What builds arms, generates and scores."""
+        """What builds arms and generates."""
         return self._machine.backend(self.progress)
+
+    @cached_property
+    def scorer(self) -> Scorer[Any]:
+        """What compares outputs."""
+        return self._machine.scorer()
+
+    @property
+    def processes(self) -> Processes:
+        """Who uses the device."""
+        return self._machine.processes
 
     @cached_property
     def benchmark(self) -> Benchmark:
@@ -143,13 +162,16 @@ class Runtime:
     def _accuracy(self) -> AccuracyStrategy[Any]:
         references = References(
             backend=self.backend,
+            scorer=self.scorer,
             store=self.store,
             fingerprint=self.fingerprint,
             mode=self._settings.reference,
             strict=self._settings.strict,
             weights=self.weights,
         )
-        return AccuracyStrategy(backend=self.backend, references=references, write_comparison=self.comparisons.write)
+        return AccuracyStrategy(
+            backend=self.backend, scorer=self.scorer, references=references, write_comparison=self.comparisons.write
+        )
 
     @cached_property
     def _performance(self) -> PerformanceStrategy:
@@ -167,6 +189,7 @@ class Runtime:
     def _refresh(self) -> RefreshStrategy[Any]:
         return RefreshStrategy(
             backend=self.backend,
+            scorer=self.scorer,
             store=self.store,
             device=self.device.slug,
             fingerprint=self.fingerprint,
@@ -201,7 +224,7 @@ class Runtime:
         if free is None:
             return None
         use = Use.BF16 if isinstance(plan, RefreshPlan) else Use.of(plan.gate, emulated=plan.emulated)
-        others = self.benchmark.other_processes()
+        others = self.processes.others()
         return memory_in_use(plan.case, self.device, use, free=free, others=others)
 
     def end_progress(self) -> None:

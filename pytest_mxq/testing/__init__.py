@@ -15,7 +15,7 @@ from pytest_mxq.testing.behaviour import Behaviour
 from pytest_mxq.testing.checks import check_format, check_gate, check_model
 from pytest_mxq.testing.devices import B200, CPU, H100, RTX_PRO_6000
 from pytest_mxq.testing.fake_machine import FakeBenchmark, fake_machine
-from pytest_mxq.testing.fakes import FakeBackend, FakeOutputs
+from pytest_mxq.testing.fakes import FakeBackend, FakeOutputs, FakeScorer
 
 __all__ = [
     "B200",
@@ -26,6 +26,7 @@ __all__ = [
     "FakeBackend",
     "FakeBenchmark",
     "FakeOutputs",
+    "FakeScorer",
     "check_format",
     "check_gate",
     "check_model",

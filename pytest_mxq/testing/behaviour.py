@@ -19,8 +19,10 @@ class Behaviour:
     """How the fake backend and benchmark behave; every field has a default.
 
     Attributes:
-        shift: by format, by how much each image's red differs from BF16's: LPIPS is a thousandth of it. A list is
-            taken prompt by prompt.
+        shift: by format, by how much each image's red differs from BF16's; a thousandth of it is the distance that
+            gates score. A list is taken prompt by prompt.
+        units: by gate, what a distance of 1 is on its scale; without an entry 1 where lower is better, as for LPIPS,
+            and the gate's largest bound where higher is.
         faults: by label of what is generated, sentences of degenerate outputs.
         quantized: how many of five layers are quantized.
         ran: how many of them ran quantized; None: all.
@@ -45,6 +47,7 @@ class Behaviour:
     """
 
     shift: dict[str, int | list[int]] = field(default_factory=dict)
+    units: dict[str, float] = field(default_factory=dict)
     faults: dict[str, list[str]] = field(default_factory=dict)
     quantized: int = 4
     ran: int | None = None

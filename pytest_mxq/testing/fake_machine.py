@@ -15,30 +15,34 @@ from pytest_mxq.evaluation.protocols import Machine
 from pytest_mxq.formats import Format
 from pytest_mxq.gates.evidence import Evidence
 from pytest_mxq.gates.extrapolation import Extrapolation
+from pytest_mxq.gates.measured import Measured, TimedBf16, TimingConditions
 from pytest_mxq.gates.memory import PeakMemory
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.speed_statistics import SpeedMode
 from pytest_mxq.gates.speedup import SpeedSamples
 
 if TYPE_CHECKING:
-    from pytest_mxq.evaluation.protocols import Measured, Workload
+    from pytest_mxq.evaluation.protocols import Workload
     from pytest_mxq.gates.sampling import Sampling
     from pytest_mxq.planning.case import Case
 from pytest_mxq.testing.behaviour import Behaviour
 from pytest_mxq.testing.devices import CPU
-from pytest_mxq.testing.fakes import FakeBackend, RecordingPipeline, identity_of
+from pytest_mxq.testing.fakes import FakeBackend, FakeScorer, RecordingPipeline, identity_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FakeTimedBf16:
-    """A session of BF16 as the behaviour states it."""
+class FakeProcesses:
+    """The processes that the behaviour states; this one is not listed."""
 
-    seconds: tuple[float, ...]
-    peak_gib: float | None
-    execution: str
-    observed: ObservedRun
-    short: Measured | None
-    predicted: float | None
+    behaviour: Behaviour
+
+    def own_number(self) -> str | None:
+        """Return None: no driver lists this process."""
+        return None
+
+    def others(self) -> Sequence[str]:
+        """Return the processes that the behaviour states."""
+        return self.behaviour.others
 
 
 class FakeBenchmark:
@@ -102,7 +106,7 @@ class FakeBenchmark:
         samples = SpeedSamples(mode=SpeedMode.STORED, bf16=(), quantized=quantized, sessions=sessions)
         return samples, self._observed(case, workload, number_format.name)
 
-    def time_bf16(self, case: Case, workload: Workload) -> FakeTimedBf16:
+    def time_bf16(self, case: Case, workload: Workload) -> TimedBf16:
         """Return a session of BF16.
 
         Raises:
@@ -111,10 +115,10 @@ class FakeBenchmark:
         self.backend.log("session")
         if self.behaviour.environment is not None:
             raise Stop(Outcome.ENVIRONMENT, f"nothing was stored: {self.behaviour.environment}")
-        return FakeTimedBf16(
+        return TimedBf16(
             seconds=self._times("bf16"),
             peak_gib=20.0,
-            execution=self.behaviour.execution,
+            conditions=self.conditions(case),
             observed=self._observed(case, workload, "bf16"),
             short=self._measured(case, workload, "bf16", steps=case.short_steps) if case.short_steps else None,
             predicted=self.behaviour.predicted,
@@ -141,21 +145,9 @@ class FakeBenchmark:
             observed, work=self.behaviour.work_of(name, steps=taken)
         )
 
-    def execution(self, _case: Case) -> str:
-        """Return how the timed arms run."""
-        return self.behaviour.execution
-
-    def inductor_digest(self) -> str:
-        """Return a name of Inductor's configuration."""
-        return self.behaviour.inductor
-
-    def process_number(self) -> str | None:
-        """Return None: no driver lists this process."""
-        return None
-
-    def other_processes(self) -> Sequence[str]:
-        """Return the processes that the behaviour states."""
-        return self.behaviour.others
+    def conditions(self, _case: Case) -> TimingConditions:
+        """Return what the behaviour states."""
+        return TimingConditions(execution=self.behaviour.execution, inductor=self.behaviour.inductor)
 
     def _times(self, name: str, count: int = 8) -> tuple[float, ...]:
         base, scatter = self.behaviour.seconds.get(name, 1.0), self.behaviour.scatter
@@ -175,10 +167,12 @@ def fake_machine(device: Device = CPU) -> Machine:
     Raises:
         MxqError: ``behaviour.json`` states no behaviour.
     """
-    Behaviour.read()
+    behaviour = Behaviour.read()
     return Machine(
         device=device,
         backend=lambda _progress: FakeBackend(),
+        scorer=FakeScorer,
         benchmark=lambda backend, _cache: FakeBenchmark(backend),
+        processes=FakeProcesses(behaviour=behaviour),
         weights=lambda _source: Behaviour.read().weights,
     )

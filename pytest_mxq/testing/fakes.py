@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,17 +36,13 @@ class FakeOutputs:
     evidence: Evidence | None = None
     works: dict[int, WorkRecord] = field(default_factory=dict)
     changes: tuple[str, ...] = ()
-    originals: dict[int, object] = field(default_factory=dict)
+    originals: dict[int, FakeOutputs] = field(default_factory=dict)
     noun: str = "image"
 
     def subset(self, positions: Sequence[int]) -> FakeOutputs:
         """Return the images at some positions."""
         rows = [self.positions.index(position) for position in positions]
         return replace(self, images=tuple(self.images[row] for row in rows), positions=tuple(positions))
-
-    def equals(self, other: FakeOutputs) -> bool:
-        """Tell whether all images are bit-identical."""
-        return [image.tobytes() for image in self.images] == [image.tobytes() for image in other.images]
 
     def identical_positions(self, other: FakeOutputs) -> tuple[int, ...]:
         """Return the positions of bit-identical images."""
@@ -58,14 +54,6 @@ class FakeOutputs:
         shared = self.works.keys() & other.works.keys()
         found = [text for start in shared for text in work_changes(self.works[start], other.works[start])]
         return tuple(dict.fromkeys(found))
-
-    def returned_in(self, start: int) -> FakeOutputs:
-        """Return the images of a chunk, by the index of its first prompt."""
-        return self.subset(range(start, min(start + self.identity.batch_size, len(self.identity.prompts))))
-
-    def generated_in(self, start: int) -> FakeOutputs:
-        """Return the same: the fake pipeline's images are never changed."""
-        return self.returned_in(start)
 
     @property
     def work_records(self) -> dict[int, WorkRecord]:
@@ -96,7 +84,7 @@ class RecordingPipeline:
 
 
 class FakeBackend:
-    """Generates one-colour images by PIL, and scores them by their red; what a gate decides of it is real."""
+    """Generates one-colour images by PIL."""
 
     def __init__(self) -> None:
         self.behaviour = Behaviour.read()
@@ -171,25 +159,6 @@ class FakeBackend:
         """Return stored images."""
         return FakeOutputs(images=tuple(media), positions=tuple(range(len(media))), faults=(), identity=identity)
 
-    def score(self, gate: AccuracyGate, reference: FakeOutputs, other: FakeOutputs) -> list[float]:
-        """Return the difference of the first pixel's red / 1000 as LPIPS and the like; SSIM and PSNR follow from it."""
-        lpips = [abs(_red(one) - _red(two)) / 1000 for one, two in zip(reference.images, other.images, strict=True)]
-        if self.behaviour.nan:
-            return [float("nan")] * len(lpips)
-        derived: dict[str, Callable[[float], float]] = {
-            "ssim": lambda value: 1 - value,
-            "psnr": lambda value: 60 - 1000 * value,
-            "audio": lambda value: 1000 * value,
-        }
-        return [derived.get(gate.name, float)(value) for value in lpips]
-
-    def preview(self, _gate: AccuracyGate, outputs: FakeOutputs, index: int, _frame: int | None) -> Any:
-        """Return the image."""
-        return outputs.images[index]
-
-    def lpips_map(self, _reference: Any, _quantized: Any) -> None:
-        """Return nothing: the images are too small for LPIPS."""
-
     def free_gib(self, _case: Case) -> float | None:
         """Return what the behaviour states."""
         return self.behaviour.free
@@ -211,6 +180,32 @@ class FakeBackend:
             return [0 if arm.execution is case.settings.execution else 1]
         shift = self.behaviour.shift.get(arm.name, 10)
         return shift if isinstance(shift, list) else [shift]
+
+
+class FakeScorer:
+    """Scores one-colour images by their red."""
+
+    def __init__(self) -> None:
+        self.behaviour = Behaviour.read()
+
+    def score(self, gate: AccuracyGate, reference: FakeOutputs, other: FakeOutputs) -> list[float]:
+        """Return how far the images are apart on the gate's own scale; their distance is a thousandth of that in red.
+
+        It is counted in the gate's `Behaviour.units`; where higher is better, down from the gate's largest bound.
+        """
+        distances = [abs(_red(one) - _red(two)) / 1000 for one, two in zip(reference.images, other.images, strict=True)]
+        if self.behaviour.nan:
+            return [float("nan")] * len(distances)
+        best = gate.largest if gate.scale.higher_is_better else 0.0
+        unit = self.behaviour.units.get(gate.name, gate.largest if gate.scale.higher_is_better else 1.0)
+        return [best - unit * distance if gate.scale.higher_is_better else unit * distance for distance in distances]
+
+    def preview(self, _gate: AccuracyGate, outputs: FakeOutputs, index: int, _frame: int | None) -> Any:
+        """Return the image."""
+        return outputs.images[index]
+
+    def lpips_map(self, _reference: Any, _quantized: Any) -> None:
+        """Return nothing: the images are too small for LPIPS."""
 
 
 def fake_image(text: str, shift: int) -> Any:

@@ -203,7 +203,7 @@ def test_speed_and_memory_of_the_demo_are_measured_to_the_end(backend: TorchBack
     benchmark = TorchBenchmark(backend, find_device(), None)
     timed = benchmark.time_bf16(case(), generate)
     assert len(timed.seconds) >= 8
-    assert timed.execution == "compiled blocks, reduce-overhead"
+    assert timed.conditions.execution == "compiled blocks, reduce-overhead"
     assert timed.peak_gib is not None
     assert timed.peak_gib > 0
 

@@ -4,8 +4,16 @@ import pytest
 from gate_project import CONFTEST, GATE_TEST, GateDirectory
 from speed_project import FAST
 
-from pytest_mxq import formats, models  # noqa: F401  a run in this process would load them again, as other types
+from pytest_mxq.formats import built_in_formats
+from pytest_mxq.gates import built_in_gates
+from pytest_mxq.models import built_in_models
 from pytest_mxq.reports import html  # noqa: F401  its template would be compiled in each run
+
+_LOADED = (
+    built_in_formats(),
+    built_in_models(),
+    built_in_gates(),
+)  # a run in this process would load them as other types
 
 
 @pytest.fixture

@@ -170,7 +170,7 @@ def test_a_gate_that_comes_too_late_to_be_parametrized_is_a_fault_and_stores_not
 
 def test_a_dictionarys_values_are_seen(gates: GateDirectory) -> None:
     gates.write(
-        "import pytest\nVALUES = {'a': pytest.param(1, marks=pytest.mark.mxq_psnr(min=99))}\n"
+        "import pytest\nVALUES = {'a': pytest.param(1, marks=pytest.mark.mxq_psnr(min=119))}\n"
         f"{MODEL}@pytest.mark.parametrize('n', VALUES.values())\ndef test_x(mxq_pipeline, mxq_prompt, n):\n    {BODY}\n"
     )
     gates.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(failed=1)

@@ -41,7 +41,7 @@ def test_auto_uses_the_stored_images_where_hardware_software_and_drift_check_agr
     assert modes(stored) == {"stored"}
     assert stored.backend_log().count("generate demo test_gate bf16") == 0
     assert stored.backend_log().count("generate demo test_gate bf16 drift check") == 1
-    assert stored.report()["verdicts"][0]["reference"]["drift"] == 0.0
+    assert stored.report()["verdicts"][0]["reference"]["drift"] == [{"gate": "lpips", "value": None, "limit": 0.005}]
     assert stored.report()["verdicts"][0]["reference"]["noise_compiled"] == 0.001
 
 
@@ -75,22 +75,53 @@ def test_a_moved_bf16_is_live_in_auto_and_stale_in_stored(stored: GateDirectory)
     store_shifted_images(stored, document)
     stored.emulated("--mxq-reference=stored").assert_outcomes(failed=4)
     assert set(stored.outcomes().values()) == {"stale"}
-    assert "differ from the stored images by LPIPS 0.0300 > 0.0050" in stored.report()["verdicts"][0]["sentence"]
+    [drift] = stored.report()["verdicts"][0]["reference"]["drift"]
+    assert drift == {"gate": "lpips", "value": pytest.approx(0.03), "limit": 0.005}
     stored.emulated().assert_outcomes(passed=4)
     assert modes(stored) == {"live"}
 
 
-def store_shifted_images(gates: GateDirectory, document: dict[str, Any]) -> None:
-    """Write images 30 steps of red away from what BF16 generates now, as a valid baseline."""
+def store_shifted_images(gates: GateDirectory, document: dict[str, Any], shift: int = 30) -> None:
+    """Write images some steps of red away from what BF16 generates now, as a valid baseline."""
     import hashlib
 
     from pytest_mxq.testing.fakes import fake_image
 
     for entry in document["outputs"]:
         path = manifest(gates).parent / "test_gate" / entry["file"]
-        fake_image(entry["prompt"], 30).save(path)
+        fake_image(entry["prompt"], shift).save(path)
         entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     manifest(gates).write_text(json.dumps(resealed(document)))
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ("drift_limit=lambda bound: bound.mean / 4, usual_drift_limit=0.5", "stale"),
+        ("drift_limit=lambda bound: bound.mean / 4", "regression"),
+    ],
+    ids=["tells every test's drift", "tells that of its own tests"],
+)
+def test_a_gate_of_ones_own_tells_reference_drift_as_lpips_does(
+    stored: GateDirectory, limits: str, expected: str
+) -> None:
+    source = Path(__file__).parents[2] / "examples" / "own_gate" / "conftest.py"
+    conftest = stored.path / "conftest.py"
+    own = source.read_text().replace("default_worst=", f"{limits}, default_worst=")
+    conftest.write_text(f"{own}\n{conftest.read_text()}")
+    stored.behave(units={"mae": 1000}, shift={"mxfp8": 30})
+    store_shifted_images(stored, json.loads(manifest(stored).read_text()), shift=1)
+    stored.run("--mxq-formats=mxfp8", "--mxq-emulate", "--mxq-reference=stored", "--mxq-gates=lpips")
+    [verdict] = stored.typed_report().verdicts
+    assert verdict.outcome.value == expected
+    assert verdict.reference is not None
+    lpips, *others = verdict.reference.drift
+    assert (lpips.gate, lpips.limit, [drift.gate for drift in others]) == (
+        "lpips",
+        0.005,
+        ["mae"] * (expected == "stale"),
+    )
+    assert [(drift.value, drift.limit) for drift in others] == [(1.0, 0.5)] * (expected == "stale")
 
 
 def test_live_generates_bf16_in_this_run_and_does_not_look_at_the_baseline(stored: GateDirectory) -> None:

@@ -24,7 +24,7 @@ def test_a_failed_bound_shows_as_regression_with_everything_that_one_needs(gates
             "  images    3: mean 0.0500*",
             "  baseline  stored: *test_gate.json (same hardware and software;",
             "            regenerated BF16 outputs are bit-identical)",
-            "  noise     BF16 against BF16: LPIPS repeated 0.0000, eager against compiled 0.0010",
+            "  noise     BF16 against BF16: lpips repeated 0.0000, eager against compiled 0.0010",
             "  evidence  4 of 5 Linear layers quantized, 80.0% of their weights, 0.500 of the bytes*",
             "  look at   mxq-report/demo/test_gate/nvfp4/0?-sheet.png",
             "  report    mxq-report/index.html#demo-test_gate-nvfp4-lpips",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from gate_project import GateDirectory
 
-from pytest_mxq.testing import FakeBackend
+from pytest_mxq.testing import FakeScorer
 
 OWN = (Path(__file__).parents[2] / "examples" / "own_gate" / "conftest.py").read_text()
 TEST = """
@@ -119,7 +119,7 @@ def test_a_gate_s_hook_may_be_a_generator(gates: GateDirectory) -> None:
 def test_a_score_of_another_number_of_values_is_an_error_of_that_gate(
     own: GateDirectory, monkeypatch: pytest.MonkeyPatch, values: list[float], said: str
 ) -> None:
-    monkeypatch.setattr(FakeBackend, "score", lambda *_: values)
+    monkeypatch.setattr(FakeScorer, "score", lambda *_: values)
     own.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(failed=1)
     verdict = own.typed_report().verdicts[0]
     assert (verdict.outcome.value, said in verdict.sentence) == ("error", True)

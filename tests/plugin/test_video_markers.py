@@ -16,7 +16,7 @@ def test_video(mxq_pipeline, mxq_prompt):
 
 def test_each_marker_is_a_gate_of_its_own(gates: GateDirectory) -> None:
     gates.write(TEST)
-    gates.behave(shift={"mxfp8": 10, "nvfp4": 14})
+    gates.behave(shift={"mxfp8": 10, "nvfp4": 14}, units={"audio": 1000})
     result = gates.emulated()
     assert gates.outcomes() == {
         "mxfp8-lpips": "pass",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 
 from pytest_mxq.backend.generation import TorchBackend
+from pytest_mxq.backend.scoring import TorchScorer
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.environment.device import Device
 from pytest_mxq.environment.fingerprint import take_fingerprint
@@ -23,7 +24,9 @@ from pytest_mxq.evaluation.refresh import RefreshStrategy
 from pytest_mxq.evaluation.run import Evaluator
 from pytest_mxq.formats import Format, built_in_formats
 from pytest_mxq.gates import built_in_gates
+from pytest_mxq.gates.base import AccuracyGate, DriftCheck, Gate
 from pytest_mxq.gates.bounds import Bound
+from pytest_mxq.gates.lpips import LPIPS
 from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.pipelines.weights_names import known_weights
@@ -40,6 +43,13 @@ CPU = Device(kind="cpu", name="cpu", capability=None, slug="cpu-test", total_mem
 FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
 GATES = {gate.name: gate for gate in built_in_gates()}
 QUICK = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 3}))
+
+
+def drift_checks(gate: Gate, bound: Bound) -> tuple[DriftCheck, ...]:
+    """How a test whose LPIPS bound is this one tells reference drift."""
+    lpips = DriftCheck(gate=LPIPS, limit=min(0.02, bound.mean / 4))
+    own = gate.drift_check(bound) if isinstance(gate, AccuracyGate) and gate is not LPIPS else None
+    return (lpips,) if own is None else (lpips, own)
 
 
 def generate(pipeline: Any, prompt: Any) -> Any:
@@ -60,6 +70,7 @@ class Bench:
 
     def __init__(self, backend: TorchBackend, root: Path) -> None:
         self.backend = backend
+        self.scorer = TorchScorer()
         self.root = root
         self.store = BaselineStore(root / "baselines", media=None, device=CPU.slug)
         self.fingerprint = take_fingerprint(CPU)
@@ -94,22 +105,26 @@ class Bench:
             number_format={**FORMATS, **(formats or {})}[name],
             bound=Bound(mean=bound, worst=None),
             emulated=True,
-            drift_limit=min(0.02, bound / 4),
+            drift_checks=drift_checks(GATES[gate], Bound(mean=bound, worst=None)),
         )
         return (evaluator or self.evaluator(reference)).evaluate(plan, workload)
 
     def evaluator(self, reference: Reference = Reference.AUTO) -> Evaluator:
         references = References(
             backend=self.backend,
+            scorer=self.scorer,
             store=self.store,
             fingerprint=self.fingerprint,
             mode=reference,
             strict=False,
             weights=lambda case: known_weights(case.source),
         )
-        accuracy = AccuracyStrategy(backend=self.backend, references=references, write_comparison=self._write)
+        accuracy = AccuracyStrategy(
+            backend=self.backend, scorer=self.scorer, references=references, write_comparison=self._write
+        )
         refresh = RefreshStrategy(
             backend=self.backend,
+            scorer=self.scorer,
             store=self.store,
             device=CPU.slug,
             fingerprint=self.fingerprint,

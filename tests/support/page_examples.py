@@ -18,7 +18,7 @@ from pytest_mxq.gates.psnr import PSNR
 from pytest_mxq.gates.scores import decide, summarize
 from pytest_mxq.gates.speed_statistics import SpeedMode, SpeedRule
 from pytest_mxq.gates.speedup import SPEEDUP, SpeedBound, SpeedSamples, decide_speedup
-from pytest_mxq.gates.verdict import Cell, JudgedOutput, ReferenceNote, Verdict
+from pytest_mxq.gates.verdict import Cell, Drift, JudgedOutput, ReferenceNote, Verdict
 from pytest_mxq.reports.history import CellRun, Key, Point, run_of
 from pytest_mxq.reports.records import DeviceFacts, FingerprintFacts, Report
 
@@ -46,7 +46,8 @@ STORED = ReferenceNote(
     mode="stored",
     reason="same hardware and software; regenerated BF16 outputs are bit-identical",
     manifest="baselines/nvidia-b200-sm100/flux.1-dev/test_flux_dev.json",
-    drift=0.0,
+    drift=(Drift(gate="lpips", value=None, limit=0.02),),
+    noise_gate="lpips",
     noise_repeat=0.0,
     noise_compiled=0.012,
     created="2026-11-20T03:00:00+00:00",

@@ -237,8 +237,8 @@ class TrustBench(Bench):
     def _plan(fault: Fault, cell: Cell, case: Case, number_format: Format) -> GatePlan:
         gate = GATES[fault.gate]
         assert isinstance(gate, AccuracyGate)
-        lpips = LPIPS.read_bound(_arguments("lpips", {}, cell.format))
-        assert LPIPS.drift_limit is not None
+        drift = LPIPS.drift_check(LPIPS.read_bound(_arguments("lpips", {}, cell.format)))
+        assert drift is not None
         return GatePlan(
             cell=cell,
             case=case,
@@ -246,7 +246,7 @@ class TrustBench(Bench):
             number_format=number_format,
             bound=gate.read_bound(_arguments(fault.gate, fault.bound, cell.format)),
             emulated=True,
-            drift_limit=LPIPS.drift_limit(lpips),
+            drift_checks=(drift,),
         )
 
 

@@ -10,6 +10,7 @@ import torch
 
 from pytest_mxq.backend.generation import TorchBackend
 from pytest_mxq.backend.output_set import GeneratedOutputs
+from pytest_mxq.backend.scoring import TorchScorer
 from pytest_mxq.environment.device import Device
 from pytest_mxq.errors import MxqError
 from pytest_mxq.models.demo import DEMO
@@ -81,7 +82,7 @@ class _WritingGate:
 
 
 def test_what_a_gate_writes_into_outputs_does_not_reach_the_next_gate() -> None:
-    backend = TorchBackend("cpu", lambda _label, _done, _total: None)
+    scorer = TorchScorer()
     waves = torch.ones(1, 1, 4)
     sets = [
         GeneratedOutputs(
@@ -94,7 +95,7 @@ def test_what_a_gate_writes_into_outputs_does_not_reach_the_next_gate() -> None:
         for value in (1, 2)
     ]
     gate = cast("AccuracyGate", _WritingGate())
-    backend.score(gate, *sets)
-    backend.preview(gate, sets[1], 0, None)
+    scorer.score(gate, *sets)
+    scorer.preview(gate, sets[1], 0, None)
     assert [int(part.images.min()) for part in sets] == [1, 2]
     assert waves.all()

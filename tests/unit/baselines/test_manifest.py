@@ -76,6 +76,13 @@ def test_a_newer_schema_is_refused_by_name() -> None:
     assert "upgrade pytest-mxq" in message
 
 
+def test_an_unknown_field_is_refused_with_those_that_its_place_may_have() -> None:
+    message = message_of(altered(lambda document: document["noise_floor"].update(colour=1)))
+    assert "noise_floor: Object contains unknown field `colour`; allowed: repeat, eager_vs_compiled, note" in message
+    assert message.startswith(WHERE)
+    assert "pytest --mxq-refresh" in message
+
+
 @pytest.mark.parametrize("token", ["NaN", "Infinity", "-Infinity", "1e999"])
 @pytest.mark.parametrize(
     ("path", "place"),

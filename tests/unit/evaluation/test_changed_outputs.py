@@ -7,27 +7,43 @@ from typing import Any
 
 import pytest
 
+from pytest_mxq.baselines.identity import Identity
 from pytest_mxq.evaluation.changed_outputs import check_same_changes, judge_originals
 from pytest_mxq.gates.bounds import Bound
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.psnr import PSNR
+
+IDENTITY = Identity(
+    model="demo",
+    weights="folder:0",
+    prompts=("a", "b"),
+    seed=0,
+    batch_size=1,
+    images_per_prompt=1,
+    width=16,
+    height=16,
+    execution="eager",
+    calls=({},),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
     """Outputs of two calls: PSNR against the other arm of what was generated and of what was returned."""
 
-    originals: dict[int, object] = field(default_factory=dict)
+    changed: tuple[int, ...] = ()
+    identity: Identity = IDENTITY
     work_records: dict[int, object] = field(default_factory=lambda: {0: "work", 1: "work"})
     generated: float = 30.0
     returned: float = 30.0
     psnr: float = 0.0
     noun: str = "image"
 
-    def generated_in(self, _start: int) -> Made:
-        return replace(self, psnr=self.generated)
+    @property
+    def originals(self) -> dict[int, Made]:
+        return {start: replace(self, psnr=self.generated) for start in self.changed}
 
-    def returned_in(self, _start: int) -> Made:
+    def subset(self, _positions: range) -> Made:
         return replace(self, psnr=self.returned)
 
 
@@ -42,14 +58,14 @@ class Plan:
 
 
 def judge(bf16: Made, quantized: Made) -> list[str]:
-    backend: Any = Scorer()
+    scorer: Any = Scorer()
     plan: Any = Plan()
     one: Any = bf16
     other: Any = quantized
-    return list(judge_originals(backend, plan, PSNR, one, other, {}))
+    return list(judge_originals(scorer, plan, PSNR, one, other, {}))
 
 
-PLAIN, CHANGED = Made(), Made(originals={0: "image"})
+PLAIN, CHANGED = Made(), Made(changed=(0,))
 
 
 @pytest.mark.parametrize(("bf16", "quantized", "arm"), [(PLAIN, CHANGED, "nvfp4"), (CHANGED, PLAIN, "BF16")])

@@ -86,7 +86,7 @@ def judge(
         number_format=number_format,
         bound=SpeedBound(speedup=BOUND, rule=SpeedRule.NOT_BELOW),
         emulated=False,
-        drift_limit=0.02,
+        drift_checks=(),
     )
     performance = PerformanceStrategy(
         benchmark=benchmark,

@@ -20,6 +20,7 @@ from torchao.utils import TorchAOBaseTensor
 from pytest_mxq.backend.generation import TorchBackend
 from pytest_mxq.baselines.video import Video
 from pytest_mxq.errors import BaselineInvalidError
+from pytest_mxq.evaluation.drift import bit_identical
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Verdict
 from pytest_mxq.models.demo import DEMO
@@ -242,11 +243,12 @@ def test_bf16_whose_audio_moved_is_no_reference_for_audio(refreshed: VideoBench)
     evaluator = refreshed.evaluator()
     images = refreshed.judge_videos("lpips", 0.1, workload=louder, evaluator=evaluator)
     assert images.reference is not None
-    assert images.reference.reason.endswith("differ by LPIPS 0.0000")
+    assert [(drift.gate, drift.value) for drift in images.reference.drift] == [("lpips", 0.0)]
     audio = refreshed.judge_videos("audio", 20.0, workload=louder, evaluator=evaluator)
     assert audio.reference is not None
     assert audio.reference.mode == "live"
-    assert audio.reference.reason.endswith("6.02 dB, 6.02 dB > 5.00 dB")
+    assert audio.reference.reason.endswith("by audio 6.02 dB > 5.00 dB")
+    assert [(drift.gate, drift.limit) for drift in audio.reference.drift] == [("lpips", 0.02), ("audio", 5.0)]
     strict = refreshed.judge_videos("audio", 20.0, workload=louder, reference=Reference.STORED)
     assert strict.outcome is Outcome.STALE
 
@@ -256,9 +258,9 @@ def test_videos_equal_to_the_bit_are_not_quantized_unless_their_audio_differs(ba
     outputs = backend.generate(case, video, ArmSpec.bf16(case), label="x")
     assert outputs.video is not None
     assert outputs.audio is not None
-    assert outputs.equals(outputs.subset((0, 1)))
+    assert bit_identical(outputs, outputs.subset((0, 1)))
     louder = replace(outputs.video, audio=replace(outputs.audio, waves=outputs.audio.waves * 2))
-    assert not outputs.equals(replace(outputs, video=louder))
+    assert not bit_identical(outputs, replace(outputs, video=louder))
 
 
 def test_outputs_survive_the_store_bit_identical(backend: TorchBackend) -> None:
@@ -267,7 +269,7 @@ def test_outputs_survive_the_store_bit_identical(backend: TorchBackend) -> None:
     media = outputs.to_media()
     assert isinstance(media[0], Video)
     again = backend.load(media, outputs.identity)
-    assert outputs.equals(again)
+    assert bit_identical(outputs, again)
     assert outputs.differences(again) == ()
     with pytest.raises(BaselineInvalidError, match="differ in length or rate"):
         backend.load([media[0], replace(media[1], frame_rate=12.0)], outputs.identity)

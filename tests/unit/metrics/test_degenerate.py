@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_mxq.metrics.degenerate import DegenerateKind, find_degenerate, identical
+from pytest_mxq.metrics.degenerate import DegenerateKind, find_degenerate
 from pytest_mxq.metrics.images import ImageError
 
 SIDE = 40
@@ -83,16 +83,3 @@ def test_an_image_equal_to_another_names_the_other() -> None:
 def test_an_empty_batch_is_refused() -> None:
     with pytest.raises(ImageError, match=r"\(0, 3, 8, 8\)"):
         find_degenerate(torch.zeros(0, 3, 8, 8), size=None)
-
-
-def test_identical_means_every_bit_of_every_image() -> None:
-    reference = torch.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4).to(torch.uint8)
-    other = reference.clone()
-    assert identical(reference, other)
-    other[1, 2, 3, 3] += 1
-    assert not identical(reference, other)
-
-
-def test_identical_refuses_batches_of_different_shapes() -> None:
-    with pytest.raises(ImageError, match=r"\(1, 3, 4, 4\) and the others \(1, 3, 8, 8\)"):
-        identical(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8))

@@ -20,7 +20,7 @@ def plan(case: str, gate: Gate, name: str) -> GatePlan:
         number_format=FORMATS[name],
         bound=None,
         emulated=False,
-        drift_limit=0.02,
+        drift_checks=(),
     )
 
 

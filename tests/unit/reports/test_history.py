@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import nan
@@ -73,6 +74,37 @@ def test_lines_that_hold_no_run_are_left_out(tmp_path: Path, junk: bytes) -> Non
     path.write_bytes(path.read_bytes() + junk)
     append_run(path, line(5))
     assert dates(path) == ["04", "05"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"schema_version": 2, "colour": 1}, "line 1: schema_version 2, this pytest-mxq reads up to 1"),
+        ({"colour": 1}, "line 1: unknown field `colour`; allowed: created, commit, device, cells, schema_version"),
+    ],
+)
+def test_a_line_of_a_newer_version_is_told_left_out_and_kept(tmp_path: Path, change: dict[str, int], said: str) -> None:
+    path = tmp_path / "history.jsonl"
+    append_run(path, line(1))
+    newer = json.dumps({**json.loads(path.read_text()), **change}) + "\n"
+    path.write_text(newer)
+    append_run(path, line(2))
+    told: list[str] = []
+    assert [key[1] for key in read_history(path, told.append)]
+    assert len(told) == 1
+    assert said in told[0]
+    assert "upgrade pytest-mxq" in told[0]
+    assert dates(path) == ["02"]
+    assert path.read_text().startswith(newer)
+
+
+def test_a_line_without_a_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    append_run(path, line(1))
+    document = json.loads(path.read_text())
+    assert document.pop("schema_version") == 1
+    path.write_text(json.dumps(document) + "\n")
+    assert dates(path) == ["01"]
 
 
 def test_two_writers_lose_no_line(tmp_path: Path) -> None:

@@ -41,6 +41,14 @@ def test_a_report_becomes_a_page_and_a_line_of_the_history(settings: Settings) -
     assert settings.history.read_text().count("\n") == 1
 
 
+def test_a_line_of_the_history_by_a_newer_version_is_a_caution(settings: Settings) -> None:
+    assert settings.history is not None
+    settings.history.write_text('{"schema_version": 9, "runs": []}\n' * 2)
+    [caution] = publish(REPORT, settings)
+    assert "history.jsonl line 1: schema_version 9" in caution
+    assert "(2 such lines)" in caution
+
+
 @pytest.mark.parametrize("error", [KeyError("anchor"), OSError("full"), ModuleNotFoundError("jinja2")])
 def test_a_defect_of_the_page_is_a_caution(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception

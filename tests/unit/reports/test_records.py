@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pytest_mxq.baselines.unknown_fields import unknown_field
 from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import ReportInvalidError
 from pytest_mxq.gates.evidence import Evidence, RunEvidence
@@ -21,7 +22,7 @@ from pytest_mxq.gates.psnr import PSNR
 from pytest_mxq.gates.scores import summarize
 from pytest_mxq.gates.speed_statistics import SpeedMode, SpeedRule
 from pytest_mxq.gates.speedup import SpeedBound, SpeedSamples, decide_speedup
-from pytest_mxq.gates.verdict import Cell, JudgedOutput, ReferenceNote, Verdict
+from pytest_mxq.gates.verdict import Cell, Drift, JudgedOutput, ReferenceNote, Verdict
 from pytest_mxq.reports.records import (
     SCHEMA_VERSION,
     DeviceFacts,
@@ -90,7 +91,8 @@ WHOLE = Verdict(
         mode="stored",
         reason="same",
         manifest="baselines/case.json",
-        drift=0.001,
+        drift=(Drift(gate="lpips", value=0.001, limit=0.02), Drift(gate="own", value=None, limit=1.0)),
+        noise_gate="lpips",
         noise_repeat=0.0,
         noise_compiled=0.002,
         created="2026-01-01T00:00:00+00:00",
@@ -183,6 +185,7 @@ def test_a_number_that_json_has_not_comes_back(number: float) -> None:
     memory = MemoryFacts(peak_gib=number, reserved_gib=1.0, bf16_peak_gib=number, weight_ratio=number)
     assert SPEED is not None
     samples = replace(SPEED.samples, bf16=(1.0, number), sessions=((number,), (2.0, number)), throttle_share=number)
+    drift = Drift(gate="lpips", value=number, limit=number)
     verdict = replace(
         WHOLE,
         observed=number,
@@ -191,7 +194,7 @@ def test_a_number_that_json_has_not_comes_back(number: float) -> None:
         scores=scores,
         memory=memory,
         speed=replace(SPEED, lower=number, upper=number, samples=samples),
-        reference=ReferenceNote(mode="stored", reason="", drift=number, noise_repeat=number, noise_compiled=number),
+        reference=ReferenceNote(mode="stored", reason="", drift=(drift,), noise_repeat=number, noise_compiled=number),
         seconds=number,
     )
     text = json.dumps(to_record(verdict), allow_nan=False)
@@ -273,7 +276,12 @@ def test_a_report_with_numbers_that_json_has_not_is_json_and_comes_back() -> Non
 
 
 @pytest.mark.parametrize(
-    ("version", "way"), [(1, "run the gates again"), (3, "upgrade pytest-mxq"), (None, "run the gates again")]
+    ("version", "way"),
+    [
+        (1, "run the gates again"),
+        (3, "written by a newer pytest-mxq: upgrade pytest-mxq"),
+        (None, "run the gates again"),
+    ],
 )
 def test_a_report_of_another_version_is_refused_with_what_to_do(version: int | None, way: str) -> None:
     document = {**json.loads(encode_report(report(WHOLE))), "schema_version": version}
@@ -282,6 +290,34 @@ def test_a_report_of_another_version_is_refused_with_what_to_do(version: int | N
     assert str(caught.value) == (
         f"mxq-report/report.json: the report has schema_version {version}, this pytest-mxq reads {SCHEMA_VERSION}; {way}"
     )
+
+
+@pytest.mark.parametrize(
+    ("place", "path", "allowed"),
+    [
+        ((), "surprise", "created, status, commit"),
+        (("settings",), "settings.surprise", "formats, models, gates"),
+        (("verdicts", 0), "verdicts[0].surprise", "cell, outcome, sentence"),
+        (("verdicts", 0, "reference", "fingerprint"), "verdicts[0].reference.fingerprint.surprise", "hard, recorded"),
+        (("verdicts", 0, "speed", "samples"), "verdicts[0].speed.samples.surprise", "mode, bf16, quantized"),
+    ],
+)
+def test_a_field_that_a_report_has_not_is_refused_with_those_that_it_has(
+    place: tuple[str | int, ...], path: str, allowed: str
+) -> None:
+    document = json.loads(encode_report(report(WHOLE)))
+    target = document
+    for step in place:
+        target = target[step]
+    target["surprise"] = 1
+    with pytest.raises(ReportInvalidError) as caught:
+        decode_report(json.dumps(document).encode(), where="mxq-report/report.json")
+    assert str(caught.value).startswith(f"mxq-report/report.json: unknown field `{path}`; allowed: {allowed}")
+    assert "upgrade pytest-mxq, or run the gates again" in str(caught.value)
+
+
+def test_what_a_record_maps_by_name_has_no_unknown_fields() -> None:
+    assert unknown_field(to_record(replace(WHOLE, fingerprint={"surprise": "1"})), Verdict) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"not json", b'{"schema_version": 2', b"\xff\xfe\x00"])
