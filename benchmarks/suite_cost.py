@@ -142,11 +142,16 @@ class CostingBenchmark(FakeBenchmark):
                 self.ledger.add(case, name, "speed", rounds, steps)
         return super().time_live(case, workload, formats, sampling=sampling, seed=seed)
 
-    def time_quantized(self, case: Any, workload: Any, number_format: Any, sessions: Any) -> Any:
-        """Time one session of the quantized arm."""
+    def time_quantized(self, case: Any, workload: Any, number_format: Any, sessions: Any, **short: Any) -> Any:
+        """Time one session of the quantized arm, and in the newer revision short calls of BF16."""
+        if short.get("with_short"):
+            from pytest_mxq.gates.extrapolation import SHORT_LENGTHS  # the older revision has none
+
+            self.ledger.warm_up(case, "bf16", "speed", SHORT_LENGTHS[0])
+            self.ledger.add(case, "bf16", "speed", 4, SHORT_LENGTHS[0])
         self.ledger.warm_up(case, number_format.name, "speed")
         self.ledger.add(case, number_format.name, "speed", MIN_SESSION_ROUNDS)
-        return super().time_quantized(case, workload, number_format, sessions)
+        return super().time_quantized(case, workload, number_format, sessions, **short)
 
     def measure_memory(self, case: Any, workload: Any, number_format: Any, **steps: Any) -> Any:
         """Measure an arm; in the older revision also BF16, once a case."""

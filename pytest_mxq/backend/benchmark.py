@@ -14,7 +14,7 @@ import torch
 
 from pytest_mxq.backend.generation import compile_mode, executed_evidence, observed_identity, observing
 from pytest_mxq.backend.rounds import Inspect, showing_rounds
-from pytest_mxq.backend.short_timing import predict, timed_arms
+from pytest_mxq.backend.short_timing import has_short_calls, predict, time_short, timed_arms
 from pytest_mxq.backend.warm_arm import (
     WarmArm,
     check_images,
@@ -31,6 +31,7 @@ from pytest_mxq.baselines.identity import check_same_calls
 from pytest_mxq.baselines.work import ObservedRun
 from pytest_mxq.errors import MxqError
 from pytest_mxq.gates.evidence import Evidence
+from pytest_mxq.gates.extrapolation import SHORT_LENGTHS
 from pytest_mxq.gates.measured import Measured, TimedBf16, TimingConditions
 from pytest_mxq.gates.memory import PeakMemory
 from pytest_mxq.gates.outcome import Outcome, Stop
@@ -161,10 +162,21 @@ class TorchBenchmark:
         return [bf16, *arms]
 
     def time_quantized(
-        self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]
+        self,
+        case: Case,
+        workload: Workload,
+        number_format: Format,
+        sessions: tuple[tuple[float, ...], ...],
+        *,
+        with_short: bool,
     ) -> tuple[SpeedSamples, ObservedRun]:
-        """One session of the quantized arm, to be held against stored sessions of BF16."""
+        """One session of the quantized arm, to be held against stored sessions of BF16, and short calls of BF16.
+
+        BF16 is warm before the session begins: a GPU that cools while an arm compiles is faster afterwards.
+        """
+        is_short = with_short and has_short_calls(case)
         with self._watching() as (clock, telemetry):
+            bf16 = self._warm(case, workload, None, steps=SHORT_LENGTHS[0]) if is_short else None
             quantized = self._warm(case, workload, number_format)
             environment = telemetry.before_start()
             if environment:
@@ -172,6 +184,7 @@ class TorchBenchmark:
                 return samples, quantized.observed
             with self._showing(label_of(case, number_format), telemetry, MIN_SESSION_ROUNDS) as inspect:
                 session = time_session(quantized.run, clock, inspect=inspect)
+            short_bf16 = () if bf16 is None else time_short(bf16, clock, telemetry.inspect)
             seen = telemetry.summary()
             quantized.check()
         samples = SpeedSamples(
@@ -185,6 +198,7 @@ class TorchBenchmark:
             first_call=(quantized.first_call,),
             throttle_share=seen.throttle_share,
             power_cap_share=seen.sw_power_cap_share,
+            short_bf16=short_bf16,
         )
         return samples, quantized.observed
 
@@ -208,7 +222,7 @@ class TorchBenchmark:
             bf16.check()
             steps = case.short_steps if has_peaks else None
             short = None if steps is None else self._measure(case, with_steps(case, workload, bf16, steps))
-            predicted = predict(case, workload, bf16, clock, telemetry.inspect)
+            predicted, short_seconds = predict(case, workload, bf16, clock, telemetry.inspect)
         return TimedBf16(
             seconds=session.seconds,
             peak_gib=peak,
@@ -216,6 +230,7 @@ class TorchBenchmark:
             observed=bf16.observed,
             short=short,
             predicted=predicted,
+            short_seconds=short_seconds,
         )
 
     def measure_memory(

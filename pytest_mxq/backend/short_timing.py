@@ -78,21 +78,35 @@ def timed_arms(case: Case, workload: Workload, arms: Sequence[WarmArm], sampling
     return TimedArms(calls=tuple(calls), extrapolation=replace(line, model_error=sampling.model_error))
 
 
-def predict(case: Case, workload: Workload, bf16: WarmArm, clock: Clock, inspect: Inspect) -> float | None:
-    """Return the seconds of a whole call by the line through short ones; None where there is no such line."""
-    if (case.usual_steps or 0) <= SHORT_LENGTHS[1]:
-        return None
+def has_short_calls(case: Case) -> bool:
+    """Tell whether a case's calls can be as short as both lengths, and are longer."""
+    return (case.usual_steps or 0) > SHORT_LENGTHS[1]
+
+
+def time_short(call: WarmArm, clock: Clock, inspect: Inspect) -> tuple[float, ...]:
+    """Return the seconds of some short calls; () where something disturbed them."""
+    session = time_session(call.run, clock, inspect=inspect, rounds=_ROUNDS)
+    call.check()
+    return () if session.disturbed else session.seconds
+
+
+def predict(
+    case: Case, workload: Workload, bf16: WarmArm, clock: Clock, inspect: Inspect
+) -> tuple[float | None, tuple[float, ...]]:
+    """Return the seconds of a whole call by the line through short ones, and those of the shorter ones.
+
+    None and () where there is no such line, or something disturbed them.
+    """
+    if not has_short_calls(case):
+        return None, ()
     few, many = (with_steps(case, workload, bf16, steps) for steps in SHORT_LENGTHS)
     line = find_line(case, SHORT_LENGTHS, few, many)
     if line is None:
-        return None
-    timed = [time_session(call.run, clock, inspect=inspect, rounds=_ROUNDS) for call in (few, many)]
-    few.check()
-    many.check()
-    if any(session.disturbed for session in timed):
-        return None
-    shorter, longer = ([median(session.seconds)] for session in timed)
-    return line.seconds(shorter, longer)[0]
+        return None, ()
+    shorter, longer = (time_short(call, clock, inspect) for call in (few, many))
+    if not shorter or not longer:
+        return None, ()
+    return line.seconds([median(shorter)], [median(longer)])[0], shorter
 
 
 def find_line(case: Case, lengths: tuple[int, int], few: WarmArm, many: WarmArm) -> Extrapolation | None:

@@ -166,6 +166,8 @@ class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             Empty, and absent from its JSON, where an older version stored the session: it is comparable with nothing.
         work: What one timed run did; absent where an older version stored the session.
         predicted: Seconds of a call by the line through short calls; absent where they were not timed.
+        short_seconds: Wall time of each of the shorter ones of these, which tell later whether the machine is as fast;
+            absent where they were not timed.
         short: The peak of a short call beside `peak_gib`; absent where the number of steps cannot be set.
     """
 
@@ -178,6 +180,7 @@ class TimingSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     work: WorkRecord | None = None
     short: ShortPeak | None = None
     predicted: Seconds | None = None
+    short_seconds: tuple[Seconds, ...] = ()
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import SystemRandom
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import msgspec
 
@@ -24,11 +24,13 @@ from pytest_mxq.evaluation.sessions import (
     check_stated,
     machine_differences,
     timing_fingerprint,
+    why_live,
 )
 from pytest_mxq.evaluation.staleness import KnownWeights, move_of_renamed
 from pytest_mxq.gates.base import CallLength
 from pytest_mxq.gates.evidence import judge_evidence, judge_run
 from pytest_mxq.gates.extrapolation import SHORT_LENGTHS
+from pytest_mxq.gates.machine_drift import MachineDrift
 from pytest_mxq.gates.measured import Measured
 from pytest_mxq.gates.memory import MemoryBound, MemoryFacts, MemoryGate, ShortCalls
 from pytest_mxq.gates.outcome import Outcome, Stop
@@ -41,10 +43,6 @@ from pytest_mxq.planning.settings import Reference
 if TYPE_CHECKING:
     from pytest_mxq.formats import Format
     from pytest_mxq.planning.plans import GatePlan
-
-
-WHY_LIVE = "no reference workload is stable to better than 1 %, so stored timings cannot rule out machine drift"
-"""Why `auto` times a speedup beside BF16, whatever is stored (benchmarks/results/gpu-speed-2026-11-22.md, Canary)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +85,14 @@ class Bf16Peak:
         compared = ShortCalls(steps=steps, short_gib=short[0].allocated_gib, full_gib=peak.allocated_gib)
         chosen, observed = short if compared.agree else full
         return cls(gib=chosen.allocated_gib, source=observed, short_calls=compared)
+
+
+class Timed(NamedTuple):
+    """What was timed for a speed gate, where BF16's times come from, and the draft with what ran."""
+
+    samples: SpeedSamples
+    note: ReferenceNote
+    draft: Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,15 +172,7 @@ class PerformanceStrategy:
         return replace(draft, evidence=evidence)
 
     def _speed(self, job: Job, gate: SpeedGate, bound: SpeedBound) -> Verdict:
-        found = self._find_sessions(job)
-        if self.mode is Reference.STORED:
-            samples, note, draft = self._time_stored(job, found)
-        else:
-            draft = self._proved(job)
-            samples = replace(self._time_live(job, bound, found.model_error), sessions=found.seconds)
-            draft = self._proved_run(job, draft)
-            reason = LIVE if self.mode is Reference.LIVE else WHY_LIVE
-            note = ReferenceNote(mode="live", reason=reason)
+        samples, note, draft = self._timed(job, bound)
         outcome, sentence, facts = gate.decide(samples, bound, alpha=self.alpha)
         return replace(
             draft,
@@ -185,6 +183,39 @@ class PerformanceStrategy:
             speed=facts,
             reference=note,
         )
+
+    def _timed(self, job: Job, bound: SpeedBound) -> Timed:
+        """Return what was timed: by `auto` against stored sessions where the machine is as fast as then, else live.
+
+        Raises:
+            Stop: stored sessions are to decide, and cannot.
+        """
+        found = self._find_sessions(job)
+        reason = LIVE if self.mode is Reference.LIVE else why_live(found.usable, bound)
+        if self.mode is Reference.STORED:
+            self._check_stored(job, found)
+            timed = self._time_stored(job, found)
+            drift = timed.samples.drift
+            if drift is not None and not drift.is_small:
+                text = f"{drift.text}: the machine is not as fast as then; compare live (--mxq-reference=live)"
+                raise Stop(Outcome.ENVIRONMENT, text)
+            return timed
+        if reason is None:
+            try:
+                self._check_stored(job, found)
+                timed = self._time_stored(job, found)
+            except Stop as stop:
+                if stop.outcome not in (Outcome.STALE, Outcome.ERROR):
+                    raise
+                reason = str(stop)
+            else:
+                drift = timed.samples.drift
+                if timed.samples.environment or (drift is not None and drift.is_small):
+                    return timed
+                reason = "short calls of BF16 were disturbed" if drift is None else drift.text
+        draft = self._proved(job)
+        samples = replace(self._time_live(job, bound, found.model_error), sessions=found.seconds)
+        return Timed(samples, ReferenceNote(mode="live", reason=reason), self._proved_run(job, draft))
 
     def _time_live(self, job: Job, bound: SpeedBound, error: float) -> SpeedSamples:
         """Return what was timed beside BF16: in the case's session with its other formats, or alone.
@@ -223,11 +254,11 @@ class PerformanceStrategy:
         timed = self.benchmark.time_live(job.plan.case, job.workload, formats, sampling=sampling, seed=seed)
         return [timed[kind.name] for kind in formats]
 
-    def _time_stored(self, job: Job, found: Sessions) -> tuple[SpeedSamples, ReferenceNote, Verdict]:
-        """One session of the quantized arm against stored ones of BF16.
+    def _check_stored(self, job: Job, found: Sessions) -> None:
+        """Refuse too few stored sessions, and those of another case.
 
         Raises:
-            Stop: there are too few, or they are of another case.
+            Stop: they are.
         """
         count = len(found.usable)
         if count < MIN_SESSIONS:
@@ -240,15 +271,24 @@ class PerformanceStrategy:
                 sessions=MIN_SESSIONS - count,
             )
         check_stated(job, self.weights(job.plan.case), sessions=MIN_SESSIONS)
+
+    def _time_stored(self, job: Job, found: Sessions) -> Timed:
+        """One session of the quantized arm against stored ones of BF16.
+
+        Raises:
+            Stop: they are of another case.
+        """
+        plan, short = job.plan, found.short
         draft = self._proved(job)
         samples, observed = self.benchmark.time_quantized(
-            job.plan.case, job.workload, job.plan.number_format, found.seconds
+            plan.case, job.workload, plan.number_format, found.seconds, with_short=bool(short)
         )
         check_sessions(job, found.usable, observed)
         draft = self._proved_run(job, draft)
-        reason = f"{count} sessions, same hardware and software"
+        drift = MachineDrift.between(short, samples.short_bf16, steps=SHORT_LENGTHS[0])
+        reason = f"{len(found.usable)} sessions, same hardware and software{'' if drift is None else f'; {drift.text}'}"
         note = ReferenceNote(mode="stored", reason=reason, manifest=job.path, created=found.usable[-1].created)
-        return samples, note, draft
+        return Timed(replace(samples, drift=drift), note, draft)
 
     def _memory(self, job: Job, gate: MemoryGate, bound: MemoryBound) -> Verdict:
         bf16, note = self._bf16_peak(job, bound)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_mxq.baselines.strict_json import LIVE
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.errors import BaselineMissingError, MxqError
-from pytest_mxq.evaluation.performance import WHY_LIVE
-from pytest_mxq.evaluation.sessions import timing_fingerprint
+from pytest_mxq.evaluation.sessions import timing_fingerprint, why_live
 from pytest_mxq.evaluation.staleness import (
     case_differences,
     check_outputs,
@@ -112,10 +111,12 @@ class Previewer:
         """Return whether a gate of speed or memory is going to use stored sessions of BF16."""
         is_memory = isinstance(plan.gate, MemoryGate)
         reference = self.settings.reference
-        if reference is Reference.LIVE or (reference is Reference.AUTO and not is_memory):
-            return _live(WHY_LIVE if reference is Reference.AUTO else f"--mxq-reference={reference}")
+        if reference is Reference.LIVE:
+            return _live(f"--mxq-reference={reference}")
         manifest = self._manifest(plan.case)
         sessions = [session for session in manifest.sessions if self._is_comparable(session)] if manifest else []
+        if reference is Reference.AUTO and not is_memory:
+            return self._of_auto(plan, weights, manifest, sessions)
         found = sum(1 for session in sessions if session.peak_gib) if is_memory else len(sessions)
         needed, what = (1, "stored peaks") if is_memory else (MIN_SESSIONS, "stored timing sessions")
         if found < needed:
@@ -126,6 +127,17 @@ class Previewer:
         if other:
             return Preview(text=f"reference stale: {'; '.join(other)}", outcome=Outcome.STALE)
         return Preview(text=f"reference stored: {found} {what}", reference="stored")
+
+    def _of_auto(
+        self, plan: GatePlan, weights: str | None, manifest: Manifest | None, sessions: list[TimingSession]
+    ) -> Preview:
+        """Return whether stored sessions may decide a speed gate; a run finds out whether the machine is as fast."""
+        other = timing_differences(plan.case, manifest, weights) if manifest else ()
+        reason = why_live(sessions, plan.bound) or "; ".join(other)
+        if reason:
+            return _live(reason)
+        text = f"reference stored: {len(sessions)} stored timing sessions, if short calls of BF16 are as fast as then"
+        return Preview(text=text, reference="stored")
 
     def _manifest(self, case: Case) -> Manifest | None:
         try:

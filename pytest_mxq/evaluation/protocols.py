@@ -208,9 +208,18 @@ class ArmTimer(Protocol):
         ...
 
     def time_quantized(
-        self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]
+        self,
+        case: Case,
+        workload: Workload,
+        number_format: Format,
+        sessions: tuple[tuple[float, ...], ...],
+        *,
+        with_short: bool,
     ) -> tuple[SpeedSamples, ObservedRun]:
-        """Time one session of the quantized arm; return the samples and what was observed."""
+        """Time one session of the quantized arm; return the samples and what was observed.
+
+        With short calls of BF16 right after it where the case can have such.
+        """
         ...
 
 

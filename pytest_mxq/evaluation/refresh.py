@@ -169,6 +169,7 @@ class RefreshStrategy(Generic[O]):
             work=timed.observed.work,
             short=short_peak(timed.short, timed.observed.work),
             predicted=timed.predicted,
+            short_seconds=timed.short_seconds,
         )
 
     def _draft(

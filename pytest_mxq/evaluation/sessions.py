@@ -14,10 +14,13 @@ from pytest_mxq.baselines.work import ObservedRun, WorkRecord, is_shorter, work_
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
 from pytest_mxq.evaluation.protocols import Workload
 from pytest_mxq.evaluation.staleness import timing_differences
+from pytest_mxq.gates.base import CallLength
 from pytest_mxq.gates.extrapolation import LEAST_MODEL_ERROR, model_error
 from pytest_mxq.gates.measured import Measured
 from pytest_mxq.gates.memory import SHORT_STEPS
 from pytest_mxq.gates.outcome import Outcome, Stop
+from pytest_mxq.gates.speed_statistics import MIN_SESSIONS
+from pytest_mxq.gates.speedup import SpeedBound
 from pytest_mxq.gates.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -53,9 +56,33 @@ class Sessions:
         return max(told, default=LEAST_MODEL_ERROR)
 
     @property
+    def short(self) -> tuple[tuple[float, ...], ...]:
+        """Seconds of the short calls of each session that has some."""
+        return tuple(session.short_seconds for session in self.usable if session.short_seconds)
+
+    @property
     def seconds(self) -> tuple[tuple[float, ...], ...]:
         """Seconds of each session's timed calls."""
         return tuple(session.seconds for session in self.usable)
+
+
+def why_live(sessions: Sequence[TimingSession], bound: SpeedBound) -> str | None:
+    """Return why `auto` times BF16 in this run, whatever is stored; None where stored sessions may decide.
+
+    They may where short calls of BF16 were stored with them, which are timed in this run as well and tell whether the
+    machine is as fast as then.
+
+    Args:
+        sessions: the stored ones of this hardware and software.
+        bound: the gate's.
+    """
+    if bound.steps is CallLength.SHORT:
+        return "short calls of both arms are timed in turn"
+    if len(sessions) < MIN_SESSIONS:
+        return f"{len(sessions)} stored timing sessions of this hardware and software, {MIN_SESSIONS} needed"
+    if not all(session.short_seconds for session in sessions):
+        return "stored sessions without short calls of BF16 cannot tell whether the machine is as fast as then"
+    return None
 
 
 def machine_differences(session: TimingSession, here: Fingerprint, execution: str) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ class TimedBf16:
         observed: what was observed.
         short: peak of a short call, and what it did; None where it was not measured.
         predicted: seconds of a call by the line through short calls; None where they were not timed.
+        short_seconds: of each of the shorter ones of these; empty where they were not timed.
     """
 
     seconds: tuple[float, ...]
@@ -44,3 +45,4 @@ class TimedBf16:
     observed: ObservedRun
     short: Measured | None
     predicted: float | None
+    short_seconds: tuple[float, ...]

@@ -12,6 +12,7 @@ from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.gates.base import COMPILED_CALLS, CallLength, Gate, Needs, Scale, read_length
 from pytest_mxq.gates.bounds import MarkerArguments
 from pytest_mxq.gates.extrapolation import Extrapolation
+from pytest_mxq.gates.machine_drift import MachineDrift
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.speed_statistics import (
     DEFAULT_PROCESS_SD,
@@ -71,6 +72,8 @@ class SpeedSamples:
         power_cap_share: share of the rounds at the software power cap; normal under load.
         beside: other formats whose arms ran in the same rounds.
         extrapolation: how the seconds of each round follow from short calls; None: they were measured.
+        short_bf16: times of short calls of BF16 right after the quantized arm's, in stored mode.
+        drift: these against those of the stored sessions; None where either has none.
     """
 
     mode: SpeedMode
@@ -86,6 +89,8 @@ class SpeedSamples:
     power_cap_share: float | None = None
     beside: tuple[str, ...] = ()
     extrapolation: Extrapolation | None = None
+    short_bf16: tuple[float, ...] = ()
+    drift: MachineDrift | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

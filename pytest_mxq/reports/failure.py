@@ -12,7 +12,7 @@ from pytest_mxq.reports.paths import PAGE, anchor_of, shown_path
 
 if TYPE_CHECKING:
     from pytest_mxq.gates.scores import Scores
-    from pytest_mxq.gates.speedup import SpeedFacts
+    from pytest_mxq.gates.speedup import SpeedFacts, SpeedSamples
     from pytest_mxq.gates.verdict import ReferenceNote, Verdict
 
 
@@ -97,8 +97,13 @@ def _rounds(speed: SpeedFacts) -> Iterator[str]:
     if samples.power_cap_share is not None:
         watched.append(f"power cap in {samples.power_cap_share:.0%}")
     first = " and ".join(f"{seconds:.1f} s" for seconds in samples.first_call)
-    how = f"{samples.execution}; whole calls; no reference workload"
+    how = f"{samples.execution}; whole calls; {reference_workload(samples)}"
     yield f"  machine   {', '.join(watched)}; first calls {first}; {how}"
+
+
+def reference_workload(samples: SpeedSamples) -> str:
+    """Return what told whether the machine is as fast as when BF16 was stored."""
+    return "no reference workload" if samples.drift is None else samples.drift.text
 
 
 def strip(values: Sequence[float]) -> str:

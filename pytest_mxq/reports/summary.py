@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_mxq.gates.outcome import Outcome
-from pytest_mxq.reports.failure import WORSE, strip
+from pytest_mxq.reports.failure import WORSE, reference_workload, strip
 from pytest_mxq.reports.paths import shown_path
 from pytest_mxq.reports.regressions import regression_lines
 from pytest_mxq.reports.table import Layout, Line, Markup, table_lines
@@ -69,7 +69,7 @@ def _speeds(verdicts: Iterable[Verdict]) -> Iterator[Line]:
         yield (
             f"{cell.model}/{cell.case} {cell.format}: whole calls, BF16 {speed.bf16_seconds:.3f} s -> "
             f"{speed.quantized_seconds:.3f} s, n={speed.n} {strip(speed.samples.quantized)}{slowed}, "
-            "no reference workload",
+            f"{reference_workload(speed.samples)}",
             {},
         )
 

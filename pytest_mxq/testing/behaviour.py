@@ -35,6 +35,7 @@ class Behaviour:
         free: GiB that are free on the device, or None.
         seconds: by format and "bf16", seconds a call.
         predicted: seconds of BF16's call as short calls predict it, or None.
+        short: seconds of BF16's short calls, or None: its calls cannot be short.
         scatter: relative scatter of these.
         peak: by format and "bf16", peak memory, GiB.
         alone: formats that cannot be timed in one session with others.
@@ -60,6 +61,7 @@ class Behaviour:
     free: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     predicted: float | None = None
+    short: float | None = None
     scatter: float = 0.001
     peak: dict[str, float] = field(default_factory=dict)
     alone: tuple[str, ...] = ()

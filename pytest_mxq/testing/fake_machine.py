@@ -98,13 +98,27 @@ class FakeBenchmark:
         )
 
     def time_quantized(
-        self, case: Case, workload: Workload, number_format: Format, sessions: tuple[tuple[float, ...], ...]
+        self,
+        case: Case,
+        workload: Workload,
+        number_format: Format,
+        sessions: tuple[tuple[float, ...], ...],
+        *,
+        with_short: bool,
     ) -> tuple[SpeedSamples, ObservedRun]:
         """Return eight rounds of the quantized arm."""
-        self.backend.log(f"stored {number_format.name}")
-        quantized = self._times(number_format.name)
-        samples = SpeedSamples(mode=SpeedMode.STORED, bf16=(), quantized=quantized, sessions=sessions)
+        self.backend.log(f"stored {number_format.name}{' and short calls of bf16' if with_short else ''}")
+        samples = SpeedSamples(
+            mode=SpeedMode.STORED,
+            bf16=(),
+            quantized=self._times(number_format.name),
+            sessions=sessions,
+            short_bf16=self._short() if with_short else (),
+        )
         return samples, self._observed(case, workload, number_format.name)
+
+    def _short(self) -> tuple[float, ...]:
+        return () if self.behaviour.short is None else (self.behaviour.short,) * 4
 
     def time_bf16(self, case: Case, workload: Workload) -> TimedBf16:
         """Return a session of BF16.
@@ -122,6 +136,7 @@ class FakeBenchmark:
             observed=self._observed(case, workload, "bf16"),
             short=self._measured(case, workload, "bf16", steps=case.short_steps) if case.short_steps else None,
             predicted=self.behaviour.predicted,
+            short_seconds=self._short(),
         )
 
     def measure_memory(

@@ -23,6 +23,7 @@ from timed_demo import (
 from pytest_mxq.backend.benchmark import TorchBenchmark
 from pytest_mxq.backend.generation import TorchBackend
 from pytest_mxq.gates.extrapolation import Extrapolation
+from pytest_mxq.gates.machine_drift import MachineDrift
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.sampling import Sampling
 from pytest_mxq.gates.speedup import estimate
@@ -125,8 +126,29 @@ def test_one_session_of_the_quantized_arm_is_held_against_stored_ones(shared: To
     case = demo_case()
     benchmark = make_benchmark(shared, time)
     sessions = tuple(benchmark.time_bf16(case, generate).seconds for _ in range(3))
-    samples, _ = benchmark.time_quantized(case, generate, MXFP8, sessions)
+    samples, _ = benchmark.time_quantized(case, generate, MXFP8, sessions, with_short=True)
     assert estimate(samples, alpha=0.05).speedup == pytest.approx(BF16_BLOCK / QUANTIZED_BLOCK, rel=0.01)
+
+
+def test_short_calls_of_bf16_are_timed_with_a_stored_session_and_with_the_arm_that_is_held_against_it(
+    shared: TorchBackend, time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("short_timing", "benchmark"):
+        monkeypatch.setattr(f"pytest_mxq.backend.{module}.SHORT_LENGTHS", (1, 2))
+    benchmark, case = make_benchmark(shared, time), demo_case(THREE_STEPS)
+    stored = benchmark.time_bf16(case, generate)
+    assert len(stored.short_seconds) == 4
+    assert median(stored.short_seconds) == pytest.approx(median(stored.seconds) / 3, rel=0.05)
+    sessions = (stored.seconds,) * 3
+    samples, _ = benchmark.time_quantized(case, generate, MXFP8, sessions, with_short=True)
+    drift = MachineDrift.between([stored.short_seconds], samples.short_bf16, steps=1)
+    assert drift is not None
+    assert abs(drift.change) < 0.005
+    assert benchmark.time_quantized(case, generate, MXFP8, sessions, with_short=False)[0].short_bf16 == ()
+
+
+def test_calls_of_few_steps_have_no_short_ones(shared: TorchBackend, time: FakeTime) -> None:
+    assert make_benchmark(shared, time).time_bf16(demo_case(), generate).short_seconds == ()
 
 
 THREE_STEPS = replace(ONE_STEP, call={**ONE_STEP.call, "num_inference_steps": 3})
