@@ -9,8 +9,8 @@ from typing import Self
 
 DRIFT_TOLERANCE = 0.01
 """Relative change of a short call up to which stored sessions decide. On two H200, six processes, short calls right
-after whole ones followed these within 0.9 %, and differed by 0.7 % on one GPU (benchmarks/results/gpu-canary-2026-12-01.md).
-"""
+after whole ones followed these within 0.9 %, and differed by 0.7 % on one GPU 
+(benchmarks/results/gpu-canary-2026-12-01.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
