@@ -9,7 +9,7 @@ from typing import Self
 
 DRIFT_TOLERANCE = 0.01
 """Relative change of a short call up to which stored sessions decide. On two H200, six processes, short calls right
-after whole ones followed these within 0.9 %, and differed by 0.7 % on one GPU 
+after whole ones followed these within 0.9 %, and differed by 0.7 % on one GPU
 (benchmarks/results/gpu-canary-2026-12-01.md)."""
 
 
