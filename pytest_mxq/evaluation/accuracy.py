@@ -28,7 +28,7 @@ from pytest_mxq.planning.arms import ArmSpec
 
 if TYPE_CHECKING:
     from pytest_mxq.gates.verdict import Verdict
-    from pytest_mxq.planning.plans import GatePlan
+    from pytest_mxq.planning.plans import OutputsPlan
 
 
 MAX_IDENTICAL_SHARE = 0.25
@@ -53,7 +53,7 @@ class AccuracyStrategy(Generic[O]):
     _quantized: tuple[object, O] | None = None
     _model: str = ""
 
-    def evaluate(self, plan: GatePlan, workload: Workload, draft: Verdict) -> Verdict:
+    def evaluate(self, plan: OutputsPlan, workload: Workload, draft: Verdict) -> Verdict:
         """Return the verdict of a gate of outputs.
 
         Raises:
@@ -61,8 +61,6 @@ class AccuracyStrategy(Generic[O]):
             MxqError: it could not be done.
         """
         gate = plan.gate
-        if not isinstance(gate, AccuracyGate):
-            raise TypeError(f"{type(gate).__name__} scores no outputs")
         self._forget_other_models(plan)
         manifest = self.references.manifest(plan.case)
         differences = self.references.check(plan, manifest)
@@ -96,13 +94,13 @@ class AccuracyStrategy(Generic[O]):
             **facts,
         )
 
-    def _forget_other_models(self, plan: GatePlan) -> None:
+    def _forget_other_models(self, plan: OutputsPlan) -> None:
         if self._model != plan.case.recipe.name:
             self.references.forget()
             self._quantized = None
             self._model = plan.case.recipe.name
 
-    def _proved(self, plan: GatePlan, manifest: Manifest | None) -> Evidence:
+    def _proved(self, plan: OutputsPlan, manifest: Manifest | None) -> Evidence:
         stored = self.references.selection(plan, manifest)
         evidence = self.backend.evidence(plan.case, ArmSpec.quantized(plan))
         wrong = judge_evidence(evidence, min_share=plan.case.min_share, stored=stored)
@@ -110,7 +108,7 @@ class AccuracyStrategy(Generic[O]):
             raise Stop(*wrong, evidence=evidence)
         return evidence
 
-    def _generate_quantized(self, plan: GatePlan, workload: Workload) -> O:
+    def _generate_quantized(self, plan: OutputsPlan, workload: Workload) -> O:
         key = (plan.case.key, plan.cell.format, plan.emulated)
         if self._quantized is None or self._quantized[0] != key:
             arm = ArmSpec.quantized(plan)
@@ -129,7 +127,7 @@ class AccuracyStrategy(Generic[O]):
 
     def _check_outputs(
         self,
-        plan: GatePlan,
+        plan: OutputsPlan,
         gate: AccuracyGate,
         reference: ReferenceOutputs[O],
         quantized: O,
@@ -181,7 +179,7 @@ class AccuracyStrategy(Generic[O]):
         return Comparisons(scorer=self.scorer, write=self.write_comparison)
 
 
-def _cautions(plan: GatePlan, reference: ReferenceOutputs[Any], quantized: Any) -> tuple[str, ...]:
+def _cautions(plan: OutputsPlan, reference: ReferenceOutputs[Any], quantized: Any) -> tuple[str, ...]:
     """Return what is worth a look: changes that the test made to the pipeline, sections that no digest covers."""
     changes = dict.fromkeys((*reference.observed.changes, *quantized.changes))
     texts = [f"the test changed the pipeline: {what}" for what in changes]

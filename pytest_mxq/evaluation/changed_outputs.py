@@ -17,7 +17,7 @@ from pytest_mxq.gates.scores import Scores, decide, summarize
 
 if TYPE_CHECKING:
     from pytest_mxq.gates.base import AccuracyGate
-    from pytest_mxq.planning.plans import GatePlan
+    from pytest_mxq.planning.plans import OutputsPlan
 
 MAX_NEARER_DB = 20.0
 """By how much PSNR between the arms may grow by what a body does to outputs that are beyond the bound.
@@ -53,7 +53,7 @@ def check_same_changes(arm: str, bf16: O, quantized: O, facts: dict[str, Any]) -
 
 
 def judge_originals(
-    scorer: Scorer[O], plan: GatePlan, gate: AccuracyGate, bf16: O, quantized: O, facts: dict[str, Any]
+    scorer: Scorer[O], plan: OutputsPlan, gate: AccuracyGate, bf16: O, quantized: O, facts: dict[str, Any]
 ) -> Iterator[str]:
     """Yield what is worth a look of outputs that the body changed on both arms and that are within the bound.
 

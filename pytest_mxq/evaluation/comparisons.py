@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_mxq.gates.base import AccuracyGate
     from pytest_mxq.gates.scores import Scores
     from pytest_mxq.planning.case import Case
-    from pytest_mxq.planning.plans import GatePlan
+    from pytest_mxq.planning.plans import OutputsPlan
 
 MAX_COMPARISONS = 3
 """Outputs of a failed gate with a comparison sheet, lossless images and an LPIPS map."""
@@ -67,7 +67,7 @@ class ComparisonFiles:
 
 
 # Writes the files of one output; None where they could not be written.
-ComparisonWriter = Callable[["GatePlan", Shown], ComparisonFiles | None]
+ComparisonWriter = Callable[["OutputsPlan", Shown], ComparisonFiles | None]
 
 
 class Spot(NamedTuple):
@@ -108,7 +108,7 @@ class Comparisons(Generic[O]):
 
     def of(
         self,
-        plan: GatePlan,
+        plan: OutputsPlan,
         gate: AccuracyGate,
         arms: tuple[O, O],
         spots: Mapping[Spot, str | None],

@@ -17,17 +17,15 @@ from pytest_mxq.evaluation.staleness import (
     software_differences,
     timing_differences,
 )
-from pytest_mxq.gates.base import AccuracyGate
-from pytest_mxq.gates.memory import MemoryGate
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.speed_statistics import MIN_SESSIONS
+from pytest_mxq.planning.plans import CallsPlan, MemoryPlan, OutputsPlan, SpeedPlan
 from pytest_mxq.planning.settings import PromptSet, Reference, Settings
 
 if TYPE_CHECKING:
     from pytest_mxq.baselines.manifest import Manifest, TimingSession
     from pytest_mxq.baselines.store import BaselineStore
     from pytest_mxq.planning.case import Case
-    from pytest_mxq.planning.plans import GatePlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +56,11 @@ class Previewer:
     store: BaselineStore
     fingerprint: Fingerprint
 
-    def of(self, plan: GatePlan, weights: str | None) -> Preview:
+    def of(self, plan: OutputsPlan | CallsPlan, weights: str | None) -> Preview:
         """Return which reference a gate is going to have; ``weights``: their name, None where it is not known yet."""
-        if isinstance(plan.gate, AccuracyGate):
+        if isinstance(plan, OutputsPlan):
             return self.of_outputs(plan.case, weights)
-        is_compared = not isinstance(plan.gate, MemoryGate) or plan.bound.max_ratio is not None
+        is_compared = isinstance(plan, SpeedPlan) or plan.bound.max_ratio is not None
         return self._of_calls(plan, weights) if is_compared else Preview(text="no reference: no bound compares with it")
 
     def of_outputs(self, case: Case, weights: str | None) -> Preview:
@@ -108,9 +106,9 @@ class Previewer:
             return Preview(text=f"no stored baseline; reference live{renamed}", reference="live")
         return Preview(text=f"no stored baseline; reference missing{renamed}", outcome=Outcome.MISSING)
 
-    def _of_calls(self, plan: GatePlan, weights: str | None) -> Preview:
+    def _of_calls(self, plan: CallsPlan, weights: str | None) -> Preview:
         """Return whether a gate of speed or memory is going to use stored sessions of BF16."""
-        is_memory = isinstance(plan.gate, MemoryGate)
+        is_memory = isinstance(plan, MemoryPlan)
         reference = self.settings.reference
         if reference is Reference.LIVE or (reference is Reference.AUTO and not is_memory):
             return _live(WHY_LIVE if reference is Reference.AUTO else f"--mxq-reference={reference}")
