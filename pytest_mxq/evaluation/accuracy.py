@@ -27,7 +27,7 @@ from pytest_mxq.gates.scores import Scores, decide, summarize
 from pytest_mxq.planning.arms import ArmSpec
 
 if TYPE_CHECKING:
-    from pytest_mxq.gates.verdict import Verdict
+    from pytest_mxq.gates.verdict import OutputFacts, Verdict
     from pytest_mxq.planning.plans import OutputsPlan
 
 
@@ -67,18 +67,20 @@ class AccuracyStrategy(Generic[O]):
         usable = manifest if isinstance(manifest, Manifest) and not differences else None
         evidence = self._proved(plan, usable)
         reference = self.references.find(plan, manifest, differences, workload)
-        facts: dict[str, Any] = {"evidence": evidence, "reference": reference.note}
+        facts: OutputFacts = {"evidence": evidence, "reference": reference.note}
         quantized = self._generate_quantized(plan, workload)
         facts["evidence"] = quantized.evidence
         facts["cautions"] = _cautions(plan, reference, quantized)
-        self._check_outputs(plan, gate, reference, quantized, facts)
+        self._check_outputs(plan, reference, quantized, facts)
         scores = self._score(gate, reference.outputs, quantized)
         outcome, sentence = decide(gate.scale, scores, plan.bound)
         if not outcome.is_failure:
-            found = judge_originals(self.scorer, plan, gate, reference.observed, quantized, facts)
+            found = judge_originals(self.scorer, plan, reference.observed, quantized, facts)
             facts["cautions"] = (*facts["cautions"], *found)
         sheets, count = (MAX_COMPARISONS, MAX_SHOWN) if outcome.is_failure else (1, 1)
         spots = worst_spots(gate, scores, sheets=sheets, count=count)
+        played = next(iter(spots)) if outcome.is_failure else None
+        facts |= self._comparisons.of(plan, (reference.outputs, quantized), spots, played)
         return replace(
             draft,
             outcome=outcome,
@@ -88,9 +90,6 @@ class AccuracyStrategy(Generic[O]):
             worst_bound=plan.bound.worst,
             worst_prompt=prompt_of(plan.case, quantized, scores.worst_index // scores.frames),
             scores=scores,
-            **self._comparisons.of(
-                plan, gate, (reference.outputs, quantized), spots, next(iter(spots)) if outcome.is_failure else None
-            ),
             **facts,
         )
 
@@ -128,10 +127,9 @@ class AccuracyStrategy(Generic[O]):
     def _check_outputs(
         self,
         plan: OutputsPlan,
-        gate: AccuracyGate,
         reference: ReferenceOutputs[O],
         quantized: O,
-        facts: dict[str, Any],
+        facts: OutputFacts,
     ) -> None:
         """End here if the two sets must not be compared: another workload, degenerate, or the same."""
         _check_same_calls(plan.cell.format, reference, quantized, facts)
@@ -152,7 +150,7 @@ class AccuracyStrategy(Generic[O]):
             raise Stop(Outcome.DEGENERATE, f"{plan.cell.format} against BF16: {'; '.join(changed)}", **facts)
         if quantized.faults:
             spots = {Spot(fault.output): fault.sentence for fault in quantized.faults[:MAX_COMPARISONS]}
-            facts |= self._comparisons.of(plan, gate, (reference.outputs, quantized), spots, next(iter(spots)))
+            facts |= self._comparisons.of(plan, (reference.outputs, quantized), spots, next(iter(spots)))
             sentence = "; ".join(
                 f"{fault.sentence} ({quantized.noun} {fault.output}: {prompt_of(plan.case, quantized, fault.output)!r})"
                 for fault in quantized.faults
@@ -161,7 +159,7 @@ class AccuracyStrategy(Generic[O]):
         same, count = reference.outputs.identical_positions(quantized), len(quantized.positions)
         if len(same) > MAX_IDENTICAL_SHARE * count:
             spots = {Spot(quantized.positions.index(position)): "bit-identical" for position in same[:MAX_COMPARISONS]}
-            facts |= self._comparisons.of(plan, gate, (reference.outputs, quantized), spots, next(iter(spots)))
+            facts |= self._comparisons.of(plan, (reference.outputs, quantized), spots, next(iter(spots)))
             raise Stop(
                 Outcome.NOT_QUANTIZED,
                 f"{len(same)} of {count} {quantized.noun}s of {plan.cell.format} are bit-identical to BF16's: "
@@ -205,7 +203,7 @@ def _has_layer_calls(reference: ReferenceOutputs[Any]) -> bool:
     return bool(works) and all(work.layer_calls for work in works)
 
 
-def _check_same_calls(arm: str, reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:
+def _check_same_calls(arm: str, reference: ReferenceOutputs[O], quantized: O, facts: OutputFacts) -> None:
     bf16, here = reference.outputs.identity, quantized.identity
     if (bf16.width, bf16.height) != (here.width, here.height):  # BF16 of this run had the stored size
         raise Stop(
@@ -225,7 +223,7 @@ def _check_same_calls(arm: str, reference: ReferenceOutputs[O], quantized: O, fa
         )
 
 
-def _check_same_work(reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:
+def _check_same_work(reference: ReferenceOutputs[O], quantized: O, facts: OutputFacts) -> None:
     work = reference.observed.work_differences(quantized)
     if work:
         raise Stop(
@@ -236,7 +234,7 @@ def _check_same_work(reference: ReferenceOutputs[O], quantized: O, facts: dict[s
         )
 
 
-def _check_stored_work(reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:
+def _check_stored_work(reference: ReferenceOutputs[O], quantized: O, facts: OutputFacts) -> None:
     """Compare the chunks that BF16 did not generate in this run, of which numbers and digests alone are stored."""
     stored = reference.manifest
     work = chunk_differences(stored.works, stored.identity, quantized.work_records) if stored is not None else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pytest_mxq.baselines.strict_json import LIVE
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
@@ -34,12 +34,12 @@ class Preview:
 
     Attributes:
         text: which one, and why.
-        reference: "stored" or "live"; empty where the gate does not come to compare, or compares with nothing.
+        reference: "stored" or "live"; None where the gate does not come to compare, or compares with nothing.
         outcome: the failure that the gate is sure to end in; None: it runs.
     """
 
     text: str
-    reference: str = ""
+    reference: Literal["stored", "live"] | None = None
     outcome: Outcome | None = None
 
 

@@ -77,7 +77,7 @@ class Forecast:
             memory_gib=_memory(plan) if self._runtime.device.kind == "cuda" else None,
             seconds=seconds,
             source=source,
-            reference="" if preview is None else preview.reference,
+            reference=(preview.reference or "") if preview is not None else "",
             note="" if preview is None else preview.text,
             outcome=None if preview is None else preview.outcome,
         )
