@@ -19,6 +19,7 @@ MAE = AccuracyGate(
     scale=Scale(higher_is_better=False, digits=2),
     score=mean_absolute_error,
     default_worst=lambda mean: 2 * mean,
+    drift_limit=lambda bound: bound.mean / 4,
 )
 
 

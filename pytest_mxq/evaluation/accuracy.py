@@ -27,8 +27,8 @@ from pytest_mxq.gates.scores import Scores, decide, summarize
 from pytest_mxq.planning.arms import ArmSpec
 
 if TYPE_CHECKING:
-    from pytest_mxq.gates.verdict import Verdict
-    from pytest_mxq.planning.plans import GatePlan
+    from pytest_mxq.gates.verdict import OutputFacts, Verdict
+    from pytest_mxq.planning.plans import OutputsPlan
 
 
 MAX_IDENTICAL_SHARE = 0.25
@@ -53,7 +53,7 @@ class AccuracyStrategy(Generic[O]):
     _quantized: tuple[object, O] | None = None
     _model: str = ""
 
-    def evaluate(self, plan: GatePlan, workload: Workload, draft: Verdict) -> Verdict:
+    def evaluate(self, plan: OutputsPlan, workload: Workload, draft: Verdict) -> Verdict:
         """Return the verdict of a gate of outputs.
 
         Raises:
@@ -61,26 +61,26 @@ class AccuracyStrategy(Generic[O]):
             MxqError: it could not be done.
         """
         gate = plan.gate
-        if not isinstance(gate, AccuracyGate):
-            raise TypeError(f"{type(gate).__name__} scores no outputs")
         self._forget_other_models(plan)
         manifest = self.references.manifest(plan.case)
         differences = self.references.check(plan, manifest)
         usable = manifest if isinstance(manifest, Manifest) and not differences else None
         evidence = self._proved(plan, usable)
         reference = self.references.find(plan, manifest, differences, workload)
-        facts: dict[str, Any] = {"evidence": evidence, "reference": reference.note}
+        facts: OutputFacts = {"evidence": evidence, "reference": reference.note}
         quantized = self._generate_quantized(plan, workload)
         facts["evidence"] = quantized.evidence
         facts["cautions"] = _cautions(plan, reference, quantized)
-        self._check_outputs(plan, gate, reference, quantized, facts)
+        self._check_outputs(plan, reference, quantized, facts)
         scores = self._score(gate, reference.outputs, quantized)
         outcome, sentence = decide(gate.scale, scores, plan.bound)
         if not outcome.is_failure:
-            found = judge_originals(self.scorer, plan, gate, reference.observed, quantized, facts)
+            found = judge_originals(self.scorer, plan, reference.observed, quantized, facts)
             facts["cautions"] = (*facts["cautions"], *found)
         sheets, count = (MAX_COMPARISONS, MAX_SHOWN) if outcome.is_failure else (1, 1)
         spots = worst_spots(gate, scores, sheets=sheets, count=count)
+        played = next(iter(spots)) if outcome.is_failure else None
+        facts |= self._comparisons.of(plan, (reference.outputs, quantized), spots, played)
         return replace(
             draft,
             outcome=outcome,
@@ -90,19 +90,16 @@ class AccuracyStrategy(Generic[O]):
             worst_bound=plan.bound.worst,
             worst_prompt=prompt_of(plan.case, quantized, scores.worst_index // scores.frames),
             scores=scores,
-            **self._comparisons.of(
-                plan, gate, (reference.outputs, quantized), spots, next(iter(spots)) if outcome.is_failure else None
-            ),
             **facts,
         )
 
-    def _forget_other_models(self, plan: GatePlan) -> None:
+    def _forget_other_models(self, plan: OutputsPlan) -> None:
         if self._model != plan.case.recipe.name:
             self.references.forget()
             self._quantized = None
             self._model = plan.case.recipe.name
 
-    def _proved(self, plan: GatePlan, manifest: Manifest | None) -> Evidence:
+    def _proved(self, plan: OutputsPlan, manifest: Manifest | None) -> Evidence:
         stored = self.references.selection(plan, manifest)
         evidence = self.backend.evidence(plan.case, ArmSpec.quantized(plan))
         wrong = judge_evidence(evidence, min_share=plan.case.min_share, stored=stored)
@@ -110,7 +107,7 @@ class AccuracyStrategy(Generic[O]):
             raise Stop(*wrong, evidence=evidence)
         return evidence
 
-    def _generate_quantized(self, plan: GatePlan, workload: Workload) -> O:
+    def _generate_quantized(self, plan: OutputsPlan, workload: Workload) -> O:
         key = (plan.case.key, plan.cell.format, plan.emulated)
         if self._quantized is None or self._quantized[0] != key:
             arm = ArmSpec.quantized(plan)
@@ -129,11 +126,10 @@ class AccuracyStrategy(Generic[O]):
 
     def _check_outputs(
         self,
-        plan: GatePlan,
-        gate: AccuracyGate,
+        plan: OutputsPlan,
         reference: ReferenceOutputs[O],
         quantized: O,
-        facts: dict[str, Any],
+        facts: OutputFacts,
     ) -> None:
         """End here if the two sets must not be compared: another workload, degenerate, or the same."""
         _check_same_calls(plan.cell.format, reference, quantized, facts)
@@ -154,7 +150,7 @@ class AccuracyStrategy(Generic[O]):
             raise Stop(Outcome.DEGENERATE, f"{plan.cell.format} against BF16: {'; '.join(changed)}", **facts)
         if quantized.faults:
             spots = {Spot(fault.output): fault.sentence for fault in quantized.faults[:MAX_COMPARISONS]}
-            facts |= self._comparisons.of(plan, gate, (reference.outputs, quantized), spots, next(iter(spots)))
+            facts |= self._comparisons.of(plan, (reference.outputs, quantized), spots, next(iter(spots)))
             sentence = "; ".join(
                 f"{fault.sentence} ({quantized.noun} {fault.output}: {prompt_of(plan.case, quantized, fault.output)!r})"
                 for fault in quantized.faults
@@ -163,7 +159,7 @@ class AccuracyStrategy(Generic[O]):
         same, count = reference.outputs.identical_positions(quantized), len(quantized.positions)
         if len(same) > MAX_IDENTICAL_SHARE * count:
             spots = {Spot(quantized.positions.index(position)): "bit-identical" for position in same[:MAX_COMPARISONS]}
-            facts |= self._comparisons.of(plan, gate, (reference.outputs, quantized), spots, next(iter(spots)))
+            facts |= self._comparisons.of(plan, (reference.outputs, quantized), spots, next(iter(spots)))
             raise Stop(
                 Outcome.NOT_QUANTIZED,
                 f"{len(same)} of {count} {quantized.noun}s of {plan.cell.format} are bit-identical to BF16's: "
@@ -181,7 +177,7 @@ class AccuracyStrategy(Generic[O]):
         return Comparisons(scorer=self.scorer, write=self.write_comparison)
 
 
-def _cautions(plan: GatePlan, reference: ReferenceOutputs[Any], quantized: Any) -> tuple[str, ...]:
+def _cautions(plan: OutputsPlan, reference: ReferenceOutputs[Any], quantized: Any) -> tuple[str, ...]:
     """Return what is worth a look: changes that the test made to the pipeline, sections that no digest covers."""
     changes = dict.fromkeys((*reference.observed.changes, *quantized.changes))
     texts = [f"the test changed the pipeline: {what}" for what in changes]
@@ -207,7 +203,7 @@ def _has_layer_calls(reference: ReferenceOutputs[Any]) -> bool:
     return bool(works) and all(work.layer_calls for work in works)
 
 
-def _check_same_calls(arm: str, reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:
+def _check_same_calls(arm: str, reference: ReferenceOutputs[O], quantized: O, facts: OutputFacts) -> None:
     bf16, here = reference.outputs.identity, quantized.identity
     if (bf16.width, bf16.height) != (here.width, here.height):  # BF16 of this run had the stored size
         raise Stop(
@@ -227,7 +223,7 @@ def _check_same_calls(arm: str, reference: ReferenceOutputs[O], quantized: O, fa
         )
 
 
-def _check_same_work(reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:
+def _check_same_work(reference: ReferenceOutputs[O], quantized: O, facts: OutputFacts) -> None:
     work = reference.observed.work_differences(quantized)
     if work:
         raise Stop(
@@ -238,7 +234,7 @@ def _check_same_work(reference: ReferenceOutputs[O], quantized: O, facts: dict[s
         )
 
 
-def _check_stored_work(reference: ReferenceOutputs[O], quantized: O, facts: dict[str, Any]) -> None:
+def _check_stored_work(reference: ReferenceOutputs[O], quantized: O, facts: OutputFacts) -> None:
     """Compare the chunks that BF16 did not generate in this run, of which numbers and digests alone are stored."""
     stored = reference.manifest
     work = chunk_differences(stored.works, stored.identity, quantized.work_records) if stored is not None else ()

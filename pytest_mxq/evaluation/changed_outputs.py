@@ -8,7 +8,7 @@ something else than what the quantized arm generated.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_mxq.evaluation.protocols import O, Scorer
 from pytest_mxq.gates.outcome import Outcome, Stop
@@ -17,7 +17,8 @@ from pytest_mxq.gates.scores import Scores, decide, summarize
 
 if TYPE_CHECKING:
     from pytest_mxq.gates.base import AccuracyGate
-    from pytest_mxq.planning.plans import GatePlan
+    from pytest_mxq.gates.verdict import OutputFacts
+    from pytest_mxq.planning.plans import OutputsPlan
 
 MAX_NEARER_DB = 20.0
 """By how much PSNR between the arms may grow by what a body does to outputs that are beyond the bound.
@@ -27,7 +28,7 @@ image mixed into BF16's takes off 26 dB.
 """
 
 
-def check_same_changes(arm: str, bf16: O, quantized: O, facts: dict[str, Any]) -> None:
+def check_same_changes(arm: str, bf16: O, quantized: O, facts: OutputFacts) -> None:
     """Refuse outputs that the body changed on one of the arms alone, in the chunks that both ran.
 
     Args:
@@ -52,15 +53,12 @@ def check_same_changes(arm: str, bf16: O, quantized: O, facts: dict[str, Any]) -
         )
 
 
-def judge_originals(
-    scorer: Scorer[O], plan: GatePlan, gate: AccuracyGate, bf16: O, quantized: O, facts: dict[str, Any]
-) -> Iterator[str]:
+def judge_originals(scorer: Scorer[O], plan: OutputsPlan, bf16: O, quantized: O, facts: OutputFacts) -> Iterator[str]:
     """Yield what is worth a look of outputs that the body changed on both arms and that are within the bound.
 
     Args:
         scorer: scores.
         plan: what is judged.
-        gate: its gate.
         bf16: what BF16 generated in this run.
         quantized: what the quantized arm generated.
         facts: fields of the verdict that are known by now.
@@ -78,7 +76,7 @@ def judge_originals(
     if not shared:
         return
     generated = [(_generated(bf16, start), _generated(quantized, start)) for start in shared]
-    outcome, sentence = decide(gate.scale, _scores(scorer, gate, generated), plan.bound)
+    outcome, sentence = decide(plan.gate.scale, _scores(scorer, plan.gate, generated), plan.bound)
     if not outcome.is_failure:
         return
     returned = [(_returned(bf16, start), _returned(quantized, start)) for start in shared]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 from pytest_mxq.evaluation.protocols import Described, O, Outputs, Scorer
 from pytest_mxq.gates.base import frame_preview
 from pytest_mxq.gates.scores import worst_first
-from pytest_mxq.gates.verdict import JudgedOutput
+from pytest_mxq.gates.verdict import JudgedOutput, OutputFacts
 
 if TYPE_CHECKING:
     from pytest_mxq.baselines.video import Video
     from pytest_mxq.gates.base import AccuracyGate
     from pytest_mxq.gates.scores import Scores
     from pytest_mxq.planning.case import Case
-    from pytest_mxq.planning.plans import GatePlan
+    from pytest_mxq.planning.plans import OutputsPlan
 
 MAX_COMPARISONS = 3
 """Outputs of a failed gate with a comparison sheet, lossless images and an LPIPS map."""
@@ -67,7 +67,7 @@ class ComparisonFiles:
 
 
 # Writes the files of one output; None where they could not be written.
-ComparisonWriter = Callable[["GatePlan", Shown], ComparisonFiles | None]
+ComparisonWriter = Callable[["OutputsPlan", Shown], ComparisonFiles | None]
 
 
 class Spot(NamedTuple):
@@ -108,22 +108,20 @@ class Comparisons(Generic[O]):
 
     def of(
         self,
-        plan: GatePlan,
-        gate: AccuracyGate,
+        plan: OutputsPlan,
         arms: tuple[O, O],
         spots: Mapping[Spot, str | None],
         played: Spot | None = None,
-    ) -> dict[str, Any]:
+    ) -> OutputFacts:
         """Write the comparisons of some spots, and return the ``outputs`` and ``comparisons`` of a verdict.
 
         Args:
             plan: the plan.
-            gate: its gate.
             arms: BF16's outputs and the quantized arm's.
             spots: what is shown, each with a text.
             played: whose video is written as well; None: no one's.
         """
-        judged, sheets = judged_outputs(arms[1]), []
+        gate, judged, sheets = plan.gate, judged_outputs(arms[1]), []
         for spot, text in spots.items():
             shown = self._shown(gate, spot, text, judged[spot.output].prompt, arms)
             if text is not None and arms[1].noun == "video":

@@ -5,20 +5,13 @@ from __future__ import annotations
 from math import isnan, nan
 from typing import TYPE_CHECKING
 
-from pytest_mxq.evaluation.protocols import Comparable, Described, O, Scorer
+from pytest_mxq.evaluation.protocols import O, Scorer
 
 if TYPE_CHECKING:
-    from typing import Protocol, TypeVar
-
     from pytest_mxq.gates.base import AccuracyGate
 
-    class _Counted(Described, Comparable, Protocol):
-        """Outputs that are counted and compared."""
 
-    C = TypeVar("C", bound=_Counted)
-
-
-def bit_identical(one: C, other: C) -> bool:
+def bit_identical(one: O, other: O) -> bool:
     """Tell whether all images, and all audio, are bit-identical.
 
     Raises:

@@ -14,7 +14,7 @@ from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.baselines.strict_json import LIVE
 from pytest_mxq.baselines.work import ObservedRun, is_shorter
 from pytest_mxq.environment.fingerprint import Fingerprint
-from pytest_mxq.errors import BaselineMissingError, MxqError
+from pytest_mxq.errors import BaselineMissingError
 from pytest_mxq.evaluation.protocols import Benchmark, Workload
 from pytest_mxq.evaluation.sessions import (
     Job,
@@ -28,21 +28,22 @@ from pytest_mxq.evaluation.sessions import (
 )
 from pytest_mxq.evaluation.staleness import KnownWeights, move_of_renamed
 from pytest_mxq.gates.base import CallLength
-from pytest_mxq.gates.evidence import judge_evidence, judge_run
+from pytest_mxq.gates.evidence import Evidence, judge_evidence, judge_run
 from pytest_mxq.gates.extrapolation import SHORT_LENGTHS
 from pytest_mxq.gates.machine_drift import MachineDrift
 from pytest_mxq.gates.measured import Measured
-from pytest_mxq.gates.memory import MemoryBound, MemoryFacts, MemoryGate, ShortCalls
+from pytest_mxq.gates.memory import MemoryBound, MemoryFacts, ShortCalls
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.sampling import Sampling
 from pytest_mxq.gates.speed_statistics import MIN_SESSIONS
-from pytest_mxq.gates.speedup import SpeedBound, SpeedGate, SpeedSamples
+from pytest_mxq.gates.speedup import SpeedSamples
 from pytest_mxq.gates.verdict import ReferenceNote, Verdict
+from pytest_mxq.planning.plans import SpeedPlan
 from pytest_mxq.planning.settings import Reference
 
 if TYPE_CHECKING:
     from pytest_mxq.formats import Format
-    from pytest_mxq.planning.plans import GatePlan
+    from pytest_mxq.planning.plans import CallsPlan, MemoryPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +117,7 @@ class PerformanceStrategy:
     weights: KnownWeights
     _sessions: dict[tuple[str, ...], dict[str, SpeedSamples]] = field(default_factory=dict)
 
-    def evaluate(self, plan: GatePlan, workload: Workload, draft: Verdict) -> Verdict:
+    def evaluate(self, plan: CallsPlan, workload: Workload, draft: Verdict) -> Verdict:
         """Return the verdict of a speed or memory gate.
 
         Raises:
@@ -132,13 +133,9 @@ class PerformanceStrategy:
             manifest=self._manifest(plan),
             path=str(self.store.manifest_path(case.recipe.name, case.name)),
         )
-        if isinstance(plan.gate, SpeedGate):
-            return self._speed(job, plan.gate, plan.bound)
-        if isinstance(plan.gate, MemoryGate):
-            return self._memory(job, plan.gate, plan.bound)
-        raise TypeError(f"{type(plan.gate).__name__} measures neither speed nor memory")
+        return self._speed(job, plan) if isinstance(plan, SpeedPlan) else self._memory(job, plan)
 
-    def _manifest(self, plan: GatePlan) -> Manifest | None:
+    def _manifest(self, plan: CallsPlan) -> Manifest | None:
         if self.mode is Reference.LIVE:
             return None
         try:
@@ -146,21 +143,21 @@ class PerformanceStrategy:
         except BaselineMissingError:
             return None
 
-    def _proved(self, job: Job) -> Verdict:
+    def _proved(self, job: Job, beside: Sequence[Format] = ()) -> Verdict:
         """Build the quantized arm, and return the draft with the proof that it is quantized.
 
         Raises:
             Stop: it is not.
         """
-        evidence = self.benchmark.evidence(job.plan.case, job.plan.number_format, job.plan.together)
+        evidence = self.benchmark.evidence(job.plan.case, job.plan.number_format, beside)
         stored = job.manifest.selections.get(job.plan.number_format.name) if job.manifest is not None else None
         wrong = judge_evidence(evidence, min_share=job.plan.case.min_share, stored=stored)
         if wrong is not None:
             raise Stop(*wrong, evidence=evidence)
         return replace(job.draft, evidence=evidence)
 
-    def _proved_run(self, job: Job, draft: Verdict) -> Verdict:
-        """Return the draft with the proof that what was measured ran quantized.
+    def _proved_run(self, job: Job) -> Evidence:
+        """Return the proof that what was measured ran quantized.
 
         Raises:
             Stop: it did not.
@@ -169,32 +166,32 @@ class PerformanceStrategy:
         wrong = judge_run(evidence, native=True, weight_only=job.plan.number_format.weight_only)
         if wrong is not None:
             raise Stop(*wrong, evidence=evidence)
-        return replace(draft, evidence=evidence)
+        return evidence
 
-    def _speed(self, job: Job, gate: SpeedGate, bound: SpeedBound) -> Verdict:
-        samples, note, draft = self._timed(job, bound)
-        outcome, sentence, facts = gate.decide(samples, bound, alpha=self.alpha)
+    def _speed(self, job: Job, plan: SpeedPlan) -> Verdict:
+        samples, note, draft = self._timed(job, plan)
+        outcome, sentence, facts = plan.gate.decide(samples, plan.bound, alpha=self.alpha)
         return replace(
             draft,
             outcome=outcome,
             sentence=sentence,
             observed=facts.speedup if facts else None,
-            bound=bound.speedup,
+            bound=plan.bound.speedup,
             speed=facts,
             reference=note,
         )
 
-    def _timed(self, job: Job, bound: SpeedBound) -> Timed:
+    def _timed(self, job: Job, plan: SpeedPlan) -> Timed:
         """Return what was timed: by `auto` against stored sessions where the machine is as fast as then, else live.
 
         Raises:
             Stop: stored sessions are to decide, and cannot.
         """
         found = self._find_sessions(job)
-        reason = LIVE if self.mode is Reference.LIVE else why_live(found.usable, bound)
+        reason = LIVE if self.mode is Reference.LIVE else why_live(found.usable, plan.bound)
         if self.mode is Reference.STORED:
             self._check_stored(job, found)
-            timed = self._time_stored(job, found)
+            timed = self._time_stored(job, plan, found)
             drift = timed.samples.drift
             if drift is not None and not drift.is_small:
                 text = f"{drift.text}: the machine is not as fast as then; compare live (--mxq-reference=live)"
@@ -203,7 +200,7 @@ class PerformanceStrategy:
         if reason is None:
             try:
                 self._check_stored(job, found)
-                timed = self._time_stored(job, found)
+                timed = self._time_stored(job, plan, found)
             except Stop as stop:
                 if stop.outcome not in (Outcome.STALE, Outcome.ERROR):
                     raise
@@ -213,35 +210,36 @@ class PerformanceStrategy:
                 if timed.samples.environment or (drift is not None and drift.is_small):
                     return timed
                 reason = "short calls of BF16 were disturbed" if drift is None else drift.text
-        draft = self._proved(job)
-        samples = replace(self._time_live(job, bound, found.model_error), sessions=found.seconds)
-        return Timed(samples, ReferenceNote(mode="live", reason=reason), self._proved_run(job, draft))
+        draft = self._proved(job, plan.together)
+        samples = replace(self._time_live(job, plan, found.model_error), sessions=found.seconds)
+        draft = replace(draft, evidence=self._proved_run(job))
+        return Timed(samples, ReferenceNote(mode="live", reason=reason), draft)
 
-    def _time_live(self, job: Job, bound: SpeedBound, error: float) -> SpeedSamples:
+    def _time_live(self, job: Job, plan: SpeedPlan, error: float) -> SpeedSamples:
         """Return what was timed beside BF16: in the case's session with its other formats, or alone.
 
         The session is the first of its formats'. Where it cannot be had, each is timed alone and says itself what is
         wrong with it, so that no format answers for another.
         """
-        plan = job.plan
         key = (*plan.case.key, plan.gate.name)
         if plan.together and key not in self._sessions:
-            self._sessions[key] = self._time_together(job, bound, error)
+            self._sessions[key] = self._time_together(job, plan, error)
         timed = self._sessions.get(key, {})
         if plan.cell.format in timed:
             return timed[plan.cell.format]
-        return self._time(job, bound, [plan.number_format], error)[0]
+        return self._time(job, plan, [plan.number_format], error)[0]
 
-    def _time_together(self, job: Job, bound: SpeedBound, error: float) -> dict[str, SpeedSamples]:
-        formats = job.plan.together
+    def _time_together(self, job: Job, plan: SpeedPlan, error: float) -> dict[str, SpeedSamples]:
+        formats = plan.together
         try:
-            timed = self._time(job, bound, formats, error)
+            timed = self._time(job, plan, formats, error)
         except Exception:  # noqa: BLE001  of whichever arm; alone, the one that it belongs to raises it again
             return {}
         named = {kind.name: samples for kind, samples in zip(formats, timed, strict=True)}
         return {} if timed[0].environment else named
 
-    def _time(self, job: Job, bound: SpeedBound, formats: Sequence[Format], error: float) -> list[SpeedSamples]:
+    def _time(self, job: Job, plan: SpeedPlan, formats: Sequence[Format], error: float) -> list[SpeedSamples]:
+        bound = plan.bound
         is_short = bound.steps is CallLength.SHORT
         sampling = Sampling(
             alpha=self.alpha,
@@ -272,25 +270,26 @@ class PerformanceStrategy:
             )
         check_stated(job, self.weights(job.plan.case), sessions=MIN_SESSIONS)
 
-    def _time_stored(self, job: Job, found: Sessions) -> Timed:
+    def _time_stored(self, job: Job, plan: SpeedPlan, found: Sessions) -> Timed:
         """One session of the quantized arm against stored ones of BF16.
 
         Raises:
             Stop: they are of another case.
         """
-        plan, short = job.plan, found.short
-        draft = self._proved(job)
+        short = found.short
+        draft = self._proved(job, plan.together)
         samples, observed = self.benchmark.time_quantized(
             plan.case, job.workload, plan.number_format, found.seconds, with_short=bool(short)
         )
         check_sessions(job, found.usable, observed)
-        draft = self._proved_run(job, draft)
+        draft = replace(draft, evidence=self._proved_run(job))
         drift = MachineDrift.between(short, samples.short_bf16, steps=SHORT_LENGTHS[0])
         reason = f"{len(found.usable)} sessions, same hardware and software{'' if drift is None else f'; {drift.text}'}"
         note = ReferenceNote(mode="stored", reason=reason, manifest=job.path, created=found.usable[-1].created)
         return Timed(replace(samples, drift=drift), note, draft)
 
-    def _memory(self, job: Job, gate: MemoryGate, bound: MemoryBound) -> Verdict:
+    def _memory(self, job: Job, plan: MemoryPlan) -> Verdict:
+        gate, bound = plan.gate, plan.bound
         bf16, note = self._bf16_peak(job, bound)
         draft = self._proved(job)
         peak, observed = self.benchmark.measure_memory(
@@ -298,10 +297,7 @@ class PerformanceStrategy:
         )
         if bf16 is not None:
             check_same_run(job, bf16.source, observed)
-        draft = self._proved_run(job, draft)
-        evidence = draft.evidence
-        if evidence is None:
-            raise MxqError("the quantized arm carries no evidence")
+        evidence = self._proved_run(job)
         memory = MemoryFacts(
             peak_gib=peak.allocated_gib,
             reserved_gib=peak.reserved_gib,
@@ -313,6 +309,7 @@ class PerformanceStrategy:
         deciding = memory.deciding
         return replace(
             draft,
+            evidence=evidence,
             outcome=outcome,
             sentence=sentence,
             scale=replace(gate.scale, unit=deciding.unit) if deciding else gate.scale,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pytest_mxq.baselines.strict_json import LIVE
 from pytest_mxq.environment.fingerprint import Fingerprint, hard_differences
@@ -16,17 +16,15 @@ from pytest_mxq.evaluation.staleness import (
     software_differences,
     timing_differences,
 )
-from pytest_mxq.gates.base import AccuracyGate
-from pytest_mxq.gates.memory import MemoryGate
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.speed_statistics import MIN_SESSIONS
+from pytest_mxq.planning.plans import CallsPlan, MemoryPlan, OutputsPlan, SpeedPlan
 from pytest_mxq.planning.settings import PromptSet, Reference, Settings
 
 if TYPE_CHECKING:
     from pytest_mxq.baselines.manifest import Manifest, TimingSession
     from pytest_mxq.baselines.store import BaselineStore
     from pytest_mxq.planning.case import Case
-    from pytest_mxq.planning.plans import GatePlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +33,12 @@ class Preview:
 
     Attributes:
         text: which one, and why.
-        reference: "stored" or "live"; empty where the gate does not come to compare, or compares with nothing.
+        reference: "stored" or "live"; None where the gate does not come to compare, or compares with nothing.
         outcome: the failure that the gate is sure to end in; None: it runs.
     """
 
     text: str
-    reference: str = ""
+    reference: Literal["stored", "live"] | None = None
     outcome: Outcome | None = None
 
 
@@ -57,11 +55,11 @@ class Previewer:
     store: BaselineStore
     fingerprint: Fingerprint
 
-    def of(self, plan: GatePlan, weights: str | None) -> Preview:
+    def of(self, plan: OutputsPlan | CallsPlan, weights: str | None) -> Preview:
         """Return which reference a gate is going to have; ``weights``: their name, None where it is not known yet."""
-        if isinstance(plan.gate, AccuracyGate):
+        if isinstance(plan, OutputsPlan):
             return self.of_outputs(plan.case, weights)
-        is_compared = not isinstance(plan.gate, MemoryGate) or plan.bound.max_ratio is not None
+        is_compared = isinstance(plan, SpeedPlan) or plan.bound.max_ratio is not None
         return self._of_calls(plan, weights) if is_compared else Preview(text="no reference: no bound compares with it")
 
     def of_outputs(self, case: Case, weights: str | None) -> Preview:
@@ -107,15 +105,15 @@ class Previewer:
             return Preview(text=f"no stored baseline; reference live{renamed}", reference="live")
         return Preview(text=f"no stored baseline; reference missing{renamed}", outcome=Outcome.MISSING)
 
-    def _of_calls(self, plan: GatePlan, weights: str | None) -> Preview:
+    def _of_calls(self, plan: CallsPlan, weights: str | None) -> Preview:
         """Return whether a gate of speed or memory is going to use stored sessions of BF16."""
-        is_memory = isinstance(plan.gate, MemoryGate)
+        is_memory = isinstance(plan, MemoryPlan)
         reference = self.settings.reference
         if reference is Reference.LIVE:
             return _live(f"--mxq-reference={reference}")
         manifest = self._manifest(plan.case)
         sessions = [session for session in manifest.sessions if self._is_comparable(session)] if manifest else []
-        if reference is Reference.AUTO and not is_memory:
+        if reference is Reference.AUTO and isinstance(plan, SpeedPlan):
             return self._of_auto(plan, weights, manifest, sessions)
         found = sum(1 for session in sessions if session.peak_gib) if is_memory else len(sessions)
         needed, what = (1, "stored peaks") if is_memory else (MIN_SESSIONS, "stored timing sessions")
@@ -129,7 +127,7 @@ class Previewer:
         return Preview(text=f"reference stored: {found} {what}", reference="stored")
 
     def _of_auto(
-        self, plan: GatePlan, weights: str | None, manifest: Manifest | None, sessions: list[TimingSession]
+        self, plan: SpeedPlan, weights: str | None, manifest: Manifest | None, sessions: list[TimingSession]
     ) -> Preview:
         """Return whether stored sessions may decide a speed gate; a run finds out whether the machine is as fast."""
         other = timing_differences(plan.case, manifest, weights) if manifest else ()

@@ -30,7 +30,7 @@ from pytest_mxq.planning.settings import Reference
 if TYPE_CHECKING:
     from pytest_mxq.gates.base import DriftCheck
     from pytest_mxq.planning.case import Case
-    from pytest_mxq.planning.plans import GatePlan
+    from pytest_mxq.planning.plans import OutputsPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class References(Generic[O]):
                 raise
             return error
 
-    def check(self, plan: GatePlan, manifest: Manifest | BaselineMissingError | None) -> tuple[str, ...]:
+    def check(self, plan: OutputsPlan, manifest: Manifest | BaselineMissingError | None) -> tuple[str, ...]:
         """Compare a baseline with what is known before a model is loaded; return in what hardware or software differ.
 
         Raises:
@@ -112,7 +112,7 @@ class References(Generic[O]):
             self._stored_outputs(plan.case, manifest)
         return differences
 
-    def selection(self, plan: GatePlan, manifest: Manifest | None) -> Selection | None:
+    def selection(self, plan: OutputsPlan, manifest: Manifest | None) -> Selection | None:
         """Return the layers that the baseline recorded for a plan's format; None without a usable baseline.
 
         Raises:
@@ -126,7 +126,7 @@ class References(Generic[O]):
 
     def find(
         self,
-        plan: GatePlan,
+        plan: OutputsPlan,
         manifest: Manifest | BaselineMissingError | None,
         differences: tuple[str, ...],
         workload: Workload,

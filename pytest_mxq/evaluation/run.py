@@ -13,10 +13,9 @@ import pytest
 from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import BaselineError, BaselineMissingError, MxqError, WeightsUnavailableError
 from pytest_mxq.evaluation.protocols import Strategy, Workload
-from pytest_mxq.gates.base import AccuracyGate
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.verdict import Cell, Verdict
-from pytest_mxq.planning.plans import GatePlan, RefreshPlan, RunnablePlan
+from pytest_mxq.planning.plans import CallsPlan, GatePlan, OutputsPlan, RefreshPlan, RunnablePlan
 
 
 class Commands(Protocol):
@@ -68,8 +67,8 @@ class Evaluator:
 
     fingerprint: Fingerprint
     preflight: Callable[[RunnablePlan], str | None]
-    accuracy: Callable[[], Strategy[GatePlan]]
-    performance: Callable[[], Strategy[GatePlan]]
+    accuracy: Callable[[], Strategy[OutputsPlan]]
+    performance: Callable[[], Strategy[CallsPlan]]
     refresh: Callable[[], Strategy[RefreshPlan]]
 
     def evaluate(self, plan: RunnablePlan, workload: Workload, commands: Commands | None = None) -> Verdict:
@@ -125,5 +124,6 @@ class Evaluator:
             raise Stop(Outcome.ENVIRONMENT, refusal)
         if isinstance(plan, RefreshPlan):
             return self.refresh().evaluate(plan, workload, draft)
-        strategy = self.accuracy() if isinstance(plan.gate, AccuracyGate) else self.performance()
-        return strategy.evaluate(plan, workload, draft)
+        if isinstance(plan, OutputsPlan):
+            return self.accuracy().evaluate(plan, workload, draft)
+        return self.performance().evaluate(plan, workload, draft)

@@ -24,14 +24,14 @@ from pytest_mxq.gates.speedup import SpeedBound
 from pytest_mxq.gates.verdict import Verdict
 
 if TYPE_CHECKING:
-    from pytest_mxq.planning.plans import GatePlan
+    from pytest_mxq.planning.plans import CallsPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What one gate is judged on: its plan, its workload, and the stored baseline if there is one."""
 
-    plan: GatePlan
+    plan: CallsPlan
     workload: Workload
     draft: Verdict
     manifest: Manifest | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.gates.base import Scale
@@ -104,6 +104,16 @@ class JudgedOutput:
     quantized_video: str | None = None
     reference_audio: str | None = None
     quantized_audio: str | None = None
+
+
+class OutputFacts(TypedDict, total=False):
+    """Fields of a verdict on outputs that are known before it is decided."""
+
+    evidence: Evidence | None
+    reference: ReferenceNote
+    cautions: tuple[str, ...]
+    outputs: tuple[JudgedOutput, ...]
+    comparisons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,12 @@ from math import ceil
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_mxq.gates.base import AccuracyGate, CallLength
+from pytest_mxq.gates.base import CallLength
 from pytest_mxq.gates.extrapolation import SHORT_LENGTHS
 from pytest_mxq.gates.sampling import MIN_WARM_UP
 from pytest_mxq.gates.speed_statistics import MIN_SESSION_ROUNDS, minimum_rounds
-from pytest_mxq.gates.speedup import SpeedGate
 from pytest_mxq.models.drawbench import COUNT
-from pytest_mxq.planning.plans import GatePlan
+from pytest_mxq.planning.plans import MemoryPlan, OutputsPlan, RefreshPlan, SpeedPlan
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -69,29 +68,29 @@ class CallCounter:
             plan: the plan.
             is_stored: whether it is held against a stored baseline.
         """
-        if not isinstance(plan, GatePlan):
+        if isinstance(plan, RefreshPlan):
             return Calls(bf16=_of_refresh(plan.case))
-        if isinstance(plan.gate, AccuracyGate):
+        if isinstance(plan, OutputsPlan):
             return self._of_outputs(plan, is_stored=is_stored)
-        if isinstance(plan.gate, SpeedGate):
+        if isinstance(plan, SpeedPlan):
             return self._of_speed(plan, is_stored=is_stored)
         return self._of_memory(plan, is_stored=is_stored)
 
-    def _of_speed(self, plan: GatePlan, *, is_stored: bool) -> Calls:
+    def _of_speed(self, plan: SpeedPlan, *, is_stored: bool) -> Calls:
         if is_stored:
             return Calls(quantized=_ready(plan.case) + MIN_SESSION_ROUNDS)
         calls = self._of_live(plan)
         has_session = plan.together and not self._first("session", plan.case.key, plan.gate.name)
         return Calls(bf16=0 if has_session else calls, quantized=calls)
 
-    def _of_live(self, plan: GatePlan) -> float:
+    def _of_live(self, plan: SpeedPlan) -> float:
         """Return the calls of one arm beside others; short ones are warmed up in the longer of both lengths."""
         if plan.bound.steps is not CallLength.SHORT:
             return _ready(plan.case) + self._rounds
         few, many = SHORT_LENGTHS
         return ((_WARM + 1) * many + few + self._rounds * (few + many)) / (plan.case.usual_steps or many)
 
-    def _of_memory(self, plan: GatePlan, *, is_stored: bool) -> Calls:
+    def _of_memory(self, plan: MemoryPlan, *, is_stored: bool) -> Calls:
         is_compared = plan.bound.max_ratio is not None
         is_short = is_compared and plan.bound.steps is CallLength.SHORT and plan.case.short_steps is not None
         calls = (_WARM + 2) * _short_share(plan.case) if is_short else _ready(plan.case) + 1
@@ -99,7 +98,7 @@ class CallCounter:
             return Calls(quantized=calls)
         return Calls(bf16=calls + 2 if is_short else calls, quantized=calls)  # two full ones show that short ones serve
 
-    def _of_outputs(self, plan: GatePlan, *, is_stored: bool) -> Calls:
+    def _of_outputs(self, plan: OutputsPlan, *, is_stored: bool) -> Calls:
         case = plan.case
         reference = len(case.drift_check_chunks) if is_stored else _chunks(case)
         return Calls(

@@ -95,14 +95,23 @@ def _param_of(ids: str) -> GateParam | None:
         return None
 
 
+def file_of(nodeid: str) -> str:
+    """Return the file that a nodeid stands in, relative to the project's root.
+
+    >>> file_of("tests[1]/test_x.py::TestX::test_x[a::b]")
+    'tests[1]/test_x.py'
+    """
+    return nodeid.partition("::")[0]
+
+
 def without_params(nodeid: str) -> str:
     """Return a nodeid without the ids of its parameters; a folder's name may hold a bracket.
 
     >>> without_params("tests[1]/test_x.py::TestX::test_x[a[0]-nvfp4-lpips]")
     'tests[1]/test_x.py::TestX::test_x'
     """
-    path, separator, test = nodeid.partition("::")
-    return f"{path}{separator}{test.partition('[')[0]}"
+    path = file_of(nodeid)
+    return path + nodeid[len(path) :].partition("[")[0]
 
 
 def refresh_nodeid(nodeid: str, *, formats: Collection[str], gates: Collection[str]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.gates.bounds import MarkerArguments, check_format_keys
 from pytest_mxq.planning.settings import read_case_settings
-from pytest_mxq.registry import Registry, check_name
+from pytest_mxq.registry import check_name
 
 if TYPE_CHECKING:
     import pytest
@@ -65,7 +65,7 @@ def _shown(marker: pytest.Mark) -> str:
     return f"{marker.name}({', '.join(arguments)})"
 
 
-def gates_of(definition: pytest.Function, gates: Registry[Gate]) -> tuple[str, ...]:
+def gates_of(definition: pytest.Function, gates: Iterable[Gate]) -> tuple[str, ...]:
     """Return the gates of a test, in the registry's order: of its markers and of its parameters' markers."""
     marked = {marker.name for marker in definition.iter_markers()} | set(_parameter_marks(definition))
     return tuple(gate.name for gate in gates if gate.marker in marked)
@@ -97,7 +97,7 @@ def read_marker(item: pytest.Item, gate: Gate, format_name: str, *, emulated: bo
     )
 
 
-def check_markers(item: pytest.Item, gates: Registry[Gate], formats: tuple[str, ...]) -> None:
+def check_markers(item: pytest.Item, gates: Iterable[Gate], formats: tuple[str, ...]) -> None:
     """Refuse markers that do not exist, bounds of formats that do not exist, and a test without a gate.
 
     Raises:
@@ -118,7 +118,7 @@ def check_markers(item: pytest.Item, gates: Registry[Gate], formats: tuple[str, 
         raise CaseFaultError(f"no gate: add one of {', '.join(sorted(by_marker))}")
 
 
-def check_seen(item: pytest.Item, param: GateParam, gates: Registry[Gate]) -> None:
+def check_seen(item: pytest.Item, param: GateParam, gates: Iterable[Gate]) -> None:
     """Refuse a gate marker that was not there when the test was parametrized: it has no item of its own.
 
     Raises:

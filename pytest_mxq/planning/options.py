@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import pytest
 
@@ -26,6 +26,8 @@ from pytest_mxq.registry import Registry, check_name
 
 T = TypeVar("T")
 
+AnyGate: TypeAlias = AccuracyGate | SpeedGate | MemoryGate
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kinds:
@@ -33,7 +35,7 @@ class Kinds:
 
     formats: Registry[Format]
     models: ModelRegistry
-    gates: Registry[Gate]
+    gates: Registry[AnyGate]
 
 
 def read_options(config: pytest.Config) -> tuple[Settings, Kinds]:
@@ -62,18 +64,19 @@ def registered_kinds(config: pytest.Config) -> Kinds:
     hook = config.hook
     formats = Registry("format", _listed("pytest_mxq_formats", Format, built_in_formats(), hook.pytest_mxq_formats))
     models = ModelRegistry(_listed("pytest_mxq_models", Recipe, built_in_models(), hook.pytest_mxq_models))
-    gates: Registry[Gate] = Registry("gate", registered_gates(config))
+    gates: Registry[AnyGate] = Registry("gate", registered_gates(config))
     return Kinds(formats=formats, models=models, gates=gates)
 
 
-def registered_gates(config: pytest.Config) -> Iterable[Gate]:
+def registered_gates(config: pytest.Config) -> Iterable[AnyGate]:
     """Yield the built-in gates and those of the hooks.
 
     Raises:
         MxqError: a hook raised or returned something else.
     """
     hook: Any = config.hook.pytest_mxq_gates
-    yield from _listed("pytest_mxq_gates", Gate, built_in_gates(), hook)  # type: ignore[type-abstract]
+    gates: Iterable[Any] = _listed("pytest_mxq_gates", Gate, built_in_gates(), hook)
+    yield from gates  # each is of one of these kinds: another one is refused there
 
 
 def gate_markers(config: pytest.Config) -> list[str]:
@@ -108,7 +111,7 @@ def _listed(hook: str, kind: type[T], built_in: Iterable[T], call: Callable[[], 
     results = answer(hook, lambda: [list(found) if isinstance(found, Iterable) else found for found in call()])
     for result in results:
         for entry in result if isinstance(result, list) else [result]:
-            if isinstance(entry, Gate) and not isinstance(entry, AccuracyGate | SpeedGate | MemoryGate):
+            if isinstance(entry, Gate) and not isinstance(entry, AnyGate):
                 kinds = "AccuracyGate, SpeedGate or MemoryGate"
                 raise MxqError(f"the hook {hook} must return {kinds}, got {entry.name!r}, a {type(entry).__name__}")
             if not isinstance(entry, kind):

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_mxq.baselines.paths import case_file_name, check_case_name, model_folder_name
 from pytest_mxq.baselines.strict_json import shown
@@ -17,7 +17,8 @@ from pytest_mxq.errors import CaseFaultError, MxqError
 from pytest_mxq.fixtures import NO_FORMATS
 from pytest_mxq.gates.base import AccuracyGate, CallLength, DriftCheck, Gate
 from pytest_mxq.gates.extrapolation import SHORT_LENGTHS
-from pytest_mxq.gates.speedup import SpeedBound
+from pytest_mxq.gates.memory import MemoryGate
+from pytest_mxq.gates.speedup import SpeedBound, SpeedGate
 from pytest_mxq.gates.verdict import Cell
 from pytest_mxq.planning import gate_param
 from pytest_mxq.planning.case import Case, stated_prompts
@@ -33,7 +34,17 @@ from pytest_mxq.planning.markers import (
     gates_of,
     read_marker,
 )
-from pytest_mxq.planning.plans import GatePlan, InvalidPlan, Plan, RefreshPlan, SkippedPlan, batch_caution
+from pytest_mxq.planning.plans import (
+    InvalidPlan,
+    Judged,
+    MemoryPlan,
+    OutputsPlan,
+    Plan,
+    RefreshPlan,
+    SkippedPlan,
+    SpeedPlan,
+    batch_caution,
+)
 from pytest_mxq.planning.plugin_params import plugin_ids, without_ids
 from pytest_mxq.planning.requirements import Emulation, Use, gate_refusal, memory_refusal, runs_natively
 from pytest_mxq.planning.settings import Settings, read_case_settings
@@ -107,25 +118,25 @@ class Planner:
         if not self.settings.formats:
             return SkippedPlan(cell=cell, case=case, reason=NO_FORMATS)
         check_seen(item, param, self.kinds.gates)
-        gate = self.kinds.gates.get(param.gate)
-        number_format = self.kinds.formats.get(param.format)
-        emulated = not runs_natively(number_format, self.device)
-        bound = gate.read_bound(read_marker(item, gate, param.format, emulated=emulated))
+        return self._gate_plan(item, param, cell, case)
+
+    def _gate_plan(self, item: pytest.Function, param: GateParam, cell: Cell, case: Case) -> Plan:
+        gate, kind = self.kinds.gates.get(param.gate), self.kinds.formats.get(param.format)
+        emulated = not runs_natively(kind, self.device)
+        bound: Any = gate.read_bound(read_marker(item, gate, param.format, emulated=emulated))
         if isinstance(bound, SpeedBound):
             bound = replace(bound, steps=_timing(bound, case, self.settings.timing))
-        reason = gate_refusal(case, gate, number_format, self.device, emulation=Emulation.of(self.settings))
+        reason = gate_refusal(case, gate, kind, self.device, emulation=Emulation.of(self.settings))
         if reason is not None:
-            caution = batch_caution(number_format, case)
+            caution = batch_caution(kind, case)
             return SkippedPlan(cell=cell, case=case, reason=reason, emulated=emulated, batch_caution=caution)
-        return GatePlan(
-            cell=cell,
-            case=case,
-            gate=gate,
-            number_format=number_format,
-            bound=bound,
-            emulated=emulated,
-            drift_checks=tuple(_drift_checks(item, gate, self.kinds.gates, param.format, emulated=emulated)),
-        )
+        arm = Judged(cell=cell, case=case, number_format=kind, emulated=emulated)
+        if isinstance(gate, SpeedGate):
+            return SpeedPlan(**arm, gate=gate, bound=bound, together=())
+        if isinstance(gate, MemoryGate):
+            return MemoryPlan(**arm, gate=gate, bound=bound)
+        checks = _drift_checks(item, gate, self.kinds.gates, param.format, emulated=emulated)
+        return OutputsPlan(**arm, gate=gate, bound=bound, drift_checks=tuple(checks))
 
     def _case(self, item: pytest.Function, param: GateParam) -> Case:
         marker = closest(item, "mxq")
@@ -184,10 +195,10 @@ def _timing(bound: SpeedBound, case: Case, asked: CallLength) -> CallLength:
 
 
 def _drift_checks(
-    item: pytest.Function, judged: Gate, gates: Iterable[Gate], format_name: str, *, emulated: bool
+    item: pytest.Function, judged: AccuracyGate, gates: Iterable[Gate], format_name: str, *, emulated: bool
 ) -> Iterator[DriftCheck]:
     """Yield how a test's reference drift is told: by the gates that tell every test's, and by the judged one itself."""
-    for gate in gates if isinstance(judged, AccuracyGate) else ():
+    for gate in gates:
         if not isinstance(gate, AccuracyGate) or (gate is not judged and gate.usual_drift_limit is None):
             continue
         is_stated = closest(item, gate.marker) is not None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 from pytest_mxq.gates.base import AccuracyGate, DriftCheck
-from pytest_mxq.gates.speedup import SpeedGate
+from pytest_mxq.gates.bounds import Bound
+from pytest_mxq.gates.memory import MemoryBound, MemoryGate
+from pytest_mxq.gates.speedup import SpeedBound, SpeedGate
 from pytest_mxq.planning.requirements import kernel_caution, most_arms
 
 if TYPE_CHECKING:
@@ -20,39 +22,83 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatePlan:
-    """One gate, ready to be judged.
-
-    Attributes:
-        drift_checks: how far regenerated BF16 outputs may be from the stored ones; empty where none are compared.
-        together: formats that one session times, its own among them; empty: it is timed alone.
-    """
+    """One gate, ready to be judged: an `OutputsPlan`, a `SpeedPlan` or a `MemoryPlan`."""
 
     cell: Cell
     case: Case
     gate: Gate
     number_format: Format
-    bound: Any
     emulated: bool
-    drift_checks: tuple[DriftCheck, ...]
-    together: tuple[Format, ...] = ()
 
     @property
     def order(self) -> tuple[str, ...]:
         """Parts that building every arm once sorts by: model, weights, format, outputs or compiled calls, case, gate.
 
-        An arm that generates outputs is another one than the compiled one, and its text encoders are elsewhere. Formats
-        that are timed together follow each other case by case, behind all else of their model.
+        An arm that generates outputs is another one than the compiled one, and its text encoders are elsewhere.
         """
-        revision = self.case.settings.revision or ""
-        if self.together:
-            return self.cell.model, revision, "sessions", self.cell.case, self.cell.gate, self.cell.format
-        what = "outputs" if isinstance(self.gate, AccuracyGate) else "times"
-        return self.cell.model, revision, self.cell.format, what, self.cell.case, self.cell.gate
+        return self._order("outputs" if isinstance(self.gate, AccuracyGate) else "times")
 
     @property
     def batch_caution(self) -> str | None:
         """What is known to go wrong with the format at this batch size; None: nothing, or it runs emulated."""
         return None if self.emulated else batch_caution(self.number_format, self.case)
+
+    def _order(self, what: str) -> tuple[str, ...]:
+        return (*self._weights, self.cell.format, what, self.cell.case, self.cell.gate)
+
+    @property
+    def _weights(self) -> tuple[str, str]:
+        return self.cell.model, self.case.settings.revision or ""
+
+
+class Judged(TypedDict):
+    """What the plans of all gates are made with."""
+
+    cell: Cell
+    case: Case
+    number_format: Format
+    emulated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputsPlan(GatePlan):
+    """A gate of generated outputs.
+
+    Attributes:
+        drift_checks: how far regenerated BF16 outputs may be from the stored ones.
+    """
+
+    gate: AccuracyGate
+    bound: Bound
+    drift_checks: tuple[DriftCheck, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedPlan(GatePlan):
+    """A gate of speed.
+
+    Attributes:
+        together: formats that one session times, its own among them; empty: it is timed alone.
+    """
+
+    gate: SpeedGate
+    bound: SpeedBound
+    together: tuple[Format, ...]
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Formats that are timed together follow each other case by case, behind all else of their model."""
+        if not self.together:
+            return self._order("times")
+        return (*self._weights, "sessions", self.cell.case, self.cell.gate, self.cell.format)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan(GatePlan):
+    """A gate of peak memory."""
+
+    gate: MemoryGate
+    bound: MemoryBound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +163,9 @@ class InvalidPlan:
         return None
 
 
-Plan: TypeAlias = GatePlan | RefreshPlan | SkippedPlan | InvalidPlan
-RunnablePlan: TypeAlias = GatePlan | RefreshPlan
+CallsPlan: TypeAlias = SpeedPlan | MemoryPlan
+RunnablePlan: TypeAlias = OutputsPlan | CallsPlan | RefreshPlan
+Plan: TypeAlias = RunnablePlan | SkippedPlan | InvalidPlan
 
 
 def timed_together(plans: Sequence[Plan], device: Device) -> list[Plan]:
@@ -128,19 +175,17 @@ def timed_together(plans: Sequence[Plan], device: Device) -> list[Plan]:
     """
     sessions: dict[tuple[object, ...], dict[str, Format]] = {}
     for plan in plans:
-        if isinstance(plan, GatePlan) and isinstance(plan.gate, SpeedGate):
+        if isinstance(plan, SpeedPlan):
             sessions.setdefault(_session(plan), {})[plan.number_format.name] = plan.number_format
     return [
         replace(plan, together=tuple(sessions[_session(plan)].values()))
-        if isinstance(plan, GatePlan)
-        and isinstance(plan.gate, SpeedGate)
-        and 1 < len(sessions[_session(plan)]) <= most_arms(plan.case, device)
+        if isinstance(plan, SpeedPlan) and 1 < len(sessions[_session(plan)]) <= most_arms(plan.case, device)
         else plan
         for plan in plans
     ]
 
 
-def _session(plan: GatePlan) -> tuple[object, ...]:
+def _session(plan: SpeedPlan) -> tuple[object, ...]:
     return (*plan.case.key, plan.gate.name)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from pytest_mxq.baselines.storage import write_atomically
+from pytest_mxq.planning.gate_param import file_of
 from pytest_mxq.reports.failure import word_of
 from pytest_mxq.reports.markdown import summary_markdown
 
@@ -37,7 +38,7 @@ def error_commands(verdicts: Iterable[Verdict], root: Path, environment: Mapping
     failures = (verdict for verdict in verdicts if verdict.outcome.is_failure)
     for verdict in islice(failures, MAX_ANNOTATIONS):
         cell = verdict.cell
-        path = root / cell.nodeid.partition("::")[0]
+        path = root / file_of(cell.nodeid)
         file = path.relative_to(workspace) if path.is_relative_to(workspace) else Path(path.name)
         title = f"{word_of(verdict.outcome)} {cell.model} {cell.format} {cell.gate}"
         yield f"::error file={_property(file.as_posix())},title={_property(title)}::{_data(verdict.sentence)}"

@@ -10,7 +10,7 @@ from pytest_mxq.evaluation.preview import Preview, Previewer
 from pytest_mxq.gates.base import AccuracyGate
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.planning.costs import CallCounter, call_seconds
-from pytest_mxq.planning.plans import GatePlan, InvalidPlan, Plan, RunnablePlan, SkippedPlan
+from pytest_mxq.planning.plans import GatePlan, InvalidPlan, Plan, RunnablePlan, SkippedPlan, SpeedPlan
 from pytest_mxq.planning.requirements import Use, memory_need
 from pytest_mxq.reports.plan_table import PlanRow
 from pytest_mxq.reports.records import decode_report
@@ -77,7 +77,7 @@ class Forecast:
             memory_gib=_memory(plan) if self._runtime.device.kind == "cuda" else None,
             seconds=seconds,
             source=source,
-            reference="" if preview is None else preview.reference,
+            reference=(preview.reference or "") if preview is not None else "",
             note="" if preview is None else preview.text,
             outcome=None if preview is None else preview.outcome,
         )
@@ -121,4 +121,4 @@ def _memory(plan: RunnablePlan) -> float | None:
     if not isinstance(plan, GatePlan):
         return memory_need(plan.case, Use.BF16)
     use = Use.of(plan.gate, emulated=plan.emulated)
-    return memory_need(plan.case, use, formats=max(1, len(plan.together)))
+    return memory_need(plan.case, use, formats=max(1, len(plan.together)) if isinstance(plan, SpeedPlan) else 1)

@@ -107,7 +107,7 @@ def test_a_gate_of_ones_own_tells_reference_drift_as_lpips_does(
 ) -> None:
     source = Path(__file__).parents[2] / "examples" / "own_gate" / "conftest.py"
     conftest = stored.path / "conftest.py"
-    own = source.read_text().replace("default_worst=", f"{limits}, default_worst=")
+    own = source.read_text().replace("drift_limit=lambda bound: bound.mean / 4", limits)
     conftest.write_text(f"{own}\n{conftest.read_text()}")
     stored.behave(units={"mae": 1000}, shift={"mxfp8": 30})
     store_shifted_images(stored, json.loads(manifest(stored).read_text()), shift=1)

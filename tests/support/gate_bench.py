@@ -24,7 +24,7 @@ from pytest_mxq.evaluation.refresh import RefreshStrategy
 from pytest_mxq.evaluation.run import Evaluator
 from pytest_mxq.formats import Format, built_in_formats
 from pytest_mxq.gates import built_in_gates
-from pytest_mxq.gates.base import AccuracyGate, DriftCheck, Gate
+from pytest_mxq.gates.base import AccuracyGate, DriftCheck
 from pytest_mxq.gates.bounds import Bound
 from pytest_mxq.gates.lpips import LPIPS
 from pytest_mxq.gates.verdict import Cell, Verdict
@@ -32,7 +32,7 @@ from pytest_mxq.models.demo import DEMO
 from pytest_mxq.pipelines.weights_names import known_weights
 from pytest_mxq.planning.arms import ArmSpec
 from pytest_mxq.planning.case import Case
-from pytest_mxq.planning.plans import GatePlan, RefreshPlan
+from pytest_mxq.planning.plans import OutputsPlan, RefreshPlan
 from pytest_mxq.planning.settings import CaseSettings, Reference
 from pytest_mxq.reports.comparison_images import write_comparison
 
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 CPU = Device(kind="cpu", name="cpu", capability=None, slug="cpu-test", total_memory_gib=None, facts={})
 FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
-GATES = {gate.name: gate for gate in built_in_gates()}
+GATES = {gate.name: gate for gate in built_in_gates() if isinstance(gate, AccuracyGate)}
 QUICK = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 3}))
 
 
-def drift_checks(gate: Gate, bound: Bound) -> tuple[DriftCheck, ...]:
+def drift_checks(gate: AccuracyGate, bound: Bound) -> tuple[DriftCheck, ...]:
     """How a test whose LPIPS bound is this one tells reference drift."""
     lpips = DriftCheck(gate=LPIPS, limit=min(0.02, bound.mean / 4))
-    own = gate.drift_check(bound) if isinstance(gate, AccuracyGate) and gate is not LPIPS else None
+    own = gate.drift_check(bound) if gate is not LPIPS else None
     return (lpips,) if own is None else (lpips, own)
 
 
@@ -98,7 +98,7 @@ class Bench:
     ) -> Verdict:
         case = case or self.case()
         cell = Cell(nodeid=f"t::x[{name}-{gate}]", model=case.recipe.name, case="case", format=name, gate=gate)
-        plan = GatePlan(
+        plan = OutputsPlan(
             cell=cell,
             case=case,
             gate=GATES[gate],
@@ -138,7 +138,7 @@ class Bench:
             refresh=lambda: refresh,
         )
 
-    def _write(self, _plan: GatePlan, shown: Shown) -> ComparisonFiles:
+    def _write(self, _plan: OutputsPlan, shown: Shown) -> ComparisonFiles:
         path = self.root / f"{shown.output}.png"
         images = {"reference": shown.reference, "quantized": shown.quantized}
         write_comparison(path, **images, label="quantized", prompt=shown.prompt, text=shown.text or "")

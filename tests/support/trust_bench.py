@@ -27,7 +27,7 @@ from pytest_mxq.models import Recipe
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.planning.arms import ArmSpec
 from pytest_mxq.planning.case import Case
-from pytest_mxq.planning.plans import GatePlan
+from pytest_mxq.planning.plans import OutputsPlan
 from pytest_mxq.planning.settings import Reference
 
 RECIPE = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 2}))
@@ -234,12 +234,12 @@ class TrustBench(Bench):
         return evaluator.evaluate(plan, Body(fault.quantized, fault.bf16))
 
     @staticmethod
-    def _plan(fault: Fault, cell: Cell, case: Case, number_format: Format) -> GatePlan:
+    def _plan(fault: Fault, cell: Cell, case: Case, number_format: Format) -> OutputsPlan:
         gate = GATES[fault.gate]
         assert isinstance(gate, AccuracyGate)
         drift = LPIPS.drift_check(LPIPS.read_bound(_arguments("lpips", {}, cell.format)))
         assert drift is not None
-        return GatePlan(
+        return OutputsPlan(
             cell=cell,
             case=case,
             gate=gate,

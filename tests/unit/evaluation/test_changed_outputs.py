@@ -54,6 +54,7 @@ class Scorer:
 
 
 class Plan:
+    gate = PSNR
     bound = Bound(mean=35.0, worst=None)
 
 
@@ -62,7 +63,7 @@ def judge(bf16: Made, quantized: Made) -> list[str]:
     plan: Any = Plan()
     one: Any = bf16
     other: Any = quantized
-    return list(judge_originals(scorer, plan, PSNR, one, other, {}))
+    return list(judge_originals(scorer, plan, one, other, {}))
 
 
 PLAIN, CHANGED = Made(), Made(changed=(0,))

@@ -37,7 +37,7 @@ from pytest_mxq.gates.verdict import Cell, Verdict
 from pytest_mxq.models import SelectionRule, SkipPattern
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.pipelines.compile import repeated_blocks
-from pytest_mxq.planning.plans import GatePlan
+from pytest_mxq.planning.plans import SpeedPlan
 from pytest_mxq.planning.settings import Reference
 
 if TYPE_CHECKING:
@@ -79,14 +79,14 @@ def judge(
     if harm is not None:
         harm(benchmark._arm(case, number_format).pipe.transformer)
     cell = Cell(nodeid="t::x", model="demo", case="case", format=number_format.name, gate="speedup")
-    plan = GatePlan(
+    plan = SpeedPlan(
         cell=cell,
         case=case,
         gate=SPEEDUP,
         number_format=number_format,
         bound=SpeedBound(speedup=BOUND, rule=SpeedRule.NOT_BELOW),
         emulated=False,
-        drift_checks=(),
+        together=(),
     )
     performance = PerformanceStrategy(
         benchmark=benchmark,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from plan_examples import plan_of
 
 from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.errors import (
@@ -20,12 +21,11 @@ from pytest_mxq.evaluation import run
 from pytest_mxq.evaluation.run import EvaluationError, Evaluator
 from pytest_mxq.formats import built_in_formats
 from pytest_mxq.gates import built_in_gates
-from pytest_mxq.gates.base import Gate
 from pytest_mxq.gates.outcome import Outcome, Stop
 from pytest_mxq.gates.verdict import Cell, OutputFault, ReferenceNote, Verdict
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.planning.case import Case
-from pytest_mxq.planning.plans import GatePlan, RefreshPlan, RunnablePlan
+from pytest_mxq.planning.plans import CallsPlan, OutputsPlan, RefreshPlan, RunnablePlan
 from pytest_mxq.planning.settings import CaseSettings
 
 GATES = {gate.name: gate for gate in built_in_gates()}
@@ -39,18 +39,10 @@ def workload(pipeline: Any, prompt: Any) -> Any:
     return pipeline(prompt)
 
 
-def gate_plan(name: str = "lpips", *, emulated: bool = True) -> GatePlan:
-    gate: Gate = GATES[name]
+def gate_plan(name: str = "lpips", *, emulated: bool = True) -> OutputsPlan | CallsPlan:
+    gate = GATES[name]
     cell = Cell(nodeid=f"t::x[nvfp4-{name}]", model="demo", case="case", format="nvfp4", gate=name)
-    return GatePlan(
-        cell=cell,
-        case=CASE,
-        gate=gate,
-        number_format=FORMATS["nvfp4"],
-        bound=None,
-        emulated=emulated,
-        drift_checks=(),
-    )
+    return plan_of(gate, cell=cell, case=CASE, number_format=FORMATS["nvfp4"], emulated=emulated)
 
 
 REFRESH_PLAN = RefreshPlan(

@@ -9,11 +9,12 @@ from pytest_mxq.formats.emulation.numerics import NUMERICS, NumberFormat
 from pytest_mxq.formats.emulation.tensor import EmulationConfig
 
 
-@pytest.mark.parametrize("kind", built_in_formats(), ids=lambda kind: kind.name)
-def test_each_built_in_format_names_its_emulation_and_the_same_shapes(kind: Format) -> None:
+@pytest.mark.parametrize("name", NumberFormat)
+def test_each_emulation_of_our_own_is_that_of_a_built_in_format_of_the_same_shapes(name: NumberFormat) -> None:
+    (kind,) = [kind for kind in built_in_formats() if kind.name == name.value]
     assert isinstance(kind.emulation, Emulation)
-    assert kind.emulation() == EmulationConfig(number_format=NumberFormat(kind.name))
-    rule = NUMERICS[NumberFormat(kind.name)]
+    assert kind.emulation() == EmulationConfig(number_format=name)
+    rule = NUMERICS[name]
     assert (kind.in_multiple, kind.out_multiple) == (rule.in_multiple, rule.out_multiple)
 
 

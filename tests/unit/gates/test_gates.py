@@ -84,10 +84,9 @@ def test_every_gate_refuses_what_its_marker_does_not_take(gate: Gate) -> None:
 
 
 def test_gates_of_outputs_and_of_calls_need_what_they_say() -> None:
-    needs = {gate.name: gate.needs for gate in built_in_gates()}
-    calls = {name for name, need in needs.items() if need is COMPILED_CALLS}
-    assert calls == {"speedup", "memory"}
-    assert {name for name, need in needs.items() if need is GENERATED_OUTPUTS} == set(LIMITS) - calls
+    assert {gate.name for gate in built_in_gates() if gate.needs is COMPILED_CALLS} >= {"speedup", "memory"}
+    for gate in built_in_gates():
+        assert gate.needs is (GENERATED_OUTPUTS if isinstance(gate, AccuracyGate) else COMPILED_CALLS), gate.name
 
 
 @pytest.mark.parametrize("name", ["", "my-gate", "Mine", "2nd", "_x", "a b", "lpips\n", "é", "a/b", "a.b", "b4"])

@@ -1,30 +1,30 @@
 """In which order plans run, and what is known to go wrong with them."""
 
+from plan_examples import plan_of
+
 from pytest_mxq.formats import built_in_formats
 from pytest_mxq.gates import built_in_gates
-from pytest_mxq.gates.base import Gate
+from pytest_mxq.gates.base import AccuracyGate, Gate
 from pytest_mxq.gates.verdict import Cell
 from pytest_mxq.models.demo import DEMO
 from pytest_mxq.planning.case import Case
-from pytest_mxq.planning.plans import GatePlan
+from pytest_mxq.planning.plans import CallsPlan, OutputsPlan
 from pytest_mxq.planning.settings import CaseSettings
 
 FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
 
 
-def plan(case: str, gate: Gate, name: str) -> GatePlan:
-    return GatePlan(
+def plan(case: str, gate: Gate, name: str) -> OutputsPlan | CallsPlan:
+    return plan_of(
+        gate,
         cell=Cell(nodeid="t", model="demo", case=case, format=name, gate=gate.name),
         case=Case(recipe=DEMO, name=case, settings=CaseSettings(model="demo"), prompts=DEMO.prompts[:2]),
-        gate=gate,
         number_format=FORMATS[name],
-        bound=None,
         emulated=False,
-        drift_checks=(),
     )
 
 
-OUTPUT_GATES = ("audio", "dists", "flicker", "lpips", "lpips_vgg", "msssim", "psnr", "ssim")
+OUTPUT_GATES = sorted(gate.name for gate in built_in_gates() if isinstance(gate, AccuracyGate))
 
 
 def test_all_images_of_a_format_come_before_its_times() -> None:
