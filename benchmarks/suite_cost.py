@@ -41,7 +41,7 @@ FORMATS = "--mxq-formats=mxfp8,nvfp4"
 SCATTER = 0.003
 # (name, refreshes before it, options)
 RUNS = (
-    ("baselines stored, auto", 1, (FORMATS,)),
+    ("baselines stored, auto", 3, (FORMATS,)),
     ("no baselines, live", 0, (FORMATS, "--mxq-reference=live")),
     ("baselines stored, stored", 3, (FORMATS, "--mxq-reference=stored")),
 )
@@ -152,6 +152,10 @@ class CostingBenchmark(FakeBenchmark):
         self.ledger.warm_up(case, number_format.name, "speed")
         self.ledger.add(case, number_format.name, "speed", MIN_SESSION_ROUNDS)
         return super().time_quantized(case, workload, number_format, sessions, **short)
+
+    def _short(self) -> tuple[float, ...]:
+        """Return short calls that say that the machine is as fast as ever."""
+        return (1.0,) * 4
 
     def measure_memory(self, case: Any, workload: Any, number_format: Any, **steps: Any) -> Any:
         """Measure an arm; in the older revision also BF16, once a case."""
