@@ -73,9 +73,9 @@ class HeldObject:
         now = vars(self.owner)
         for name in [*self.attributes, *(name for name in now if name not in self.attributes)]:
             before, value = self.attributes.get(name, _MISSING), now.get(name, _MISSING)
-            if not _are_same(before, value) and self._is_reported(name, value):
+            if before is not value and not _are_same(before, value) and self._is_reported(name, value):
                 yield Change(_REPORTED.get(name, name), _difference(before, value))
-        for name, container, entries in self.containers:
+        for name, container, entries in self._filled():
             changes = list(_entry_changes(container, entries))
             if changes and not _is_of_transformers(name, container, entries):
                 yield from _entry_report(name, changes)
@@ -91,10 +91,14 @@ class HeldObject:
         for name, before in self.attributes.items():
             if now.get(name, _MISSING) is not before:
                 now[name] = before
-        for _, container, entries in self.containers:
+        for _, container, entries in self._filled():
             if any(_entry_changes(container, entries)):
                 _refill(container, entries)
         return found
+
+    def _filled(self) -> Iterator[tuple[str, Any, Any]]:
+        """Yield the containers that hold anything, then or now: most of a module's dicts of hooks never do."""
+        return (held for held in self.containers if held[1] or held[2])
 
     def _is_reported(self, name: str, value: Any) -> bool:
         if name in _REPORTED:
@@ -110,9 +114,9 @@ class HeldObject:
 
 def is_helper(value: Any) -> bool:
     """Return whether an attribute is a plain object of diffusers', such as a scheduler or an attention processor."""
-    if isinstance(value, torch.nn.Module | torch.Tensor | type) or not hasattr(value, "__dict__"):
+    if not type(value).__module__.startswith("diffusers."):  # first: it is asked of every attribute of every module
         return False
-    return type(value).__module__.startswith("diffusers.") and not isinstance(value, Mapping)
+    return hasattr(value, "__dict__") and not isinstance(value, (torch.nn.Module, torch.Tensor, type, Mapping))
 
 
 def _is_function(value: Any) -> bool:

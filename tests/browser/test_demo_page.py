@@ -14,6 +14,7 @@ from typing import TypeAlias
 import pytest
 from page_window import Window
 from PIL import Image, ImageChops
+from unmeasured import without_coverage
 
 ROOT = Path(__file__).parents[2]
 GATES = """
@@ -34,25 +35,29 @@ Show: TypeAlias = Callable[..., Window]
 
 
 @pytest.fixture(scope="module")
-def folder(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a run of its own process; the browser is asked for first: without it, nothing is run."""
+def done(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """A run in a process of its own, as a user runs it."""
     project = tmp_path_factory.mktemp("demo")
     (project / "pytest.ini").write_text("[pytest]\n")
     (project / "test_demo.py").write_text(GATES)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--mxq-formats=nvfp4",
-        "--mxq-emulate",
-    ]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stdout
-    return project / "mxq-report"
+    options = ("-p", "no:cacheprovider", f"--rootdir={project}", "--mxq-formats=nvfp4", "--mxq-emulate")
+    kept = {name: value for name, value in os.environ.items() if name not in {"CI", "PYTEST_ADDOPTS"}}
+    with without_coverage():
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", str(project), *options, f"--mxq-report={project / 'mxq-report'}"],
+            cwd=project,
+            env={**kept, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def folder(done: subprocess.CompletedProcess[str]) -> Path:
+    """The run's report."""
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    return Path(done.args[-1].removeprefix("--mxq-report="))
 
 
 @pytest.fixture
@@ -63,6 +68,14 @@ def address(folder: Path) -> str:
 def read(path: Path) -> Image.Image:
     with Image.open(path) as image:
         return image.convert("RGB")
+
+
+def test_wrong_bounds_turn_the_run_red_with_images(done: subprocess.CompletedProcess[str], folder: Path) -> None:
+    verdicts = json.loads((folder / "report.json").read_text())["verdicts"]
+    outcomes = {verdict["cell"]["gate"]: verdict["outcome"] for verdict in verdicts}
+    assert outcomes == {"lpips": "regression", "psnr": "regression", "ssim": "pass"}
+    assert "\ndemo nvfp4 (emulated) lpips   mean 0." in done.stdout
+    assert len(list(folder.rglob("nvfp4/*-sheet.png"))) == 2  # one for each prompt
 
 
 def test_the_first_screen_answers_without_scrolling(show: Show, address: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from pytest_mxq.models.demo import DEMO
 
+SUPPORT = Path(__file__).parents[1] / "support"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BOUND = '"mxfp8": 0.01'
 
@@ -65,12 +66,27 @@ def test_a_model_of_ones_own_is_gated_from_its_folder_and_fails_a_bound_that_doe
     assert "own-model mxfp8 (emulated) lpips   mean 0." in done.stdout
 
 
+WITHOUT_COMPILER = f"""
+import sys
+
+import pytest
+
+sys.path.append({str(SUPPORT)!r})
+from gate_bench import without_compiler
+
+without_compiler(pytest.MonkeyPatch())
+"""
+"""What a refresh compiles has a test of its own: that of the committed baseline."""
+
+
 def test_a_gate_of_ones_own_is_refreshed_and_judged_strictly_like_the_built_in_ones(tmp_path: Path) -> None:
     project = tmp_path / "project"
     shutil.copytree(EXAMPLES / "own_gate", project, ignore=shutil.ignore_patterns("__pycache__"))
     assert len((project / "conftest.py").read_text().splitlines()) <= 60
     (project / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
     assert run(project).returncode == 0  # idle: its marker is declared, and its gates skip
+    with (project / "conftest.py").open("a") as conftest:
+        conftest.write(WITHOUT_COMPILER)
     refreshed = run(project, "--mxq-refresh")
     assert refreshed.returncode == 0, refreshed.stdout + refreshed.stderr
     options = ("--mxq-formats=mxfp8,nvfp4", "--mxq-emulate", "--mxq-gates=mae", "--mxq-strict")

@@ -1,19 +1,29 @@
 """The fixtures of the plugin's tests."""
 
+import pkgutil
+from importlib import import_module
+
+import filelock  # noqa: F401  see `imported`
 import pytest
 from gate_project import CONFTEST, GATE_TEST, GateDirectory
+from PIL import Image, ImageChops, ImageDraw, ImageFont  # noqa: F401  see `imported`
 from speed_project import FAST
 
-from pytest_mxq.formats import built_in_formats
-from pytest_mxq.gates import built_in_gates
-from pytest_mxq.models import built_in_models
-from pytest_mxq.reports import html  # noqa: F401  its template would be compiled in each run
+import pytest_mxq
 
-_LOADED = (
-    built_in_formats(),
-    built_in_models(),
-    built_in_gates(),
-)  # a run in this process would load them as other types
+TORCH_SIDE = ("pytest_mxq.backend", "pytest_mxq.pipelines", "pytest_mxq.profiling", "pytest_mxq.metrics")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imported() -> None:
+    """Import what a run imports, once: pytester forgets it after each run in this process.
+
+    The next one would then load it again, as other types, with its assertions rewritten: most of what a run costs.
+    """
+    for module in pkgutil.walk_packages(pytest_mxq.__path__, "pytest_mxq."):
+        if not module.name.startswith((*TORCH_SIDE, "pytest_mxq.formats.emulation")):
+            import_module(module.name)
+    Image.preinit()
 
 
 @pytest.fixture

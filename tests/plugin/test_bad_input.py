@@ -194,7 +194,10 @@ def test_a_call_that_changed_where_the_drift_check_does_not_look_is_stale(gates:
     gates.run("--mxq-refresh").assert_outcomes(passed=2)
     gates.write(TEMPLATE.format(markers=MODEL.replace("2", "3") + GATE, body=body.format(8)))
     gates.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(failed=1, passed=1)
-    assert "stale" in {record["outcome"] for record in gates.report()["verdicts"]}
+    stale, other = gates.report()["verdicts"]
+    assert (stale["cell"]["nodeid"], stale["outcome"]) == ("test_it.py::test_faulty[mxfp8-lpips]", "stale")
+    assert "num_inference_steps 2 -> 8" in stale["sentence"]
+    assert (other["cell"]["nodeid"], other["outcome"]) == ("test_it.py::test_audio[mxfp8-lpips]", "pass")
 
 
 def test_two_revisions_under_one_case_name_share_a_baseline_and_are_refused(gates: GateDirectory) -> None:
@@ -204,6 +207,11 @@ def test_two_revisions_under_one_case_name_share_a_baseline_and_are_refused(gate
     ]
     gates.write("import pytest\n" + "".join(tests))
     gates.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(errors=2)
+    refused = {record["cell"]["nodeid"]: record for record in gates.report()["verdicts"]}
+    assert list(refused) == ["test_it.py::test_a[mxfp8-lpips]", "test_it.py::test_b[mxfp8-lpips]"]
+    assert {record["outcome"] for record in refused.values()} == {"error"}
+    for record in refused.values():
+        assert "two tests share the case 'same' of model 'demo'" in record["sentence"]
 
 
 @pytest.mark.parametrize(
@@ -223,6 +231,10 @@ def test_a_body_that_cannot_be_a_workload_is_a_fault(gates: GateDirectory, defin
 def test_the_prompt_may_be_given_by_name(gates: GateDirectory) -> None:
     gates.write(TEMPLATE.format(markers=MODEL + GATE, body="return mxq_pipeline(prompt=mxq_prompt)"))
     gates.run("--mxq-formats=mxfp8", "--mxq-emulate").assert_outcomes(passed=2)
+    assert {record["cell"]["nodeid"]: record["outcome"] for record in gates.report()["verdicts"]} == {
+        "test_it.py::test_faulty[mxfp8-lpips]": "pass",
+        "test_it.py::test_audio[mxfp8-lpips]": "pass",
+    }
 
 
 @pytest.mark.parametrize(

@@ -44,3 +44,8 @@ def test_a_refresh_is_not_tried_either(b200: GateDirectory) -> None:
 def test_enough_free_memory_or_a_loaded_model_is_judged(b200: GateDirectory, free: float | None) -> None:
     b200.behave(free=free, seconds={"mxfp8": 0.5})
     b200.run("--mxq-formats=mxfp8", "--mxq-reference=live").assert_outcomes(passed=3)
+    records = b200.report()["verdicts"]
+    assert {record["cell"]["nodeid"]: record["outcome"] for record in records} == {
+        f"test_it.py::test_speed[mxfp8-{gate}]": "pass" for gate in ("lpips", "speedup", "memory")
+    }
+    assert all(record["observed"] is not None for record in records)

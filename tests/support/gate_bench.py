@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 CPU = Device(kind="cpu", name="cpu", capability=None, slug="cpu-test", total_memory_gib=None, facts={})
 FORMATS = {number_format.name: number_format for number_format in built_in_formats()}
 GATES = {gate.name: gate for gate in built_in_gates() if isinstance(gate, AccuracyGate)}
-QUICK = replace(DEMO, call=MappingProxyType({**DEMO.call, "num_inference_steps": 3}))
+QUICK = replace(DEMO, call=MappingProxyType({**DEMO.call, "height": 64, "width": 64, "num_inference_steps": 3}))
 
 
 def drift_checks(gate: AccuracyGate, bound: Bound) -> tuple[DriftCheck, ...]:

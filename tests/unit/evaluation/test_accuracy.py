@@ -58,7 +58,7 @@ def test_refresh_then_gate_against_the_stored_images(refreshed: Bench) -> None:
         "note": "not compiled: RuntimeError: no compiler",
     }
     assert document["selections"]["nvfp4"]["layers"]["transformer_blocks.*.attn.to_q"] == 2
-    verdict = refreshed.judge("nvfp4")
+    verdict = refreshed.judge("mxfp8")
     assert verdict.outcome is Outcome.PASS, verdict.sentence
     assert verdict.reference is not None
     assert (verdict.reference.mode, verdict.reference.drift) == (
@@ -69,7 +69,7 @@ def test_refresh_then_gate_against_the_stored_images(refreshed: Bench) -> None:
     assert 0 < verdict.scores.mean < 0.05
     assert verdict.evidence is not None
     assert verdict.evidence.weight_share > 0.5
-    assert [compared.size for compared in refreshed.compared] == [(128, 128)]
+    assert [compared.size for compared in refreshed.compared] == [(64, 64)]
 
 
 def test_formats_of_four_bits_damage_more_than_mxfp8(refreshed: Bench) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from gate_bench import Bench, generate, one_thread, without_compiler
+from gate_bench import QUICK, Bench, generate, one_thread, without_compiler
 from PIL import Image
 from torchao.utils import TorchAOBaseTensor
 
@@ -28,7 +28,9 @@ from pytest_mxq.planning.arms import ArmSpec
 from pytest_mxq.planning.settings import Reference
 from pytest_mxq.reports.failure import failure_text
 
-FRAMES, RATE, SAMPLES, PROMPTS = 5, 8000, 128 * 64, DEMO.prompts[:2]
+FRAMES, RATE, PROMPTS = 5, 8000, DEMO.prompts[:2]
+SIZE = QUICK.call["width"]
+SAMPLES = SIZE * SIZE // 2
 Workload = Callable[[Any, Any], Any]
 
 
@@ -156,7 +158,7 @@ def test_a_regression_shows_the_worst_frame_of_each_video(refreshed: VideoBench)
     assert verdict.outcome is Outcome.REGRESSION
     assert verdict.scores is not None
     assert verdict.scores.worst_index % FRAMES == 3
-    assert [compared.size for compared in refreshed.compared] == [(128, 128), (128, 128)]
+    assert [compared.size for compared in refreshed.compared] == [(SIZE, SIZE), (SIZE, SIZE)]
     assert all("frame 4 of 5" in compared.caption for compared in refreshed.compared)
     assert "\n  frames    10: mean " in failure_text(verdict, root=refreshed.root, report=refreshed.root)
 
@@ -164,8 +166,8 @@ def test_a_regression_shows_the_worst_frame_of_each_video(refreshed: VideoBench)
 @pytest.mark.parametrize(
     ("gate", "change", "size"),
     [
-        ("lpips", one_bad_frame, (128, 128)),
-        ("flicker", one_bad_frame, (128, FRAMES)),
+        ("lpips", one_bad_frame, (SIZE, SIZE)),
+        ("flicker", one_bad_frame, (SIZE, FRAMES)),
         ("audio", play_louder, (257, 2 * 256)),
     ],
 )
@@ -193,9 +195,9 @@ def test_a_louder_audio_is_no_regression_of_the_images(refreshed: VideoBench) ->
     [
         (stand_still, "frozen: none of 5 frames differs"),
         (play_nothing, "silent: the audio's peak is 0"),
-        (play_nan, "not-finite: 1 of 16384 values of the audio"),
+        (play_nan, "not-finite: 1 of 4096 values of the audio"),
         (one_frame_more, "mxfp8 against BF16: frame count 5 -> 6"),
-        (half_the_audio, "samples of audio 8192 -> 4096"),
+        (half_the_audio, "samples of audio 2048 -> 1024"),
         (mono, "channels of audio 2 -> 1"),
     ],
 )
@@ -222,7 +224,7 @@ def test_bf16_that_stands_still_is_not_stored(bench: VideoBench) -> None:
     ("change", "said"),
     [
         (one_frame_more, "frame count 5 -> 6"),
-        (half_the_audio, "samples of audio 8192 -> 4096"),
+        (half_the_audio, "samples of audio 2048 -> 1024"),
         (lambda output: delattr(output, "audio"), "sample rate 8000 -> none"),
     ],
 )

@@ -11,6 +11,7 @@ from runpy import run_path
 from typing import Any
 
 import pytest
+from report_examples import SETTINGS, make_report
 
 from pytest_mxq.baselines.unknown_fields import unknown_field
 from pytest_mxq.environment.fingerprint import Fingerprint
@@ -25,10 +26,7 @@ from pytest_mxq.gates.speedup import SpeedBound, SpeedSamples, decide_speedup
 from pytest_mxq.gates.verdict import Cell, Drift, JudgedOutput, ReferenceNote, Verdict
 from pytest_mxq.reports.records import (
     SCHEMA_VERSION,
-    DeviceFacts,
-    FingerprintFacts,
     Report,
-    RunSettings,
     cell_of,
     cell_record,
     decode_report,
@@ -124,34 +122,6 @@ OPTIONAL = [name for name in Verdict.__dataclass_fields__ if getattr(WHOLE, name
 
 def through_json(verdict: Verdict) -> Verdict:
     return from_record(json.loads(json.dumps(to_record(verdict), allow_nan=False)))
-
-
-def report(*verdicts: Verdict) -> Report:
-    return Report(
-        created="2026-01-02T03:04:05+00:00",
-        status="finished",
-        commit="0123456789ab",
-        settings=RunSettings(
-            formats=("nvfp4",),
-            models=(),
-            gates=("psnr",),
-            reference="auto",
-            refresh=False,
-            emulate=True,
-            strict=False,
-            random_weights=False,
-            alpha=0.05,
-            baselines="baselines",
-            media=None,
-            sources={"demo": "models/demo"},
-        ),
-        device=DeviceFacts(name="a CPU", slug="cpu-x86-64", kind="cpu"),
-        fingerprint=FingerprintFacts(hard={"torch": "2.11"}, recorded={"host": "here"}),
-        planned=tuple(verdict.cell for verdict in verdicts),
-        verdicts=verdicts,
-        problems=("a problem",),
-        cautions=(),
-    )
 
 
 def test_the_whole_verdict_has_every_part() -> None:
@@ -258,13 +228,14 @@ def test_a_record_of_something_else_is_refused_by_its_field(change: dict[str, An
 
 
 def test_a_report_comes_back_as_it_was() -> None:
-    whole = report(WHOLE, BARE)
+    settings = replace(SETTINGS, sources={"demo": "models/demo"})
+    whole = make_report(WHOLE, BARE, settings=settings, problems=("a problem",), cautions=("a caution",))
     assert decode_report(encode_report(whole), where="report.json") == whole
-    assert decode_report(encode_report(report()), where="report.json") == report()
+    assert decode_report(encode_report(make_report()), where="report.json") == make_report()
 
 
 def test_a_report_with_numbers_that_json_has_not_is_json_and_comes_back() -> None:
-    odd = report(replace(WHOLE, observed=nan, bound=inf, worst_bound=-inf))
+    odd = make_report(replace(WHOLE, observed=nan, bound=inf, worst_bound=-inf))
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
@@ -284,7 +255,7 @@ def test_a_report_with_numbers_that_json_has_not_is_json_and_comes_back() -> Non
     ],
 )
 def test_a_report_of_another_version_is_refused_with_what_to_do(version: int | None, way: str) -> None:
-    document = {**json.loads(encode_report(report(WHOLE))), "schema_version": version}
+    document = {**json.loads(encode_report(make_report(WHOLE))), "schema_version": version}
     with pytest.raises(ReportInvalidError) as caught:
         decode_report(json.dumps(document).encode(), where="mxq-report/report.json")
     assert str(caught.value) == (
@@ -338,14 +309,14 @@ def test_json_that_is_no_report_is_refused_with_what_to_do(data: bytes) -> None:
 
 @pytest.mark.parametrize("name", [name for name in Report.__dataclass_fields__ if name != "schema_version"])
 def test_a_missing_field_is_named_with_the_file_and_what_to_do(name: str) -> None:
-    document = json.loads(encode_report(report(WHOLE)))
+    document = json.loads(encode_report(make_report(WHOLE)))
     del document[name]
     with pytest.raises(ReportInvalidError, match=rf"^here.json: .*`{name}`.*; run the gates again$"):
         decode_report(json.dumps(document).encode(), where="here.json")
 
 
 def test_a_missing_field_of_a_verdict_is_named_with_its_place() -> None:
-    document = json.loads(encode_report(report(WHOLE)))
+    document = json.loads(encode_report(make_report(WHOLE)))
     del document["verdicts"][0]["scores"]["p90"]
     with pytest.raises(ReportInvalidError, match=r"^here.json: .*`p90` - at `\$\.verdicts\[0\]\.scores`; run"):
         decode_report(json.dumps(document).encode(), where="here.json")
