@@ -1,14 +1,17 @@
-"""Shorten a sentence to columns of a terminal: at a word, never within a number or between a number and its unit."""
+"""Fit a sentence into columns of a terminal: never cut within a number, or between a number and its unit."""
 
 from __future__ import annotations
 
 import re
+import textwrap
 import unicodedata
+from typing import Any
 
 ELLIPSIS = "..."
 
 # A space after a digit and before a word joins a number and its unit: "41.49 dB", "95 %", "8 images".
 _BREAK = re.compile(r"(?<=[^\d\s])\s+|\s+(?=[^\w\s%])")
+_JOINT = re.compile(r"(?<=\d) (?=[\w%])")
 _DANGLING = " ,;:<>=([-"  # says nothing at the end of a shortened sentence
 
 
@@ -40,6 +43,16 @@ def shorten(text: str, width: int) -> str:
     starts = (f"{line[:end].rstrip(_DANGLING)} {ELLIPSIS}" for end in reversed(ends))
     candidates = [*(start for start in starts if not start.startswith(" ")), ELLIPSIS]
     return next((candidate for candidate in candidates if display_width(candidate) <= width), "")
+
+
+def wrap(text: str, width: int, **options: Any) -> list[str]:
+    """Return a text in lines of at most ``width`` columns, as ``textwrap.wrap`` with its options, numbers with units.
+
+    >>> wrap("mean 41.49 dB < 44.00 dB", 9)
+    ['mean', '41.49 dB', '<', '44.00 dB']
+    """
+    lines = textwrap.wrap(_JOINT.sub("\u00a0", text), max(1, width), break_on_hyphens=False, **options)
+    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def _columns(character: str) -> int:
