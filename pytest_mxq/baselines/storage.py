@@ -104,7 +104,10 @@ def locked(path: Path) -> Iterator[bool]:
     """Wait for others who lock the file `path`, then keep them out; the file is there only meanwhile.
 
     Yields:
-        Whether it is locked: False where the file system has no locks, or after a minute of waiting.
+        Whether it is locked: False where the file system has no locks.
+
+    Raises:
+        TimeoutError: Another process still holds it after a minute; names the file and what to do.
     """
     lock = _file_lock(path)
     is_locked = _acquire(lock)
@@ -208,12 +211,17 @@ def _file_lock(path: Path) -> BaseFileLock:
 
 def _acquire(lock: BaseFileLock) -> bool:
     """Lock; False where that is not possible. A lock whose file was removed by its last holder is taken again."""
+    from filelock import Timeout
+
     try:
         lock.acquire()
         while not Path(lock.lock_file).exists():
             lock.release()
             lock.acquire()
-    except (OSError, NotImplementedError, RuntimeError):  # filelock's Timeout is an OSError
+    except Timeout:
+        said = f"another run has held {lock.lock_file} for {_LONGEST_WAIT:.0f} s; wait for its end or stop it"
+        raise TimeoutError(said) from None
+    except (OSError, NotImplementedError, RuntimeError):
         return False
     return True
 

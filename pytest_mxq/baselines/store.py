@@ -192,6 +192,8 @@ class BaselineStore:
         data = encode(manifest)
         try:
             self._write(path, data, folder, files)
+        except TimeoutError as error:  # of the lock: names its file and what to do
+            raise MxqError(printable(f"the baseline could not be written: {error}")) from error
         except OSError as error:
             place = cut(str(path), MAX_MESSAGE // 2)
             problem = f"the baseline could not be written ({cut(str(error), MAX_MESSAGE // 3)})"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from pytest_mxq.reports.paths import PAGE, anchor_of, shown_path
 if TYPE_CHECKING:
     from pytest_mxq.gates.scores import Scores
     from pytest_mxq.gates.speedup import SpeedFacts, SpeedSamples
-    from pytest_mxq.gates.verdict import ReferenceNote, Verdict
+    from pytest_mxq.gates.verdict import Cell, ReferenceNote, Verdict
 
 
 WORSE = frozenset({Outcome.REGRESSION, Outcome.DEGENERATE, Outcome.NOT_QUANTIZED, Outcome.DEQUANTIZED})
@@ -38,10 +39,22 @@ def failure_text(verdict: Verdict, *, root: Path, report: Path) -> str:
     return "\n".join([first, *fact_lines(verdict, root), *cautions, *way_lines(verdict, report)])
 
 
-def subject(verdict: Verdict) -> str:
-    """Return model, format and gate of a verdict, and whether the format was emulated."""
+def models_of_several(cells: Iterable[Cell]) -> frozenset[str]:
+    """Return the models with more than one case."""
+    cases = Counter(model for model, _ in {(cell.model, cell.case) for cell in cells})
+    return frozenset(model for model, count in cases.items() if count > 1)
+
+
+def subject(verdict: Verdict, several: Collection[str] = ()) -> str:
+    """Return model, format and gate of a verdict, and whether the format was emulated.
+
+    Args:
+        verdict: the verdict.
+        several: the models of which the case is named, too.
+    """
     cell = verdict.cell
-    return f"{cell.model} {cell.format}{' (emulated)' if verdict.emulated else ''} {cell.gate}"
+    name = f"{cell.model}/{cell.case}" if cell.model in several else cell.model
+    return f"{name} {cell.format}{' (emulated)' if verdict.emulated else ''} {cell.gate}"
 
 
 def fact_lines(verdict: Verdict, root: Path) -> Iterator[str]:

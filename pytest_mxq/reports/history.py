@@ -86,7 +86,7 @@ def append_run(path: Path, run: Run) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f"{path.name}.lock")) as is_locked:
         if not is_locked:
-            raise OSError(f"{path.name}: another run holds it, or its file system has no locks")
+            raise OSError(f"{path.name}: its file system has no locks; choose another place by --mxq-history=FILE")
         with path.open("ab+") as file:
             start = "\n" if file.tell() and not _ends_a_line(file.name) else ""
             file.write(f"{start}{text}\n".encode())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.gates.verdict import Verdict
+from pytest_mxq.reports.failure import models_of_several
 from pytest_mxq.reports.history import Key, Point, points_of
 from pytest_mxq.reports.page_cells import CellView, Look, view_cell
 from pytest_mxq.reports.paths import anchor_of
@@ -78,6 +79,11 @@ class Page:
     not_run: tuple[NotRun, ...]
     facts: tuple[tuple[str, str], ...]
     filters: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def several(self) -> frozenset[str]:
+        """Return the models with more than one case, whose name alone does not tell which one is meant."""
+        return models_of_several(view.cell for view in self.cells)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -213,7 +219,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "commit", report.commit or "not known"
     yield "device", f"{report.device.name} ({report.device.slug})"
     yield "software", ", ".join(f"{name.replace('_', ' ')} {known[name]}" for name in _SOFTWARE if name in known)
-    yield "reference", settings.reference
+    yield "reference", _references(report.verdicts, settings.reference)
     age = baseline_age(report.verdicts, report.created)
     if age is not None:
         yield "baselines", age
@@ -222,8 +228,16 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "options", ", ".join(flag.replace("_", " ") for flag in flags)
 
 
+def _references(verdicts: Iterable[Verdict], chosen: str) -> str:
+    """Return which reference was chosen, and what the cases were held against."""
+    used = {(v.cell.model, v.cell.case): v.reference.mode for v in verdicts if v.reference is not None}
+    modes = Counter(used.values())
+    said = [mode if len(modes) == 1 else f"{mode} for {count} of {len(used)} cases" for mode, count in modes.items()]
+    return ": ".join(dict.fromkeys([chosen, ", ".join(said) or chosen]))
+
+
 def baseline_age(verdicts: Iterable[Verdict], now: str) -> str | None:
-    """Return how old the stored baselines are, from the oldest to the newest; None where none was used."""
+    """Return how old the stored baselines are, from the oldest to the newest, used or not; None without any."""
     notes = [verdict.reference for verdict in verdicts if verdict.reference is not None]
     dates = sorted({note.created[:10] for note in notes if note.created})
     if not dates:
@@ -233,7 +247,8 @@ def baseline_age(verdicts: Iterable[Verdict], now: str) -> str | None:
     except ValueError:
         return ", ".join(dates)
     stored = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    return f"stored {stored}, {days} {'day' if days == 1 else 'days'} old"
+    unused = "" if any(note.mode == "stored" for note in notes) else ", not used"
+    return f"stored {stored}, {days} {'day' if days == 1 else 'days'} old{unused}"
 
 
 def _filters(cells: Sequence[CellView]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_mxq.reports.failure import WORSE, fact_lines, subject, way_lines, word_of
+from pytest_mxq.reports.failure import WORSE, fact_lines, models_of_several, subject, way_lines, word_of
 from pytest_mxq.reports.paths import PAGE, shown_path
+from pytest_mxq.reports.shortening import wrap
 from pytest_mxq.reports.table import is_said_by_numbers
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def regression_lines(verdicts: Sequence[Verdict], root: Path, layout: Layout) ->
         layout: the terminal's.
     """
     worse = [verdict for verdict in verdicts if verdict.outcome in WORSE]
-    headlines = [_headline(verdict, layout.width) for verdict in worse]
+    several = models_of_several(verdict.cell for verdict in verdicts)
+    headlines = [_headline(verdict, several, layout.width) for verdict in worse]
     left, said = MAX_LINES - sum(map(len, headlines)), set[str]()
     for place, (verdict, headline) in enumerate(zip(worse, headlines, strict=True)):
         if sum(map(len, headlines[: place + 1])) >= MAX_LINES:
@@ -47,16 +48,14 @@ def regression_lines(verdicts: Sequence[Verdict], root: Path, layout: Layout) ->
             yield from ((line, {}) for line in details)
 
 
-def _headline(verdict: Verdict, width: int) -> list[str]:
+def _headline(verdict: Verdict, several: frozenset[str], width: int) -> list[str]:
     """Return what got worse and its numbers; a sentence that the table has is not said again."""
     said = verdict.sentence if is_said_by_numbers(verdict) else word_of(verdict.outcome)
-    return textwrap.wrap(
-        f"{subject(verdict)}   {said}", width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-    )
+    return wrap(f"{subject(verdict, several)}   {said}", width, subsequent_indent="  ", break_long_words=False)
 
 
 def _wrapped(facts: Sequence[str], width: int) -> Iterator[str]:
     for fact in facts:
-        lines = textwrap.wrap(fact, width, subsequent_indent=_INDENT, break_on_hyphens=False)
+        lines = wrap(fact, width, subsequent_indent=_INDENT)
         yield from lines[:_MAX_FACT_LINES]
         yield from [f"{_INDENT}..."] if len(lines) > _MAX_FACT_LINES else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.reports.failure import WORSE, word_of
 from pytest_mxq.reports.paths import shown_path
+from pytest_mxq.reports.shortening import wrap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,7 +117,7 @@ def cut_lines(text: str, width: int) -> list[str]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    lines = textwrap.wrap(" ".join(text.split()), max(1, width - 4), break_long_words=False, break_on_hyphens=False)
+    lines = wrap(" ".join(text.split()), width - 4, break_long_words=False)
     return [f"    {line}" for line in lines]
 
 

@@ -47,7 +47,7 @@ from pytest_mxq.session.item_reports import (
 )
 from pytest_mxq.session.rerun import Rerun
 from pytest_mxq.session.runtime import Runtime, find_machine
-from pytest_mxq.session.starting import EARLIER
+from pytest_mxq.session.starting import take_earlier
 from pytest_mxq.session.timing_processes import TimingProcesses, is_child
 
 PLAN = pytest.StashKey[Plan]()  # what a gate item is to do, from its collection to its run
@@ -67,7 +67,7 @@ def start_session(config: pytest.Config) -> GatePlugin:
         formats, gates = kinds.formats.names(), kinds.gates.names()
         config.args = list(dict.fromkeys(refresh_nodeid(arg, formats=formats, gates=gates) for arg in config.args))
     runtime = Runtime(find_machine(config), settings, kinds, make_progress(config))
-    last = LastReport.read(config.stash.get(EARLIER, b""), runtime.device.slug)  # a worker has none: no progress
+    last = LastReport.read(take_earlier(config), runtime.device.slug)  # a worker has none: no progress
     return GatePlugin(config, settings, kinds, runtime, Forecast(settings, runtime, last))
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pytest_mxq.environment.device import Device
+from pytest_mxq.environment.fingerprint import Fingerprint
 from pytest_mxq.planning.folders import REPORT, named_folder
-from pytest_mxq.reports.json_report import Journal
+from pytest_mxq.planning.settings import Reference, Settings
+from pytest_mxq.reports.json_report import Journal, make_report
 from pytest_mxq.reports.publish import FILES, WRITERS
-from pytest_mxq.reports.records import DeviceFacts, FingerprintFacts, Report, RunSettings
+from pytest_mxq.reports.records import Report
 
 EARLIER: pytest.StashKey[bytes] = pytest.StashKey()
-"""The report that an earlier run left, which tells how long its gates took."""
+"""The report that an earlier run left, until `take_earlier` asks for it."""
 
 
 def mark_as_starting(config: pytest.Config) -> None:
@@ -26,7 +29,14 @@ def mark_as_starting(config: pytest.Config) -> None:
         return
     config.stash[EARLIER] = _content(folder / FILES[0])
     if not config.known_args_namespace.mxq_plan and any((folder / name).exists() for name in FILES):
-        Journal(folder, WRITERS).start(_unknown_report())
+        Journal(folder, WRITERS).start(_unknown_report(folder))
+
+
+def take_earlier(config: pytest.Config) -> bytes:
+    """Return the report that an earlier run left, empty without one; it is not kept for the rest of the run."""
+    content = config.stash.get(EARLIER, b"")
+    config.stash[EARLIER] = b""
+    return content
 
 
 def _content(path: Path) -> bytes:
@@ -36,30 +46,22 @@ def _content(path: Path) -> bytes:
         return b""
 
 
-def _unknown_report() -> Report:
+def _unknown_report(folder: Path) -> Report:
     """Return the report of a run of which nothing is known: conftest files may add formats, models and a machine."""
-    return Report(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        status="running",
-        commit=None,
-        settings=RunSettings(
-            formats=(),
-            models=(),
-            gates=(),
-            reference="not known",
-            refresh=False,
-            emulate=False,
-            strict=False,
-            random_weights=False,
-            alpha=0.05,
-            baselines="",
-            media=None,
-            sources={},
-        ),
-        device=DeviceFacts(name="not known", slug="", kind=""),
-        fingerprint=FingerprintFacts(hard={}, recorded={}),
-        planned=(),
-        verdicts=(),
-        problems=(),
-        cautions=(),
+    settings = Settings(
+        formats=(),
+        models=(),
+        gates=(),
+        baselines=folder,
+        media=None,
+        reference=Reference.AUTO,
+        refresh=False,
+        emulate=False,
+        strict=False,
+        report=folder,
+        root=folder,
     )
+    device = Device(kind="", name="not known", capability=None, slug="", total_memory_gib=None, facts={})
+    nothing = Fingerprint(hard={}, recorded={})
+    report = make_report(settings, device, nothing, status="running", commit=None, cells=((), ()))
+    return replace(report, settings=replace(report.settings, baselines="", reference="not known"))

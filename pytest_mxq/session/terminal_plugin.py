@@ -15,6 +15,7 @@ from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.reports.failure import word_of
 from pytest_mxq.reports.github import error_commands
 from pytest_mxq.reports.records import from_record
+from pytest_mxq.reports.shortening import display_width, shorten
 from pytest_mxq.reports.summary import summary_lines
 from pytest_mxq.reports.table import Layout
 from pytest_mxq.session.gate_plugin import RECORD
@@ -83,7 +84,7 @@ class TerminalPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Write the table of all verdicts, what got worse, and what is worth a look."""
-        self._said_once.give_back(terminalreporter.stats)
+        self._said_once.give_back(terminalreporter)
         if terminalreporter.config.option.collectonly:
             return
         controller = self._controller
@@ -124,10 +125,12 @@ class SaidOnce:
         finally:
             stats.update(self._whole)
 
-    def give_back(self, stats: dict[str, list[Any]]) -> None:
+    def give_back(self, terminalreporter: Any) -> None:
         """Give the reports back to the short summary, which pytest writes after everyone else's sections."""
+        config = terminalreporter.config
         for category, reports in self._whole.items():
-            stats[category] = [report for report in reports if not _is_skip(report)]
+            shown = [report for report in reports if not _is_skip(report)]
+            terminalreporter.stats[category] = [_shortened(report, config) for report in shown]
 
 
 def _block(report: Any, *, has_output: bool) -> Any:
@@ -140,6 +143,33 @@ def _block(report: Any, *, has_output: bool) -> Any:
     block = copy.copy(report)
     block.longrepr = None
     return block
+
+
+def _shortened(report: Any, config: pytest.Config) -> Any:
+    """Return a failure of ours with as much of its message as its line in the short summary takes: pytest cuts numbers.
+
+    On CI and under ``-vv`` pytest writes whole messages.
+    """
+    is_whole = config.option.verbose >= 2 or any(os.environ.get(name) for name in ("CI", "BUILD_NUMBER"))
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = report.longrepr if isinstance(report.longrepr, str) else getattr(crash, "message", None)
+    is_whole = is_whole and not getattr(config.option, "force_short_summary", False)
+    if RECORD not in report.__dict__ or text is None or is_whole:
+        return report
+    *_, word = config.hook.pytest_report_teststatus(report=report, config=config)
+    path, separator, rest = report.nodeid.partition("::")
+    place = os.path.relpath(config.rootpath / path, config.invocation_params.dir)
+    start = f"{word if isinstance(word, str) else word[0]} {place}{separator}{rest} - "
+    message = shorten(text, config.get_terminal_writer().fullwidth - display_width(start))
+    short = copy.copy(report)
+    short.longrepr = None
+    if message and crash is None:
+        short.longrepr = message
+    elif message:
+        short.longrepr = copy.copy(report.longrepr)
+        short.longrepr.reprcrash = copy.copy(crash)
+        short.longrepr.reprcrash.message = message
+    return short
 
 
 def _is_skip(report: Any) -> bool:

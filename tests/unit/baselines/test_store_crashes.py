@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from baseline_examples import CASE, DEVICE, NEW, OLD, make_draft, make_images, names_in, shades_of, stored_shades
 
+from pytest_mxq.baselines import storage
 from pytest_mxq.baselines.paths import case_file_name, content_file_name
 from pytest_mxq.baselines.store import BaselineStore
 from pytest_mxq.errors import MxqError
@@ -209,3 +211,17 @@ def test_where_the_file_system_has_no_locks_nothing_is_removed(
     assert shades_of(store.read_outputs(old)) == OLD
     new = store.save(make_draft(), make_images(NEW))
     assert (shades_of(store.read_outputs(old)), shades_of(store.read_outputs(new))) == (OLD, NEW)
+
+
+def test_a_lock_that_another_run_holds_for_too_long_is_named_and_nothing_is_written(
+    store: BaselineStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = store.save(make_draft(), make_images(OLD))
+    monkeypatch.setattr(storage, "_LONGEST_WAIT", 0.2)
+    lock = tmp_path / "baselines" / DEVICE / "demo" / ".refresh.lock"
+    with (
+        storage.locked(lock),
+        pytest.raises(MxqError, match=rf"another run has held {re.escape(str(lock))} .* stop it"),
+    ):
+        store.save(make_draft(), make_images(NEW))
+    assert shades_of(store.read_outputs(old)) == OLD

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from page_examples import cell, judged, report, timed, unjudged
 
+from pytest_mxq.baselines import storage
 from pytest_mxq.gates.bounds import Bound
 from pytest_mxq.gates.outcome import Outcome
 from pytest_mxq.reports.history import SHOWN_RUNS, Run, append_run, points_of, read_history, run_of
@@ -127,3 +128,14 @@ def test_a_run_that_judged_nothing_is_no_line() -> None:
 
 def test_without_a_file_there_is_no_history(tmp_path: Path) -> None:
     assert read_history(tmp_path / "history.jsonl") == {}
+
+
+def test_a_lock_that_another_run_holds_for_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "history.jsonl"
+    monkeypatch.setattr(storage, "_LONGEST_WAIT", 0.2)
+    with (
+        storage.locked(tmp_path / "history.jsonl.lock"),
+        pytest.raises(TimeoutError, match=r"another run has held .*history\.jsonl\.lock .* stop it"),
+    ):
+        append_run(path, line())
+    assert not path.exists()

@@ -292,3 +292,19 @@ def test_hundreds_of_missing_cases_are_counted() -> None:
     part = [cell(case=f"test_{index}") for index in range(200)]
     page = build_page(replace(report(), planned=tuple(part)), {})
     assert page.missing[-1] == ("and more", f"{200 - MAX_MISSING} cases")
+
+
+def test_the_first_screen_says_what_the_cases_were_held_against() -> None:
+    stored = replace(GREEN, reference=STORED)
+    live = replace(RED, cell=cell(case="other"), reference=replace(STORED, mode="live", reason="other hardware"))
+    facts = dict(build_page(report(stored, live), {}).facts)
+    assert facts["reference"] == "auto: stored for 1 of 2 cases, live for 1 of 2 cases"
+    assert not facts["baselines"].endswith("not used")
+    facts = dict(build_page(report(live), {}).facts)
+    assert (facts["reference"], facts["baselines"][-8:]) == ("auto: live", "not used")
+
+
+def test_a_case_is_named_where_its_model_has_several() -> None:
+    several = report(RED, replace(GREEN, cell=cell(form="mxfp8", case="other")))
+    assert "test_flux" in Elements(text_of(several)).text.partition("Every gate")[0]
+    assert "test_flux" not in Elements(text_of(report(RED, GREEN))).text.partition("Every gate")[0]

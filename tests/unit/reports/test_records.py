@@ -276,7 +276,7 @@ def test_a_report_of_another_version_is_refused_with_what_to_do(version: int | N
 def test_a_field_that_a_report_has_not_is_refused_with_those_that_it_has(
     place: tuple[str | int, ...], path: str, allowed: str
 ) -> None:
-    document = json.loads(encode_report(report(WHOLE)))
+    document = json.loads(encode_report(make_report(WHOLE)))
     target = document
     for step in place:
         target = target[step]

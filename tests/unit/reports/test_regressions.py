@@ -38,6 +38,18 @@ def test_a_sentence_that_the_table_has_is_not_said_again() -> None:
     assert not [line for line in lines if "constant" in line]
 
 
+def test_a_case_is_named_where_its_model_has_several() -> None:
+    lines = shown(make_verdict(number=0), make_verdict(Outcome.PASS, number=1))
+    assert lines[0] == "demo/test_0 nvfp4 lpips   mean 0.0500 > 0.0200"
+
+
+@pytest.mark.parametrize("width", range(20, 120))
+def test_no_line_ends_between_a_number_and_its_unit(width: int) -> None:
+    sentence = "mean 41.49 dB < 44.00 dB, worst 39.25 dB < 40.00 dB; BF16 2.10 s -> 1.60 s at 95 %"
+    lines = shown(make_verdict(sentence=sentence), width=width)
+    assert not [line for line in lines if line.rstrip().endswith(("41.49", "44.00", "39.25", "40.00", "2.10", "95"))]
+
+
 def test_what_two_gates_of_one_arm_share_is_said_once() -> None:
     lines = shown(make_verdict(), make_verdict(cell=make_cell(gate="ssim")))
     assert sum(line.startswith("  baseline") for line in lines) == 1
@@ -48,7 +60,7 @@ def test_what_two_gates_of_one_arm_share_is_said_once() -> None:
 def test_it_has_at_most_forty_lines_and_says_how_many_are_left(count: int) -> None:
     lines = shown(*(make_verdict(number=number) for number in range(count)))
     assert len(lines) <= MAX_LINES
-    named = sum(line.startswith("demo nvfp4") for line in lines)
+    named = sum(line.startswith(("demo nvfp4", "demo/test_")) for line in lines)
     assert named == count or lines[-1] == f"... {count - named} more: mxq-report/index.html"
 
 
