@@ -308,3 +308,15 @@ def test_a_case_is_named_where_its_model_has_several() -> None:
     several = report(RED, replace(GREEN, cell=cell(form="mxfp8", case="other")))
     assert "test_flux" in Elements(text_of(several)).text.partition("Every gate")[0]
     assert "test_flux" not in Elements(text_of(report(RED, GREEN))).text.partition("Every gate")[0]
+
+
+def test_a_wide_matrix_has_the_width_of_the_page() -> None:
+    assert '<div class="first wide">' in text_of(night(models=1, formats=3, count=2))
+    assert '<div class="first">' in text_of(report(RED))
+
+
+def test_a_cell_that_was_not_judged_has_no_empty_parts() -> None:
+    text = text_of(report(unjudged(Outcome.ERROR, "broken")))
+    assert "Is it real?" not in text
+    assert '<div class="columns one">' in text
+    assert "Is it real?" in text_of(report(RED))
