@@ -124,8 +124,9 @@ def check_seen(item: pytest.Item, param: GateParam, gates: Iterable[Gate]) -> No
     Raises:
         CaseFaultError: naming the marker.
     """
+    marked = {marker.name for marker in item.iter_markers()}
     for gate in gates:
-        if gate.name not in param.seen and closest(item, gate.marker) is not None:
+        if gate.marker in marked and gate.name not in param.seen:
             raise CaseFaultError(
                 f"the marker {gate.marker} comes with a parameter that was not seen in time and would gate nothing; "
                 "put it on the test itself, or into a list of pytest.param(..., marks=...) of @pytest.mark.parametrize"

@@ -154,13 +154,14 @@ class Planner:
         random = self.settings.random_weights
         name = _test_name(item, param, settings.case) + (RANDOM_SUFFIX if random else "")
         check_case_name(name)
+        marked = {marker.name for marker in item.iter_markers()}
         return Case(
             recipe=recipe,
             name=name,
             settings=settings,
             prompts=stated_prompts(settings, recipe),
             random_weights=random,
-            is_timed=any(gate.needs.native and closest(item, gate.marker) for gate in self.kinds.gates),
+            is_timed=any(gate.marker in marked and gate.needs.native for gate in self.kinds.gates),
             plugin_ids=tuple(plugin_ids(item)),
         )
 
