@@ -43,8 +43,9 @@ class NoCounter:
 
     work: Any = None
     originals: tuple[Any, ...] = ()
+    held: Any = None
 
-    def __init__(self, _pipe: Any, _denoisers: Any) -> None:
+    def __init__(self, _pipe: Any, _denoisers: Any, _held: Any = None) -> None:
         pass
 
     def __enter__(self) -> Self:
@@ -63,7 +64,7 @@ def without_observation(stack: ExitStack, work: Any) -> None:
     NoCounter.work = work
     stack.enter_context(mock.patch.object(generate_module, "WorkCounter", NoCounter))
     stack.enter_context(mock.patch.object(generation, "observing", return_value=nullcontext(lambda: None)))
-    stack.enter_context(mock.patch.object(TorchBackend, "_isolated", return_value=nullcontext(([], []))))
+    stack.enter_context(mock.patch.object(TorchBackend, "_isolated", return_value=nullcontext(([], [], None))))
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -44,6 +44,7 @@ _OPTIONS = (
     ("doctor", "flag", "say what this machine can gate, and exit with 0 if all formats (of --mxq-formats) natively"),
 )
 _EXIT_CODE = "mxq-exit-code"
+_PARTS = (_EXIT_CODE, "mxq-session", "mxq-plan", "mxq-controller", "mxq-said-once", "mxq-terminal")
 _WITHOUT_RUN = (
     "help", "version", "collectonly", "markers", "showfixtures", "show_fixtures_per_test", "cacheshow"
 )  # fmt: skip
@@ -202,7 +203,18 @@ def _is_asked_for(config: pytest.Config, option: Any) -> bool:
     return bool(config.getini("mxq_formats") or config.getini("mxq_strict"))
 
 
+def _refuse_blocked_parts(config: pytest.Config) -> None:
+    """Make sure that ``-p no:NAME`` names no part of ours: without one, a run would judge, plan or say nothing."""
+    blocked = [name for name in _PARTS if config.pluginmanager.is_blocked(name)]
+    if blocked:
+        raise pytest.UsageError(
+            f"-p no:{blocked[0]} switches off a part of pytest-mxq, and nothing would be gated as asked: leave it out, "
+            "or switch off the whole plugin with -p no:mxq and without its options"
+        )
+
+
 def _activate(config: pytest.Config) -> None:
+    _refuse_blocked_parts(config)
     from pytest_mxq.session.gate_plugin import start_session
     from pytest_mxq.session.plan_plugin import PlanPlugin
     from pytest_mxq.session.report_plugin import ReportPlugin

@@ -40,8 +40,10 @@ out: an adapter's class depends on the arm, and what ran tells of its products.
 UNOBSERVED = """## What is not observed
 
 - Of compiled blocks: one eager call is observed; layers that compiled code leaves out in later calls are not counted.
-- Products with weights from outside inside a denoiser's forward are looked for in its first call and taken to be as
-  many in the others; in kernels that torch's functions do not call, and row by row as elementwise products, in none.
+- Products with weights from outside inside a denoiser's forward are looked for at torch's operators in its first call
+  and in the first with arguments of other shapes, and taken to be as many in the others. If one makes more products
+  without a known weight than those, the rest counts as unknown; what no torch function shows (a scripted function) is
+  not seen there, a kernel that is launched by hand and a product row by row as elementwise products in no call.
 - A patch or hook that both arms have under one name and that does something else by arm, and what a callback mixes in
   from tensors of the other arm: the work, the settings and the products are the same. The images show a fault; what
   brings them nearer to BF16's (its own latents of an earlier call, 95 to 5) passes, with cautions for patches and
@@ -57,6 +59,15 @@ UNOBSERVED = """## What is not observed
   identity: both arms get the same ones, and what made them is not judged.
 - Outputs that a body changes on both arms, for prompts that BF16 did not generate in this run: a caution where it did
   so for none of the others.
+"""
+
+COST = """## What observing costs
+
+`benchmarks/observation_cost.py` measures it, `benchmarks/results/` holds what it measured. Every call of a denoiser is
+observed by its products, not the first and the last alone: between these a hook may multiply with a bare tensor in one
+call and let the quantized layer run as well, which neither counted layers nor weights compared at the end tell. What is
+left is mostly what PyTorch takes to show each of its functions to a function mode: 4 to 5 us for each of 730 in a step
+of the demo, whose work is 100 ms.
 """
 
 UNSEEN = """## What cannot be seen by images
@@ -109,7 +120,7 @@ def make_document() -> str:
     table = ["| # | what is injected | where | cell | verdict | why |", "|---|---|---|---|---|---|"]
     table += [show_row(number, fault) for number, fault in numbered]
     parts = [INTRODUCTION, show_counts(), "\n".join(table) + "\n", VERDICTS]
-    parts += [RETURNED, UNOBSERVED, UNSEEN, show_list([pair for pair in numbered if pair[1].unseen])]
+    parts += [RETURNED, UNOBSERVED, COST, UNSEEN, show_list([pair for pair in numbered if pair[1].unseen])]
     holes = [pair for pair in numbered if pair[1].hole]
     parts += [HOLES, show_list(holes)] if holes else []
     return "\n".join(parts)

@@ -20,7 +20,7 @@ from pytest_mxq.pipelines.cache import Arm, ArmStore, How
 from pytest_mxq.pipelines.compile import CompileMode, compiling_faithfully
 from pytest_mxq.pipelines.execution import Execution as RunRecord
 from pytest_mxq.pipelines.generate import Generated, Series, generate
-from pytest_mxq.pipelines.isolation import restore, snapshot
+from pytest_mxq.pipelines.isolation import HeldPipeline, restore, snapshot
 from pytest_mxq.pipelines.observe import observe_execution, observe_one_call, record_first_call
 from pytest_mxq.pipelines.quantize import run_evidence
 from pytest_mxq.planning.settings import Execution
@@ -145,7 +145,7 @@ class TorchBackend:
         with (
             compiling,
             self.arms.embedding(arm, _chunks(case)),
-            self._isolated(arm, label) as (changes, lost),
+            self._isolated(arm, label) as (changes, lost, held),
             observing(arm) as observed,
         ):
             generated = generate(
@@ -154,6 +154,7 @@ class TorchBackend:
                 case.recipe.call,
                 series,
                 lambda done, total: self.progress(f"{case.recipe.name} {label}: {unit}", done, total),
+                held,
             )
         outputs = _outputs(case, arm, generated, observed())
         during = dict.fromkeys(what for work in generated.works.values() for what in work.changes)
@@ -162,17 +163,17 @@ class TorchBackend:
         return replace(outputs, changes=tuple(changes), evidence=_with_lost(outputs.evidence, lost))
 
     @contextmanager
-    def _isolated(self, arm: Arm, label: str) -> Iterator[tuple[list[str], list[str]]]:
+    def _isolated(self, arm: Arm, label: str) -> Iterator[tuple[list[str], list[str], HeldPipeline]]:
         """Leave the pipeline as a workload found it; give what the workload had changed once the block has ended.
 
-        What cannot be put back, such as weights that were written over, is given apart and frees every arm: the next
-        one is loaded again.
+        And the pipeline as it is before. What cannot be put back, such as weights that were written over, is given
+        apart and frees every arm: the next one is loaded again.
         """
         changes: list[str] = []
         lost: list[str] = []
         state = snapshot(arm.pipe)
         try:
-            yield changes, lost
+            yield changes, lost, state.held
         finally:
             restored = restore(arm.pipe, state)
             lost += restored.not_restored

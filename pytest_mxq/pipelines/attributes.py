@@ -7,12 +7,13 @@ import types
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 
 _MISSING = object()
-_CONTAINERS = (dict, OrderedDict, list, set)
+_EMPTY: dict[type, Any] = {dict: {}, OrderedDict: OrderedDict(), list: [], set: set()}  # containers that are held
 _VALUES = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 _FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 # Private attributes that no plain call of a pipeline changes. Other private ones are what calls remember.
@@ -52,22 +53,60 @@ class HeldObject:
         kind: its class.
         attributes: its ``__dict__``.
         containers: attribute, container, and its entries as a copy.
+        empty: those of these containers that have no entries.
+        filled: those that have some, and their entries.
     """
 
     owner: Any
     kind: type
     attributes: dict[str, Any]
     containers: tuple[tuple[str, Any, Any], ...]
+    empty: tuple[Any, ...]
+    filled: tuple[tuple[Any, Any], ...]
 
     @classmethod
     def of(cls, owner: Any) -> HeldObject:
         """Hold an object as it is now."""
         attributes = vars(owner).copy()
-        containers = [(name, item, item.copy()) for name, item in attributes.items() if type(item) in _CONTAINERS]
-        return cls(owner=owner, kind=type(owner), attributes=attributes, containers=tuple(containers))
+        containers = [
+            (name, item, item.copy() if item else _EMPTY[type(item)])
+            for name, item in attributes.items()
+            if type(item) in _EMPTY
+        ]
+        return cls(
+            owner=owner,
+            kind=type(owner),
+            attributes=attributes,
+            containers=tuple(containers),
+            empty=tuple(item for _, item, entries in containers if not entries),
+            filled=tuple((item, entries) for _, item, entries in containers if entries),
+        )
+
+    def is_same(self) -> bool:
+        """Return whether everything is the very object that it was, in microseconds; False decides nothing.
+
+        Most of a pipeline's hundreds of objects never change, and each is looked at several times in every call.
+        """
+        return (
+            type(self.owner) is self.kind
+            and have_same_entries(vars(self.owner), self.attributes)
+            and not any(self.empty)
+            and all(have_same_entries(container, entries) for container, entries in self.filled)
+        )
+
+    def has_same_parts(self) -> bool:
+        """Return whether the modules and plain objects that it holds are those that it held."""
+        now = vars(self.owner)
+        names = (name for name in {**self.attributes, **now} if now.get(name) is not self.attributes.get(name))
+        is_other = any(_is_part(value.get(name)) for name in names for value in (now, self.attributes))
+        return not is_other and all(
+            have_same_entries(container, entries) for name, container, entries in self.containers if name == "_modules"
+        )
 
     def changes(self) -> Iterator[Change]:
         """Yield what is another than it was and worth a report."""
+        if self.is_same():
+            return
         if type(self.owner) is not self.kind:
             yield Change("class", f"{self.kind.__name__} -> {type(self.owner).__name__}")
         now = vars(self.owner)
@@ -82,6 +121,8 @@ class HeldObject:
 
     def put_back(self) -> list[Change]:
         """Put everything back, and return what is worth a report."""
+        if self.is_same():
+            return []
         found = list(self.changes())
         if type(self.owner) is not self.kind:
             self.owner.__class__ = self.kind
@@ -114,9 +155,25 @@ class HeldObject:
 
 def is_helper(value: Any) -> bool:
     """Return whether an attribute is a plain object of diffusers', such as a scheduler or an attention processor."""
-    if not type(value).__module__.startswith("diffusers."):  # first: it is asked of every attribute of every module
+    return _is_helper_class(type(value)) and hasattr(value, "__dict__")  # type: ignore[arg-type]  # a class has a hash
+
+
+@cache
+def _is_helper_class(kind: type) -> bool:
+    return kind.__module__.startswith("diffusers.") and not issubclass(
+        kind, (torch.nn.Module, torch.Tensor, type, Mapping)
+    )
+
+
+def have_same_entries(now: Any, before: Any) -> bool:
+    """Return whether two containers of a kind have the very same entries in the same order."""
+    if len(now) != len(before) or not all(map(operator.is_, now, before)):
         return False
-    return hasattr(value, "__dict__") and not isinstance(value, (torch.nn.Module, torch.Tensor, type, Mapping))
+    return not isinstance(before, dict) or all(map(operator.is_, now.values(), before.values()))
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, torch.nn.Module) or is_helper(value)
 
 
 def _is_function(value: Any) -> bool:

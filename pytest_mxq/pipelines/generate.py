@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pytest_mxq.errors import CaseFaultError
+from pytest_mxq.pipelines.isolation import HeldPipeline
 from pytest_mxq.pipelines.originals import Original, changed_original
 from pytest_mxq.pipelines.outputs import Returned, VideoInfo, join, read_returned
 from pytest_mxq.pipelines.work import Work
@@ -288,6 +289,7 @@ def generate(
     arguments: Mapping[str, Any],
     series: Series,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    held: HeldPipeline | None = None,
 ) -> Generated:
     """Generate images with a workload.
 
@@ -297,6 +299,7 @@ def generate(
         arguments: the recipe's call arguments.
         series: what is generated.
         progress: told (chunks done, chunks in all).
+        held: the pipeline as it is, where that is known already.
 
     Raises:
         CaseFaultError: the workload returned no images or videos, a wrong number of them, or those of something else
@@ -317,8 +320,9 @@ def generate(
             seed=series.seed,
             forced=series.forced,
         )
-        with torch.no_grad(), WorkCounter(pipe, series.denoisers) as counter:
+        with torch.no_grad(), WorkCounter(pipe, series.denoisers, held) as counter:
             result = workload(bound, texts[0] if series.batch_size == 1 else list(texts))
+        held = counter.held
         parts.append(_returned(result, bound))
         if not counter.came_from(result):
             raise CaseFaultError(

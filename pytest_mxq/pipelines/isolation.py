@@ -74,6 +74,17 @@ class HeldPipeline:
             attention_backend=backend,
         )
 
+    def renewed(self) -> HeldPipeline:
+        """Hold the same pipeline as it is now; what is as it was is not taken again."""
+        changed = [held for _, held in self.objects if not held.is_same()]
+        if any(type(held.owner) is not held.kind or not held.has_same_parts() for held in changed):
+            return HeldPipeline.of(self.objects[0][1].owner)
+        now = {id(held): HeldObject.of(held.owner) for held in changed}
+        objects = tuple((path, now.get(id(held), held)) for path, held in self.objects)
+        backend, _ = _attention_backends().get_active_backend()
+        shared = self.shared.renewed(held.owner for _, held in objects)
+        return HeldPipeline(objects=objects, shared=shared, attention_backend=backend)
+
     def settings_changed(self) -> tuple[str, ...]:
         """Return what is another than it was, one phrase each, without modules, parameters and buffers.
 

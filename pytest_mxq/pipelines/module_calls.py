@@ -38,7 +38,7 @@ class ModuleCalls:
     def start(self) -> None:
         """Begin to count."""
         self.learn()
-        modules = [module for parts in self._seen.values() for part in parts for module in part.modules()]
+        modules = self._known()
         if not any(map(_runs_compiled, modules)):
             self._stack.callback(register_module_forward_pre_hook(self._count).remove)
         for module in modules:
@@ -49,7 +49,7 @@ class ModuleCalls:
         """Stop counting, and find out what was called; what components hold now is theirs, such as adapters."""
         self._stack.close()
         self.learn()
-        known = {module for parts in self._seen.values() for part in parts for module in part.modules()}
+        known = self._known()
         self._others = sum(count for module, count in self._calls.items() if module not in known)
         for name in self._denoisers:
             prefix = f"{name}." if len(self._denoisers) > 1 else ""
@@ -64,6 +64,17 @@ class ModuleCalls:
             seen = self._seen.setdefault(name, [])
             if isinstance(part, torch.nn.Module) and not any(part is known for known in seen):
                 seen.append(part)
+
+    def _known(self) -> set[torch.nn.Module]:
+        """Return the modules of all components, without the names and generators that make ``modules()`` slow."""
+        found = {part for parts in self._seen.values() for part in parts}
+        waiting = list(found)
+        while waiting:
+            held = waiting.pop()._modules.values()  # noqa: SLF001 - what children() reads
+            new = {module for module in held if module is not None and module not in found}
+            found |= new
+            waiting += new
+        return found
 
     @property
     def layer_calls(self) -> Calls:

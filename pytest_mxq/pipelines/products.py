@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchao.utils import TorchAOBaseTensor
 
 
@@ -145,6 +146,22 @@ def outer_arithmetic(args: Arguments, result: Any) -> int:
     if len(operands) < 2 or not isinstance(result, torch.Tensor):
         return 0
     return result.numel() if result.numel() > max(operand.numel() for operand in operands) else 0
+
+
+def weightless_arithmetic(rule: Rule, args: Arguments, kwargs: Mapping[str, Any], result: torch.Tensor) -> int:
+    """Return the multiplications of a product of which no operand is known for a weight.
+
+    Of more than two operands (an einsum's): those of the two largest.
+    """
+    left, right = rule.operands(args, kwargs)
+    if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+        return rule.arithmetic(left, right, result)
+    operands = sorted((value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)), key=_size)
+    return _contraction(operands[-2], operands[-1], result) if len(operands) > 1 else 0
+
+
+def _size(tensor: torch.Tensor) -> int:
+    return tensor.numel()
 
 
 MULTIPLICATIONS = frozenset({torch.mul, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__})

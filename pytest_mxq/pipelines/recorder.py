@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from pytest_mxq.errors import MxqError
 from pytest_mxq.pipelines.execution import Execution, LayerCalls
@@ -26,6 +27,7 @@ from pytest_mxq.pipelines.products import (
     operator_rule,
     outer_arithmetic,
     product_rules,
+    weightless_arithmetic,
 )
 from pytest_mxq.pipelines.tallies import CalledLayer, ObservedDenoiser, Tally, joined, weight_changes
 from pytest_mxq.pipelines.weights import (
@@ -49,7 +51,8 @@ class ExecutionRecorder(TorchFunctionMode):
     layer an unknown weight stands for.
 
     Products with unknown weights that no rule of a torch function knows are counted by `ForeignProducts` in the first
-    call of each denoiser, and taken to be as many in the others.
+    call of each denoiser, and in the first with arguments of other shapes, and taken to be as many in the others. Where
+    another call makes more products without a known weight than the one that was looked at, the rest is unknown.
 
     Between the calls of the denoisers, in a call of the pipeline, every product that no module makes counts as well.
 
@@ -76,12 +79,14 @@ class ExecutionRecorder(TorchFunctionMode):
         self._called: dict[str, CalledLayer] = {}
         self._hooks: list[Any] = []
         self._rules = product_rules()
+        self._others: set[Any] = set()  # torch functions that are no product: most of them
         self._between = Tally(name="between the steps", denoiser=self._denoisers[0], weight=None, is_foreign=True)
         self._beside = Tally(name="beside", denoiser=self._denoisers[0], weight=None)
         self._shapes: set[tuple[int, ...]] = set()  # of the denoisers' matrices, in any order of their axes
         self._is_between = False
         self._is_calling = False
         self._foreign = ForeignProducts(self._own_addresses)
+        self._more = Tally(name="unknown, in some calls", denoiser=self._denoisers[0], weight=None, is_foreign=True)
         self._looking = ExitStack()
         self._execution: Execution | None = None
 
@@ -151,15 +156,20 @@ class ExecutionRecorder(TorchFunctionMode):
         denoiser.leaving.remove()  # behind hooks that were put on since: what they multiply is the denoiser's
         denoiser.leaving = denoiser.module.register_forward_hook(self._leave, always_call=True)
         if not self._running:
-            if denoiser.calls == 1:
+            denoiser.weightless = 0
+            denoiser.shapes = _shapes(args, kwargs)
+            if denoiser.shapes not in denoiser.looked_at:
                 self._foreign.begin(args, kwargs)
                 self._looking.enter_context(self._foreign)
             self._begin()
         self._running.append(denoiser)
 
     def _leave(self, _module: torch.nn.Module, _args: tuple[Any, ...], _result: Any) -> None:
-        self._running.pop()
+        denoiser = self._running.pop()
         if not self._running:
+            more = denoiser.weightless - denoiser.looked_at.setdefault(denoiser.shapes, denoiser.weightless)
+            if more > 0:
+                self._more.add(more, quantized=False)
             self._is_between = self._is_calling
             self._end()
             self._looking.close()
@@ -230,16 +240,22 @@ class ExecutionRecorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if not self._running:
             return self._call_between(func, args, kwargs) if self._is_between else func(*args, **kwargs)
+        if func in self._others:
+            return func(*args, **kwargs)
         rule = self._rules.get(func)
         if rule is None and is_operator(func):
             rule = operator_rule(func)
         if rule is not None:
-            return self._multiply(functools.partial(func, *args, **kwargs), rule, *rule.operands(args, kwargs))
+            return self._multiply(func, rule, args, kwargs)
         result = func(*args, **kwargs)
         if func is functional.multi_head_attention_forward:
             self._add_all(attention_products(args, kwargs))
+        elif func in MULTIPLICATIONS:
+            self._running[0].weightless += outer_arithmetic(args, result)
         elif is_operator(func) and is_custom(func):
             self._add_custom(args, kwargs, result)
+        else:
+            self._others.add(func)
         return result
 
     def _call_between(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -256,10 +272,14 @@ class ExecutionRecorder(TorchFunctionMode):
     def _tally_between(self, *operands: torch.Tensor) -> Tally:
         return self._between if any(_axes(operand) in self._shapes for operand in operands) else self._beside
 
-    def _multiply(self, call: _Call, rule: Rule, left: Any, right: Any) -> torch.Tensor:
+    def _multiply(self, func: Any, rule: Rule, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
+        left, right = rule.operands(args, kwargs)
         weight = right if rule.has_weight else self._find_weight(left, right)
+        call: _Call = functools.partial(func, *args, **kwargs)
         if weight is None:
-            return call()
+            result = call()
+            self._running[0].weightless += weightless_arithmetic(rule, args, kwargs, result)
+            return result
         tally = self._tally(weight)
         result = self._run(call, tally, weight, left if weight is right else right, is_kernel=rule.is_kernel)
         tally.add(rule.arithmetic(left, right, result), quantized=tally.is_known and is_quantized(weight))
@@ -356,12 +376,16 @@ class ExecutionRecorder(TorchFunctionMode):
         )
         held = {d.layer(name): tensor for d in self._denoisers for name, tensor in named_tensors(d.module)}
         by_name: dict[str, list[Tally]] = {}
-        for tally in (*self._tallies, *self._unknown.values(), self._between):
+        for tally in (*self._tallies, *self._unknown.values(), self._between, self._more):
             by_name.setdefault(tally.name, []).append(tally)
         for name, tallies in by_name.items():
             weight = held.get(name)
             if any(tally.arithmetic for tally in tallies) or (weight is not None and is_quantized(weight)):
                 yield joined(name, tallies, weight, self._called.get(name, CalledLayer()).calls)
+
+
+def _shapes(*arguments: Any) -> tuple[object, ...]:
+    return tuple(value.shape if isinstance(value, torch.Tensor) else None for value in tree_leaves(arguments))
 
 
 def _axes(tensor: torch.Tensor) -> tuple[int, ...]:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
+from pytest_mxq.pipelines.attributes import have_same_entries
+
 _MISSING = object()
 _FUNCTIONS = ("addmm", "baddbmm", "bmm", "einsum", "matmul", "mm")
 _TENSOR_METHODS = ("__matmul__", "addmm", "baddbmm", "bmm", "matmul", "mm")
@@ -60,6 +62,10 @@ class SharedState:
             settings=tuple(setting.read() for setting in _SETTINGS),
         )
 
+    def renewed(self, parts: Iterable[Any]) -> SharedState:
+        """Hold the same as it is now, of objects of the same classes."""
+        return SharedState.of(parts) if any(True for _ in self.changes()) else self
+
     def changes(self) -> Iterator[str]:
         """Yield what is another than it was, one phrase each."""
         for held in self._changed_attributes():
@@ -85,6 +91,8 @@ class SharedState:
     def _changed_attributes(self) -> Iterator[_Held]:
         for kind, attributes in self.classes:
             now = vars(kind)
+            if have_same_entries(now, attributes):
+                continue
             for name in {**attributes, **now}:
                 before = attributes.get(name, _MISSING)
                 if before is not now.get(name, _MISSING) and name not in _PYTHONS_OWN:

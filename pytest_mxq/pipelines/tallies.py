@@ -32,6 +32,9 @@ class ObservedDenoiser:
     calls: int = 0
     leaving: Any = None  # handle of the hook that is to be the last one
     states: dict[str, TensorState] = field(default_factory=dict)
+    shapes: object = None  # of the arguments of the call that runs
+    looked_at: dict[object, int] = field(default_factory=dict)  # arithmetic without a weight, by shapes of arguments
+    weightless: int = 0  # the same of the call that runs
 
     def layer(self, tensor_name: str) -> str:
         """Return the name of the layer that a tensor belongs to."""

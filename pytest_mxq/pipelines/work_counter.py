@@ -51,10 +51,11 @@ class WorkCounter:
 
     Attributes:
         originals: what each call of the pipeline generated, as far as it is images or videos.
+        held: the pipeline as it was when it was last called; for the next counter of it, which looks at the rest alone.
     """
 
-    def __init__(self, pipe: Any, denoisers: tuple[str, ...]) -> None:
-        """Take a pipeline and the names of its denoisers."""
+    def __init__(self, pipe: Any, denoisers: tuple[str, ...], held: HeldPipeline | None = None) -> None:
+        """Take a pipeline, the names of its denoisers, and what an earlier counter held of it."""
         self._pipe = pipe
         self._denoisers = denoisers
         self._counts = _Counts()
@@ -66,7 +67,7 @@ class WorkCounter:
         self._watched: set[int] = set()
         self._scheduler: tuple[str, Any] = "", None  # class and timesteps after the last call
         self._is_embedding = False
-        self._held: HeldPipeline
+        self.held = held
         self._changes: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -80,7 +81,7 @@ class WorkCounter:
                 self._stack.enter_context(wrapped(kind, "__call__", self._calling_another))
         self._watch()
         self._modules.start()
-        self._held = HeldPipeline.of(self._pipe)
+        self._hold()
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -138,6 +139,9 @@ class WorkCounter:
             return any(calls for _, calls in work.denoiser_calls)
         return not work_differences(reference, work, ignoring=frozenset({"text_encoder_calls"}))
 
+    def _hold(self) -> None:
+        self.held = HeldPipeline.of(self._pipe) if self.held is None else self.held.renewed()
+
     def _calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """Count the calls of the pipeline, and of others of its class apart."""
         other = self._calling_another(call)
@@ -147,11 +151,11 @@ class WorkCounter:
             if pipe is not self._pipe:
                 return other(pipe, *args, **kwargs)
             self._counts.pipeline_calls += 1
-            self._changes.update(self._held.settings_changed())
+            self._changes.update(self.held.settings_changed() if self.held is not None else ())
             self._watch()
             self._modules.learn()
             output = self._outputs.add(call(pipe, *args, **kwargs))
-            self._held = HeldPipeline.of(self._pipe)  # with the counters that were put on meanwhile
+            self._hold()  # with the counters that were put on meanwhile
             original = Original.of(output)
             self.originals += [] if original is None else [original]
             scheduler = getattr(pipe, "scheduler", None)

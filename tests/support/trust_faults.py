@@ -2,6 +2,7 @@
 
 import trust_caches
 import trust_layers
+import trust_middle
 import trust_outputs
 import trust_patches
 import trust_steps
@@ -18,6 +19,7 @@ FAULTS: list[Fault] = [
     *trust_work.FAULTS,
     *trust_patches.FAULTS,
     *trust_steps.FAULTS,
+    *trust_middle.FAULTS,
     *trust_weights.FAULTS,
     *trust_outputs.FAULTS,
     *trust_stored.FAULTS,

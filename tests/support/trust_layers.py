@@ -22,7 +22,7 @@ from pytest_mxq.pipelines.quantize import share_copy
 from pytest_mxq.planning.settings import Reference
 
 
-def _linears(module: torch.nn.Module) -> dict[str, torch.nn.Linear]:
+def linears(module: torch.nn.Module) -> dict[str, torch.nn.Linear]:
     """Return the layers whose weight is quantized, by name."""
     found = {name: part for name, part in module.named_modules() if isinstance(part, torch.nn.Linear)}
     return {name: part for name, part in found.items() if type(part.weight).__name__ == "EmulatedTensor"}
@@ -31,7 +31,7 @@ def _linears(module: torch.nn.Module) -> dict[str, torch.nn.Linear]:
 def put_back(scene: Scene, matches: Callable[[str], bool]) -> None:
     """Put BF16 weights into the quantized layers of some names."""
     bf16 = dict(scene.memory["transformer"].named_modules())
-    for name, layer in _linears(scene.pipe.transformer).items():
+    for name, layer in linears(scene.pipe.transformer).items():
         if matches(name):
             layer.weight = bf16[name].weight
 
@@ -60,7 +60,7 @@ def _after_the_first_step(scene: Scene) -> object:
 
 
 def _in_the_first_step(scene: Scene) -> object:
-    layers = _linears(scene.pipe.transformer)
+    layers = linears(scene.pipe.transformer)
     weights = {name: layer.weight for name, layer in layers.items()}
     put_back(scene, lambda _name: True)
 
@@ -85,7 +85,7 @@ def _denoiser_of_bf16(scene: Scene) -> object:
 def _written_over(scene: Scene) -> object:
     """Write BF16's numbers over the quantized ones, where autograd's version counter sees it."""
     bf16 = dict(scene.memory["transformer"].named_modules())
-    for name, layer in _linears(scene.pipe.transformer).items():
+    for name, layer in linears(scene.pipe.transformer).items():
         weight: Any = layer.weight
         weight.values.copy_(bf16[name].weight)
     return scene.call()
@@ -94,7 +94,7 @@ def _written_over(scene: Scene) -> object:
 def _written_over_unseen(scene: Scene) -> object:
     """Write BF16's numbers over the quantized ones, past autograd's version counter."""
     bf16 = dict(scene.memory["transformer"].named_modules())
-    for name, layer in _linears(scene.pipe.transformer).items():
+    for name, layer in linears(scene.pipe.transformer).items():
         weight: Any = layer.weight
         weight.values.data.copy_(bf16[name].weight)
     return scene.call()
@@ -120,7 +120,7 @@ def _products_of_bf16(multiply: Callable[[torch.Tensor, torch.Tensor], torch.Ten
 
     def act(scene: Scene) -> object:
         bf16 = dict(scene.memory["transformer"].named_modules())
-        for name, layer in _linears(scene.pipe.transformer).items():
+        for name, layer in linears(scene.pipe.transformer).items():
             if name.startswith("single_transformer_blocks"):
                 weight, bias = bf16[name].weight.detach().clone(), bf16[name].bias
 
@@ -140,7 +140,7 @@ def _dequantized(scene: Scene) -> object:
         scale = 1.0 if weight.scale is None else weight.scale
         return functional.linear(x, (weight.values.float() * scale).to(x.dtype), layer.bias)
 
-    for layer in _linears(scene.pipe.transformer).values():
+    for layer in linears(scene.pipe.transformer).values():
         layer.forward = types.MethodType(forward, layer)  # type: ignore[method-assign]
     return scene.call()
 

@@ -173,6 +173,19 @@ def _(x: Tensor, values: Tensor, scale: Tensor | None, bias: Tensor | None, numb
     return x.new_empty(*x.shape[:-1], values.shape[0])
 
 
+@EmulatedTensor.implements([torch.ops.aten.cat.default, torch.ops.aten.stack.default])  # type: ignore[untyped-decorator]
+def _(func: Any, types: Any, args: tuple[list[Tensor]], kwargs: dict[str, Any]) -> Tensor:
+    """Refuse to join weights: a scale of the whole weight or of its rows would be another, quantized together."""
+    del types, kwargs
+    weights = [weight for weight in args[0] if isinstance(weight, EmulatedTensor)]
+    shapes = " and ".join(str(tuple(weight.shape)) for weight in weights)
+    raise EmulationError(
+        f"{weights[0].number_format.value}: {func} cannot join quantized weights {shapes}: layers have to be joined"
+        " before they are quantized; leave fuse_qkv_projections() out of the test and of prepare, or let"
+        " from_pretrained of the recipe's pipeline_class call it"
+    )
+
+
 @EmulatedTensor.implements(torch.ops.aten._to_copy.default)  # type: ignore[untyped-decorator]  # noqa: SLF001
 def _(func: Any, types: Any, args: tuple[EmulatedTensor], kwargs: dict[str, Any]) -> Tensor:
     """Move to another device, in the dtype of that device's GEMM."""

@@ -367,3 +367,12 @@ def test_a_weight_that_is_no_matrix_is_refused() -> None:
 def test_an_activation_that_is_not_bf16_is_refused() -> None:
     with pytest.raises(EmulationError, match=r"mxfp8: the activation is torch.float32; run the pipeline in"):
         emulated(linear(), NumberFormat.MXFP8)(torch.zeros(2, 192))
+
+
+@ALL
+def test_joining_quantized_weights_is_refused_with_what_to_do(number_format: NumberFormat) -> None:
+    weight = weight_of(emulated(linear(), number_format))
+    with pytest.raises(
+        EmulationError, match=rf"{number_format.value}: aten.cat.*\(.* and \(.*leave fuse_qkv_projections"
+    ):
+        torch.cat([weight, weight])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from small_denoiser import LAYERS, ONE, WIDTH, Denoiser, observed, quantized
+import torch
+from small_denoiser import LAYERS, ONE, WIDTH, Denoiser, observed, quantized, sample, scripted
 from torch.nn import functional
+
+from pytest_mxq.pipelines.observe import observe_execution
 
 
 def skip_block(denoiser: Any) -> None:
@@ -50,8 +55,33 @@ def test_a_weight_that_is_read_without_a_call_of_its_module_must_multiply_in_eve
 def test_what_a_hook_of_the_denoiser_multiplies_counts_in_both_shares() -> None:
     execution = observed(quantized(), mix_in, calls=2)
     assert execution.weight_share == 0.5
-    assert execution.total_arithmetic == 3 * 4 * ONE
-    assert execution.not_quantized == (f"unknown ({WIDTH}, {WIDTH})",)
+    attention = 4 * 2 * 3 * 3 * WIDTH  # of the other one's two blocks: more than the first call made
+    assert execution.total_arithmetic == 3 * 4 * ONE + attention
+    assert execution.not_quantized == (f"unknown ({WIDTH}, {WIDTH})", "unknown, in some calls")
+
+
+@pytest.mark.parametrize("product", [torch.matmul, lambda x, w: torch.einsum("...i,io,o->...o", x, w, w[0])])
+def test_products_with_bare_tensors_in_one_call_of_three_are_unknown(product: Any) -> None:
+    weight = torch.randn(WIDTH, WIDTH, dtype=torch.bfloat16)
+    denoiser, calls = quantized(), itertools.count()
+    denoiser.register_forward_hook(
+        lambda _module, _args, result: product(result, weight) if next(calls) == 1 else result
+    )
+    execution = observed(denoiser, calls=3)
+    assert execution.total_arithmetic == 3 * 4 * ONE + ONE
+    assert execution.not_quantized == ("unknown, in some calls",)
+
+
+def test_a_call_with_arguments_of_other_shapes_is_looked_at_as_closely_as_the_first() -> None:
+    weight = torch.randn(WIDTH, WIDTH, dtype=torch.bfloat16)
+    denoiser = quantized()
+    denoiser.register_forward_hook(
+        lambda _module, args, result: scripted(result, weight) if len(args[0]) > 2 else result
+    )
+    with torch.no_grad(), observe_execution(SimpleNamespace(transformer=denoiser), ["transformer"]) as recorder:
+        denoiser(sample())
+        denoiser(torch.cat([sample(), sample()]))
+    assert recorder.execution.not_quantized == ("unknown",)
 
 
 def test_an_error_in_a_denoiser_with_other_hooks_leaves_no_hook_behind() -> None:
