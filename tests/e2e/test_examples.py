@@ -63,7 +63,7 @@ def test_a_model_of_ones_own_is_gated_from_its_folder_and_fails_a_bound_that_doe
     assert record["evidence"]["weight_share"] > 0.5
     assert len(record["scores"]["values"]) == 2
     assert 0.0 < record["observed"] <= 0.01
-    assert "own-model mxfp8 (emulated) lpips   mean 0." in done.stdout
+    assert "own-model/test_tight mxfp8 (emulated) lpips   mean 0." in done.stdout
 
 
 WITHOUT_COMPILER = f"""
@@ -113,13 +113,13 @@ from dataclasses import replace
 from pytest_mxq import testing
 
 
-class ScoringBackend(testing.FakeBackend):
+class GateScorer(testing.FakeScorer):
     def score(self, gate, reference, other):
         return gate.score(reference, other)
 
 
 def pytest_mxq_machine():
-    return replace(testing.fake_machine(), backend=lambda _progress: ScoringBackend())
+    return replace(testing.fake_machine(), scorer=GateScorer)
 """
 
 
