@@ -221,7 +221,7 @@ def _acquire(lock: BaseFileLock) -> bool:
     except Timeout:
         said = f"another run has held {lock.lock_file} for {_LONGEST_WAIT:.0f} s; wait for its end or stop it"
         raise TimeoutError(said) from None
-    except (OSError, NotImplementedError, RuntimeError):
+    except (OSError, NotImplementedError, RuntimeError):  # no locks there; RuntimeError: a release of ours is under way
         return False
     return True
 

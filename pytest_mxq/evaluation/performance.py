@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from pytest_mxq.planning.plans import CallsPlan, MemoryPlan
 
 
+DISTURBED = "short calls of BF16 were disturbed and cannot tell whether the machine is as fast as then"
+"""Why stored sessions that have such calls do not decide."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bf16Peak:
     """BF16's peak memory, and where it comes from.
@@ -193,6 +197,8 @@ class PerformanceStrategy:
             self._check_stored(job, found)
             timed = self._time_stored(job, plan, found)
             drift = timed.samples.drift
+            if found.short and drift is None and not timed.samples.environment:
+                raise Stop(Outcome.ENVIRONMENT, f"{DISTURBED}; run it again, or compare live (--mxq-reference=live)")
             if drift is not None and not drift.is_small:
                 text = f"{drift.text}: the machine is not as fast as then; compare live (--mxq-reference=live)"
                 raise Stop(Outcome.ENVIRONMENT, text)
@@ -209,7 +215,7 @@ class PerformanceStrategy:
                 drift = timed.samples.drift
                 if timed.samples.environment or (drift is not None and drift.is_small):
                     return timed
-                reason = "short calls of BF16 were disturbed" if drift is None else drift.text
+                reason = DISTURBED if drift is None else drift.text
         draft = self._proved(job, plan.together)
         samples = replace(self._time_live(job, plan, found.model_error), sessions=found.seconds)
         draft = replace(draft, evidence=self._proved_run(job))
